@@ -1,0 +1,1 @@
+"""DisCa: Restricted MeanFlow and learned feature caching for HunyuanVideo (CVPR 2026)."""

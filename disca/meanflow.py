@@ -1,0 +1,32 @@
+"""MeanFlow: one large step from time t to time r along the mean velocity between them.
+
+x_t = (1 - t)·x_0 + t·noise with t = sigma in [0, 1]. The network is told t and r and answers with
+u = 1/(t - r) ∫ v dτ, so that x_r = x_t - (t - r)·u is exact however long the step is (MeanFlow, Eq. 3 and 12;
+restricted to t - r <= R while training, DisCa, Algorithm 2).
+"""
+
+import torch
+from torch import Tensor
+
+
+def shifted_sigmas(steps: int, shift: float, denoise: float = 1.0) -> Tensor:
+    """The `steps + 1` times of a run, decreasing to 0: s·u / (1 + (s - 1)·u) over evenly spaced u.
+
+    With `denoise` below 1 the last `steps` of int(steps / denoise) steps, as ComfyUI's schedulers do; empty at 0.
+    """
+    if denoise <= 0.0:
+        return torch.empty(0)
+    total = int(steps / denoise)
+    u = 1.0 - torch.arange(total + 1, dtype=torch.float64) / total
+    sigmas = shift * u / (1.0 + (shift - 1.0) * u)
+    return sigmas[-(steps + 1) :].to(torch.float32)
+
+
+def mean_velocity(x_t: Tensor, x_0: Tensor, t: Tensor | float) -> Tensor:
+    """u, recovered from the clean sample x_0 = x_t - t·u that ComfyUI's models answer with."""
+    return (x_t - x_0) / t
+
+
+def step(x_t: Tensor, u: Tensor, t: Tensor | float, r: Tensor | float) -> Tensor:
+    """x_r = x_t - (t - r)·u."""
+    return x_t - (t - r) * u
