@@ -1,0 +1,22 @@
+"""Do the weights of a file fit a network, key by key and shape by shape?"""
+
+from collections.abc import Mapping
+
+from .files import listing
+
+Shape = tuple[int, ...]
+
+
+def require_fit(name: str, what: str, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    """ValueError that lists every missing, extra and misshapen key, unless both have the same keys and shapes."""
+    missing = sorted(expected.keys() - found.keys())
+    extra = sorted(found.keys() - expected.keys())
+    misshapen = [
+        f"{key} is {list(found[key])} instead of {list(expected[key])}"
+        for key in sorted(expected.keys() & found.keys())
+        if tuple(expected[key]) != tuple(found[key])
+    ]
+    problems = {"missing": missing, "not known": extra, "of another shape": misshapen}
+    told = [f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in problems.items() if keys]
+    if told:
+        raise ValueError(f"'{name}' does not fit {what}. " + "; ".join(told) + ". Choose a file made for it.")

@@ -1,0 +1,124 @@
+"""Safetensors files, read tensor by tensor, with errors a user can act on."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+GROUP_BYTES = 256 * 2**20  # the file is mapped anew after so much was read, which gives back the pages already copied
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in the file."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The header of a safetensors file; the tensors stay on disk until they are asked for."""
+
+    path: str
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The file's name, for messages."""
+        return os.path.basename(self.path)
+
+    def read(self, keys: list[str]) -> Iterator[tuple[str, Tensor]]:
+        """Each key with its tensor, mapped from the file, checked for NaN and infinity; use it before the next one."""
+        remaining = sorted(keys)
+        while remaining:
+            size = 0
+            with safe_open(self.path, framework="pt") as file:
+                while remaining and size < GROUP_BYTES:
+                    key = remaining.pop(0)
+                    size += self.tensors[key].nbytes
+                    tensor = file.get_tensor(key)
+                    require_finite(self.name, key, tensor)
+                    yield key, tensor
+                    del tensor
+
+
+def open_weights(path: str) -> WeightsFile:
+    """The file's header; ValueError in one sentence if it is not a whole safetensors file with tensors in it."""
+    name = os.path.basename(path)
+    if not path.lower().endswith((".safetensors", ".sft")):
+        raise ValueError(f"'{name}' is not a .safetensors file. Convert it, or download the safetensors version.")
+    if os.path.getsize(path) == 0:
+        raise ValueError(f"'{name}' is empty (0 bytes). Download it again.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            shapes = {key: (tuple(part.get_shape()), part.get_dtype()) for key, part in slices.items()}
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(_explain(name, path, str(error))) from error
+    unknown = sorted({dtype for _, dtype in shapes.values() if dtype not in DTYPES})
+    if unknown:
+        raise ValueError(
+            f"'{name}' stores tensors as {', '.join(unknown)}, which DisCa does not read. Use bf16 or fp8."
+        )
+    if not shapes:
+        raise ValueError(f"'{name}' holds no tensors. Download it again.")
+    return WeightsFile(
+        path, {key: TensorInfo(shape, DTYPES[dtype]) for key, (shape, dtype) in shapes.items()}, metadata
+    )
+
+
+def require_finite(name: str, key: str, tensor: Tensor) -> None:
+    """ValueError that names the key if there is a NaN or an infinity in the tensor."""
+    if tensor.numel() == 0 or not (tensor.is_floating_point()):
+        return
+    values = tensor.to(torch.bfloat16) if tensor.dtype.itemsize == 1 else tensor
+    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(values)):
+        raise ValueError(f"'{name}' has NaN or infinity in '{key}'. The file is damaged: download it again.")
+
+
+def refuse_lora(name: str, keys: list[str], wanted: str) -> None:
+    """ValueError if the keys are those of a LoRA."""
+    if any(".lora_" in key or "lora_unet" in key or key.endswith((".alpha", ".lora_A", ".lora_B")) for key in keys):
+        raise ValueError(
+            f"'{name}' is a LoRA, but {wanted} is needed here. Load it with LoraLoaderModelOnly behind the model."
+        )
+
+
+def listing(keys: list[str], most: int = 8) -> str:
+    """The first keys as text, and how many more there are."""
+    shown = ", ".join(keys[:most])
+    return shown + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _explain(name: str, path: str, message: str) -> str:
+    size = os.path.getsize(path)
+    if "IncompleteMetadata" in message or "IncompleteBuffer" in message or "InvalidHeaderLength" in message:
+        return f"'{name}' is cut short at {size:,} bytes: its header promises more. Download it again."
+    return f"'{name}' ({size:,} bytes) is not a safetensors file ({message}). Download the .safetensors version again."
