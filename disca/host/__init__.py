@@ -1,0 +1,1 @@
+"""All that knows ComfyUI's inside: loading, one sampling run, handlers on blocks, attaching to a MODEL."""

@@ -1,0 +1,64 @@
+"""What a MODEL must be for DisCa, and the sentence for each way it can fall short."""
+
+import comfy.ldm.hunyuan_video.model
+from comfy.model_patcher import ModelPatcher
+
+from ..weights.predictor_file import FAMILIES, PredictorSpec
+
+FOREIGN_CACHES = {"easycache": "EasyCache or LazyCache"}  # key in transformer_options -> node
+
+
+def require_meanflow(model: ModelPatcher) -> None:
+    """ValueError unless the MODEL is a HunyuanVideo 1.0 or 1.5 that is told both times."""
+    network = getattr(model.model, "diffusion_model", None)
+    if not isinstance(network, comfy.ldm.hunyuan_video.model.HunyuanVideo) or len(network.patch_size) != 3:
+        raise ValueError(
+            f"This MODEL is a {type(model.model).__name__}, but DisCa works on HunyuanVideo 1.0 and 1.5. "
+            "Load one with DisCa Load MeanFlow Model."
+        )
+    if network.time_r_in is None:
+        raise ValueError(
+            "This HunyuanVideo has no time_r_in weights: it is not a MeanFlow model, and large steps would go wrong. "
+            "Load a Restricted-MeanFlow or step-distilled file with DisCa Load MeanFlow Model."
+        )
+
+
+def family_of(model: ModelPatcher) -> str:
+    """'1.0' or '1.5', which has no single-stream blocks."""
+    return "1.0" if len(model.model.diffusion_model.single_blocks) else "1.5"
+
+
+def require_match(model: ModelPatcher, spec: PredictorSpec) -> None:
+    """ValueError unless the Predictor was made for a model of this family and width."""
+    family, width = family_of(model), model.model.diffusion_model.hidden_size
+    if spec.family != family:
+        raise ValueError(
+            f"The Predictor is for {FAMILIES[spec.family]}, but the MODEL is {FAMILIES[family]}. "
+            f"Load a {FAMILIES[family]} Predictor in DisCa Load Predictor."
+        )
+    heads = model.model.diffusion_model.num_heads
+    if (spec.width, spec.heads) != (width, heads):
+        raise ValueError(
+            f"The Predictor has width {spec.width} and {spec.heads} heads, but the MODEL has {width} and {heads}. "
+            "Load the Predictor that was trained for this model."
+        )
+
+
+def require_no_foreign_cache(transformer_options: dict) -> None:
+    """ValueError that names another step-skipping node on the same MODEL."""
+    for key, node in FOREIGN_CACHES.items():
+        if key in transformer_options:
+            raise ValueError(
+                f"{node} is on this MODEL too, and both decide which steps to skip. "
+                f"Remove {node} or DisCa Apply Predictor."
+            )
+
+
+def require_channels(model: ModelPatcher, latent) -> None:
+    """ValueError unless the latent has the channels and dimensions of the MODEL's latent space."""
+    wanted = model.get_model_object("latent_format").latent_channels
+    if latent.ndim != 5 or latent.shape[1] != wanted:
+        raise ValueError(
+            f"The latent is {list(latent.shape)}, but {FAMILIES[family_of(model)]} needs [batch, {wanted}, frames, "
+            "height, width]. Use the Empty Latent node of this model, or encode with its VAE."
+        )

@@ -1,0 +1,22 @@
+"""Text on the node that is running, in the graph."""
+
+from comfy_execution.utils import get_executing_context
+
+from ..report import Report
+
+
+def show(text: str) -> None:
+    """Puts the text on the node that is running; nothing happens outside a prompt."""
+    context = get_executing_context()
+    if context is None:
+        return
+    from server import PromptServer  # loads ComfyUI's web server, which benchmarks do without
+
+    if getattr(PromptServer, "instance", None) is not None:
+        PromptServer.instance.send_progress_text(text, context.node_id)
+
+
+def show_counts(report: Report) -> None:
+    """The counts so far."""
+    fallbacks = report.fallbacks.total()
+    show(f"DisCa: {report.full} full, {report.predicted} predicted" + (f", {fallbacks} fallback" if fallbacks else ""))

@@ -1,0 +1,93 @@
+"""The MeanFlow sampler, and a whole sampling run with its report."""
+
+import comfy.model_management
+import comfy.utils
+import latent_preview
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sample import fix_empty_latent_channels, prepare_noise
+from comfy.samplers import KSAMPLER, CFGGuider
+from torch import Tensor
+from tqdm.auto import trange
+
+from .. import meanflow
+from ..report import Report
+from . import attach
+from .model import require_channels, require_meanflow
+
+
+def sample_meanflow(model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
+    """x_r = x_t - (t - r)·u over the sigmas, the network told the r of each step; called as k-diffusion's are."""
+    extra_args = extra_args or {}
+    require_meanflow(model.inner_model.model_patcher)
+    times = sigmas.tolist()
+    s_in = x.new_ones([x.shape[0]])
+    for i in trange(len(times) - 1, disable=disable):
+        if times[i] == times[i + 1]:
+            continue
+        t, r = sigmas[i], sigmas[i + 1]
+        x_0 = model(x, t * s_in, **with_r(extra_args, t, r))
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": t, "sigma_hat": t, "denoised": x_0})
+        x = meanflow.step(x, meanflow.mean_velocity(x, x_0, t), t, r)
+    return x
+
+
+def with_r(extra_args: dict, t: Tensor, r: Tensor) -> dict:
+    """Arguments for one network call at t in which ComfyUI's HunyuanVideo finds this r.
+
+    It takes the entry behind the first one that equals t in `sample_sigmas`. Where that is not r (changed or repeated
+    sigmas, double precision), the call gets a list of its own: t, then r.
+    """
+    model_options = extra_args.get("model_options", {})
+    options = model_options.get("transformer_options", {})
+    sigmas = options.get("sample_sigmas", t.new_empty(0))
+    found = (sigmas == t.float()).nonzero()
+    if len(found) and torch.equal(sigmas[found[0] + 1 :][:1], r.view(1)):
+        return extra_args
+    options = {**options, "sample_sigmas": torch.stack((t, r)).float()}
+    return {**extra_args, "model_options": {**model_options, "transformer_options": options}}
+
+
+def sampler() -> KSAMPLER:
+    """The MeanFlow sampler as ComfyUI's samplers take it."""
+    return KSAMPLER(sample_meanflow)
+
+
+def sample(
+    model: ModelPatcher, positive, negative, cfg: float, latent: dict, seed: int, sigmas: Tensor
+) -> tuple[dict, Report | None]:
+    """The sampled latent and the run's report; no report if there was nothing to denoise."""
+    model = attach.watch(model)
+    reports: list[Report] = []
+    model.add_callback_with_key(attach.ON_REPORT, attach.KEY, reports.append)
+    samples = fix_empty_latent_channels(
+        model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
+    )
+    require_channels(model, samples)
+    noise = prepare_noise(samples, seed, latent.get("batch_index"))
+    guider = _guider(model, positive, negative, cfg)
+    samples = guider.sample(
+        noise,
+        samples,
+        sampler(),
+        sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, max(1, len(sigmas) - 1)),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    done = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
+    return {**done, "samples": samples.to(comfy.model_management.intermediate_device())}, next(iter(reports), None)
+
+
+def _guider(model: ModelPatcher, positive, negative, cfg: float) -> CFGGuider:
+    if negative is None and cfg != 1.0:
+        raise ValueError(
+            f"cfg is {cfg:g}, but no negative conditioning is connected. "
+            "Connect one, or set cfg to 1, which is right for distilled models."
+        )
+    guider = CFGGuider(model)
+    guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
+    guider.set_cfg(cfg)
+    return guider
