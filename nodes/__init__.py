@@ -1,0 +1,15 @@
+"""What a user sees: a schema and one call into `disca` each."""
+
+from .caching import DiscaApplyPredictor, DiscaCacheSchedule
+from .loaders import DiscaLoadModel, DiscaLoadPredictor
+from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
+
+NODES = [
+    DiscaLoadModel,
+    DiscaLoadPredictor,
+    DiscaCacheSchedule,
+    DiscaApplyPredictor,
+    DiscaMeanFlowSigmas,
+    DiscaMeanFlowSampler,
+    DiscaSample,
+]

@@ -1,0 +1,108 @@
+"""Cache Schedule, Apply Predictor."""
+
+from comfy_api.v0_0_2 import io
+
+from ..disca.host.attach import attach_predictor
+from ..disca.host.features import CACHE_DEVICES
+from ..disca.host.loading import LoadedPredictor
+from ..disca.schedule import PRESETS, Interval, Schedule, parse_anchors
+from .types import CATEGORY, DiscaPredictor, DiscaSchedule
+
+PRESET_TOOLTIP = (
+    "N=4: 8 of 20 steps in full, the paper's 11.8 times setting (default list of the authors' code). "
+    "N=3 (11 in full) and N=2 (13 in full): counts from the paper's tables, lists ours, as it publishes none. "
+    "10 anchors: the authors' inference script. "
+    "HunyuanVideo 1.5: anchors 0 2 4 7 of 8 steps (default of the authors' code)."
+)
+
+
+class DiscaCacheSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaCacheSchedule",
+            display_name="DisCa Cache Schedule",
+            category=CATEGORY,
+            description="Says which steps run the whole transformer (anchors); the Predictor does the others.",
+            search_aliases=["anchors", "cache interval"],
+            inputs=[
+                io.DynamicCombo.Input(
+                    "plan",
+                    options=[
+                        io.DynamicCombo.Option(
+                            "preset", [io.Combo.Input("preset", options=list(PRESETS), tooltip=PRESET_TOOLTIP)]
+                        ),
+                        io.DynamicCombo.Option(
+                            "interval",
+                            [
+                                io.Int.Input(
+                                    "interval",
+                                    default=2,
+                                    min=1,
+                                    max=100,
+                                    tooltip="Behind the warm-up, one step in so many is an anchor. 1: all are.",
+                                ),
+                                io.Int.Input(
+                                    "warmup", default=3, min=1, max=100, tooltip="So many first steps are anchors."
+                                ),
+                                io.Boolean.Input("last_step", default=True, tooltip="Makes the last step an anchor."),
+                            ],
+                        ),
+                        io.DynamicCombo.Option(
+                            "anchors",
+                            [
+                                io.String.Input(
+                                    "anchors",
+                                    default="0 1 2 5 9 13 17 19",
+                                    tooltip="The anchor steps, counted from 0, in ascending order: single numbers or "
+                                    "ranges such as 0-2. Step 0 must be one.",
+                                )
+                            ],
+                        ),
+                    ],
+                    tooltip="preset: a published setting. interval: a regular one for any number of steps. "
+                    "anchors: your own list.",
+                )
+            ],
+            outputs=[DiscaSchedule.Output(display_name="schedule")],
+        )
+
+    @classmethod
+    def execute(cls, plan: dict) -> io.NodeOutput:
+        return io.NodeOutput(_schedule(**plan))
+
+
+class DiscaApplyPredictor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaApplyPredictor",
+            display_name="DisCa Apply Predictor",
+            category=CATEGORY,
+            description="Lets the Predictor stand in for the transformer on all steps but the schedule's anchors.",
+            search_aliases=["feature cache", "step skipping", "speed up", "teacache", "easycache"],
+            inputs=[
+                io.Model.Input("model", tooltip="A HunyuanVideo MeanFlow model, from DisCa Load MeanFlow Model."),
+                DiscaPredictor.Input("predictor", tooltip="The Predictor made for this model."),
+                DiscaSchedule.Input("schedule", tooltip="From DisCa Cache Schedule."),
+                io.Combo.Input(
+                    "cache_device",
+                    options=list(CACHE_DEVICES),
+                    default="auto",
+                    advanced=True,
+                    tooltip="Where the features of the last anchor wait: one tensor, about 0.4 GB at 704x704x129 on "
+                    "HunyuanVideo 1.0. auto: on the GPU while there is room.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, predictor: LoadedPredictor, schedule: Schedule, cache_device: str) -> io.NodeOutput:
+        return io.NodeOutput(attach_predictor(model, predictor, schedule, cache_device))
+
+
+def _schedule(plan: str, preset: str = "", anchors: str = "", **interval) -> Schedule:
+    if plan == "preset":
+        return PRESETS[preset]
+    return Interval(**interval) if plan == "interval" else parse_anchors(anchors)

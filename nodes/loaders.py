@@ -1,0 +1,76 @@
+"""Load MeanFlow Model, Load Predictor."""
+
+import folder_paths
+from comfy_api.v0_0_2 import io
+
+from ..disca.host.folders import PREDICTORS
+from ..disca.host.loading import WEIGHT_DTYPES, load_meanflow_model, load_predictor
+from .types import CATEGORY, DiscaPredictor
+
+
+class DiscaLoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaLoadModel",
+            display_name="DisCa Load MeanFlow Model",
+            category=CATEGORY,
+            description="Loads HunyuanVideo weights that take MeanFlow steps, in the authors' layouts or ComfyUI's, "
+            "and checks every weight.",
+            search_aliases=["restricted meanflow", "hunyuanvideo", "step distilled", "load diffusion model"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=folder_paths.get_filename_list("diffusion_models"),
+                    tooltip="A file in models/diffusion_models with time_r_in weights: HunyuanVideo 1.0 Restricted "
+                    "MeanFlow or HunyuanVideo 1.5 step-distilled.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    advanced=True,
+                    tooltip="The type the weights are kept in. fp8 halves their memory at some loss of quality; "
+                    "default keeps what the file has where the device can.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
+        return io.NodeOutput(load_meanflow_model(path, weight_dtype))
+
+
+class DiscaLoadPredictor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaLoadPredictor",
+            display_name="DisCa Load Predictor",
+            category=CATEGORY,
+            description="Loads the small network that stands in for the transformer between anchor steps.",
+            search_aliases=["feature cache", "disca predictor"],
+            inputs=[
+                io.Combo.Input(
+                    "predictor_name",
+                    options=folder_paths.get_filename_list(PREDICTORS),
+                    tooltip="A Predictor file in models/disca, made for the model it is applied to.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    advanced=True,
+                    tooltip="The type the Predictor's weights are kept in. They are small: default is right unless "
+                    "memory is very short.",
+                ),
+            ],
+            outputs=[DiscaPredictor.Output(display_name="predictor")],
+        )
+
+    @classmethod
+    def execute(cls, predictor_name: str, weight_dtype: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise(PREDICTORS, predictor_name)
+        return io.NodeOutput(load_predictor(path, weight_dtype))

@@ -1,0 +1,127 @@
+"""MeanFlow Sigmas, MeanFlow Sampler, Sample."""
+
+from comfy_api.v0_0_2 import io
+
+from ..disca.host import sampling
+from ..disca.meanflow import shifted_sigmas
+from .types import CATEGORY
+
+
+class DiscaMeanFlowSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaMeanFlowSigmas",
+            display_name="DisCa MeanFlow Sigmas",
+            category=CATEGORY,
+            description="The times of a MeanFlow run: evenly spaced, then shifted towards noise, as the authors do.",
+            search_aliases=["scheduler", "flow shift"],
+            inputs=_sigma_inputs(),
+            outputs=[io.Sigmas.Output()],
+        )
+
+    @classmethod
+    def execute(cls, steps: int, shift: float, denoise: float) -> io.NodeOutput:
+        return io.NodeOutput(shifted_sigmas(steps, shift, denoise))
+
+
+class DiscaMeanFlowSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaMeanFlowSampler",
+            display_name="DisCa MeanFlow Sampler",
+            category=CATEGORY,
+            description="Takes MeanFlow steps x_r = x_t - (t - r)·u, the network told where each step ends.",
+            search_aliases=["meanflow", "euler"],
+            inputs=[],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(sampling.sampler())
+
+
+class DiscaSample(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaSample",
+            display_name="DisCa Sample",
+            category=CATEGORY,
+            description="Samples a MeanFlow model, with or without a Predictor, and reports what each step cost.",
+            search_aliases=["ksampler", "meanflow"],
+            inputs=[
+                io.Model.Input("model", tooltip="A HunyuanVideo MeanFlow model, best behind DisCa Apply Predictor."),
+                io.Conditioning.Input("positive", tooltip="What the video should show."),
+                io.Latent.Input("latent_image", tooltip="An empty latent video, or one to start from."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The seed of the starting noise.",
+                ),
+                *_sigma_inputs(),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="Only needed with cfg above 1, which distilled models do not want.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Classifier-free guidance. 1 is off and right for distilled models; more doubles the time.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(),
+                io.String.Output(
+                    display_name="report", tooltip="Full, predicted and fallback calls, their time, and the speed-up."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, latent_image, seed, steps, shift, denoise, negative=None, cfg=1.0
+    ) -> io.NodeOutput:
+        sigmas = shifted_sigmas(steps, shift, denoise)
+        latent, report = sampling.sample(model, positive, negative, cfg, latent_image, seed, sigmas)
+        return io.NodeOutput(latent, str(report or "DisCa: nothing to denoise"))
+
+
+def _sigma_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "steps",
+            default=20,
+            min=1,
+            max=1000,
+            tooltip="Network evaluations, full or predicted. HunyuanVideo 1.0: 20. HunyuanVideo 1.5: 8.",
+        ),
+        io.Float.Input(
+            "shift",
+            default=5.0,
+            min=0.01,
+            max=100.0,
+            step=0.01,
+            tooltip="Higher spends more steps on noise. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7.",
+        ),
+        io.Float.Input(
+            "denoise",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="1 starts from noise. Below 1 starts from the latent, at the last steps of a longer run.",
+        ),
+    ]

@@ -1,0 +1,8 @@
+"""Socket types of our own, and what the nodes share."""
+
+from comfy_api.v0_0_2 import io
+
+CATEGORY = "DisCa"
+
+DiscaPredictor = io.Custom("DISCA_PREDICTOR")  # disca.host.loading.LoadedPredictor
+DiscaSchedule = io.Custom("DISCA_SCHEDULE")  # disca.schedule.Schedule
