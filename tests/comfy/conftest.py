@@ -1,0 +1,86 @@
+"""The pack as ComfyUI loads it, and what a user's graph does with it, in one process."""
+
+import asyncio
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+import recipes  # noqa: E402
+
+PACK = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def comfy_nodes():
+    """ComfyUI's nodes module, the core nodes and the pack loaded as at start-up."""
+    import server
+
+    import nodes
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    server.PromptServer.instance = server.PromptServer(loop)
+    loop.run_until_complete(nodes.init_public_apis())
+    loop.run_until_complete(nodes.init_builtin_extra_nodes())
+    assert loop.run_until_complete(nodes.load_custom_node(str(PACK)))
+    return nodes
+
+
+@pytest.fixture(scope="session")
+def call(comfy_nodes):
+    """Runs one node by its id, as the executor would, and gives its outputs."""
+
+    def run(node_id: str, **inputs):
+        node = comfy_nodes.NODE_CLASS_MAPPINGS[node_id]
+        with torch.inference_mode():
+            return node.EXECUTE_NORMALIZED(**inputs).result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory, comfy_nodes):
+    """Where a test puts files as a user would: .diffusion_models and .disca."""
+    import folder_paths
+
+    root = tmp_path_factory.mktemp("models")
+    folders = {}
+    for name in ("diffusion_models", "disca"):
+        (root / name).mkdir()
+        folder_paths.add_model_folder_path(name, str(root / name), is_default=True)
+        folders[name] = root / name
+    return SimpleNamespace(**folders)
+
+
+@pytest.fixture(scope="session")
+def golden_files(model_folders):
+    """Writes a golden case's weights in the authors' layouts once; gives (model_name, predictor_name)."""
+
+    def write(case: str, layout: str = "published") -> tuple[str, str]:
+        name = f"{case}_{layout}.safetensors"
+        if not (model_folders.diffusion_models / name).exists():
+            run = recipes.golden(case)
+            convert = recipes.tensor_parallel if layout == "tensor_parallel" else dict
+            save_file(convert(run.model), model_folders.diffusion_models / name)
+            save_file(convert(run.predictor), model_folders.disca / name)
+        return name, name
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def load(call, golden_files):
+    """The MODEL and Predictor of a golden case, through the loader nodes."""
+
+    def run(case: str, layout: str = "published"):
+        model_name, predictor_name = golden_files(case, layout)
+        (model,) = call("DiscaLoadModel", model_name=model_name, weight_dtype="default")
+        (predictor,) = call("DiscaLoadPredictor", predictor_name=predictor_name, weight_dtype="default")
+        return model, predictor
+
+    return run
