@@ -1,5 +1,9 @@
 """What a graph around the DisCa nodes does, with the core nodes that a user would take."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import recipes
 import torch
 from torch import Tensor
 
@@ -7,10 +11,9 @@ from torch import Tensor
 class FixedNoise:
     """A NOISE that is given, not drawn."""
 
-    seed = 0
-
-    def __init__(self, noise: Tensor):
+    def __init__(self, noise: Tensor, seed: int = 0):
         self.noise = noise
+        self.seed = seed
 
     def generate_noise(self, latent: dict) -> Tensor:
         return self.noise.clone()
@@ -30,6 +33,12 @@ def conditioning(run, model) -> list:
     if "vision" in tensors:
         options["clip_vision_output"] = VisionOutput(tensors["vision"])
     return [[tensors["txt"], options]]
+
+
+def empty_latent(case: str, batch: int = 1) -> dict:
+    """An empty LATENT of the golden run's size."""
+    shape = recipes.golden(case).tensors["latent"].shape
+    return {"samples": torch.zeros(batch, *shape[1:])}
 
 
 class VisionOutput:
@@ -70,3 +79,80 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return max(
         (torch.linalg.vector_norm(ours[i] - theirs[i]) / torch.linalg.vector_norm(theirs[i])).item() for i in steps
     )
+
+
+def other_conditioning(case: str, model) -> list:
+    """Conditions of the same sizes as the golden run's, with other text."""
+    ((text, options),) = conditioning(recipes.golden(case), model)
+    return [[text.flip(1) * 0.5, dict(options)]]
+
+
+def timed(conditions: list, start: float = 0.0, end: float = 1.0) -> list:
+    """The conditions, active between two percents of the schedule."""
+    return [[text, options | {"start_percent": start, "end_percent": end}] for text, options in conditions]
+
+
+def sample_custom(call, model, case: str, sampler, sigmas, seed: int, noise: Tensor | None = None) -> Tensor:
+    """Samples of SamplerCustomAdvanced with core's guider, from the seed's noise or from that given beside the seed."""
+    (guider,) = call("BasicGuider", model=model, conditioning=conditioning(recipes.golden(case), model))
+    (drawn,) = call("RandomNoise", noise_seed=seed)
+    noise = drawn if noise is None else FixedNoise(noise, seed)
+    latent = empty_latent(case)
+    out, _ = call(
+        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+    )
+    return out["samples"]
+
+
+@contextmanager
+def split_batches(model) -> Iterator[None]:
+    """Makes ComfyUI believe that no two conditions fit into memory at once."""
+    factor = model.model.memory_usage_factor
+    model.model.memory_usage_factor = 1e12
+    try:
+        yield
+    finally:
+        model.model.memory_usage_factor = factor
+
+
+class CountedBlocks:
+    """Counts the calls of a network's transformer blocks while it is open."""
+
+    def __init__(self, network: torch.nn.Module):
+        names = ("double_blocks", "single_blocks", "mm_single_blocks")
+        self.blocks = [block for name in names for block in getattr(network, name, ())]
+        self.calls = 0
+
+    def __enter__(self):
+        self.hooks = [block.register_forward_pre_hook(self._count) for block in self.blocks]
+        return self
+
+    def __exit__(self, *_):
+        for hook in self.hooks:
+            hook.remove()
+
+    def _count(self, *_):
+        self.calls += 1
+
+
+def without_time_r(model):
+    """The same HunyuanVideo as weights without MeanFlow give it."""
+    from comfy.model_patcher import ModelPatcher
+
+    config = model.model.model_config
+    plain = type(config)({**config.unet_config, "meanflow": False})
+    plain.set_inference_dtype(torch.float32, None)
+    return ModelPatcher(plain.get_model({}), torch.device("cpu"), torch.device("cpu"))
+
+
+def tiny_image_model():
+    """A MODEL that is no HunyuanVideo: a Flux of two small blocks."""
+    import comfy.supported_models
+    from comfy.model_patcher import ModelPatcher
+
+    shape = {"image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 8, "context_in_dim": 8}
+    shape |= {"hidden_size": 32, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1}
+    shape |= {"axes_dim": [4, 6, 6], "theta": 100, "patch_size": 2, "qkv_bias": True, "guidance_embed": False}
+    config = comfy.supported_models.Flux({**shape, "txt_ids_dims": []})
+    config.set_inference_dtype(torch.float32, None)
+    return ModelPatcher(config.get_model({}), torch.device("cpu"), torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ def weights(part: str, shapes: dict[str, list[int]], seed: int) -> dict[str, Ten
     return made
 
 
+@cache
 def golden(case: str) -> Golden:
     """The golden run of that name."""
     with safe_open(GOLDEN / f"{case}.safetensors", framework="pt") as file:

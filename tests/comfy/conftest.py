@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+import graph  # noqa: E402
 import recipes  # noqa: E402
 
 PACK = Path(__file__).resolve().parents[2]
@@ -82,5 +83,45 @@ def load(call, golden_files):
         (model,) = call("DiscaLoadModel", model_name=model_name, weight_dtype="default")
         (predictor,) = call("DiscaLoadPredictor", predictor_name=predictor_name, weight_dtype="default")
         return model, predictor
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def pack(comfy_nodes):
+    """A module of the pack as ComfyUI loaded it, by its name in the pack: pack("disca.host.run")."""
+    root = comfy_nodes.NODE_CLASS_MAPPINGS["DiscaSample"].__module__.removesuffix(".nodes.sampling")
+    return lambda name: sys.modules[f"{root}.{name}"]
+
+
+@pytest.fixture
+def apply(call):
+    """The MODEL with a Predictor on the anchors."""
+
+    def run(model, predictor, anchors: str, cache_device: str = "auto"):
+        (schedule,) = call("DiscaCacheSchedule", plan={"plan": "anchors", "anchors": anchors})
+        (patched,) = call(
+            "DiscaApplyPredictor", model=model, predictor=predictor, schedule=schedule, cache_device=cache_device
+        )
+        return patched
+
+    return run
+
+
+@pytest.fixture
+def sample(call):
+    """The samples and the report of DiscaSample on a golden case's conditions, 8 steps unless told otherwise."""
+
+    def run(case: str, model, **changes):
+        inputs = {
+            "positive": graph.conditioning(recipes.golden(case), model),
+            "latent_image": graph.empty_latent(case),
+            "seed": 7,
+            "steps": 8,
+            "shift": 5.0,
+            "denoise": 1.0,
+        }
+        latent, report = call("DiscaSample", model=model, **(inputs | changes))
+        return latent["samples"], report
 
     return run

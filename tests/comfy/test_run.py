@@ -1,0 +1,188 @@
+"""One sampling run: exact when neutral, the same however it is batched, and nothing left behind."""
+
+import gc
+
+import comfy.model_management
+import graph
+import pytest
+import recipes
+import torch
+from graph import CountedBlocks, relative_error
+
+ALL = "0-7"
+SOME = "0 1 4 6"
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_every_step_an_anchor_is_the_plain_model(case, load, apply, sample, call):
+    model, predictor = load(case)
+    plain, _ = sample(case, model)
+    cached, report = sample(case, apply(model, predictor, ALL))
+    assert torch.equal(plain, cached)
+    assert "8 calls: 8 full, 0 predicted, 0 fallback" in report
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_meanflow_sampler_is_cores_euler(case, load, sample, call):
+    model, _ = load(case)
+    ours, _ = sample(case, model)
+    (sigmas,) = call("DiscaMeanFlowSigmas", steps=8, shift=5.0, denoise=1.0)
+    (euler,) = call("KSamplerSelect", sampler_name="euler")
+    cores = graph.sample_custom(call, model, case, euler, sigmas, seed=7)
+    assert relative_error(ours, cores) < 1e-6
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_a_predicted_step_runs_the_predictors_blocks_and_none_of_the_models(case, load, apply, sample):
+    model, predictor = load(case)
+    with CountedBlocks(model.model.diffusion_model) as base, CountedBlocks(predictor.patcher.model) as small:
+        _, report = sample(case, apply(model, predictor, SOME))
+    blocks = {"hv10_t2v": 2 + 3, "hv15_i2v": 3}[case]
+    assert base.calls == 4 * blocks
+    assert small.calls == 4 * 2
+    assert "8 calls: 4 full, 4 predicted, 0 fallback" in report
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_prediction_is_not_reuse_and_not_the_full_step(case, load, apply, sample):
+    model, predictor = load(case)
+    full, _ = sample(case, model)
+    cached, _ = sample(case, apply(model, predictor, SOME))
+    assert relative_error(cached, full) > 1e-3
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_applying_twice_is_applying_once(case, load, apply, sample):
+    model, predictor = load(case)
+    once = apply(model, predictor, SOME)
+    twice = apply(apply(model, predictor, ALL), predictor, SOME)
+    assert torch.equal(sample(case, once)[0], sample(case, twice)[0])
+    with CountedBlocks(predictor.patcher.model) as small:
+        sample(case, twice)
+    assert small.calls == 4 * 2
+
+
+def test_two_runs_are_equal_and_the_model_stays_unpatched(load, apply, sample):
+    model, predictor = load("hv10_t2v")
+    plain, _ = sample("hv10_t2v", model)
+    patched = apply(model, predictor, SOME)
+    first, second = (sample("hv10_t2v", patched)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(plain, sample("hv10_t2v", model)[0])
+    assert "patches_replace" not in model.model_options["transformer_options"]
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_a_run_after_an_interrupted_one_is_the_first(step, load, apply, sample):
+    model, predictor = load("hv10_t2v")
+    patched = apply(model, predictor, SOME)
+    first, _ = sample("hv10_t2v", patched)
+    interrupted = patched.clone()
+    calls = []
+
+    def interrupt(apply_model, args):
+        if len(calls) == step:
+            comfy.model_management.interrupt_current_processing()
+        calls.append(args["timestep"])
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    interrupted.set_model_unet_function_wrapper(interrupt)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample("hv10_t2v", interrupted)
+    assert len(calls) == step + 1
+    assert torch.equal(sample("hv10_t2v", patched)[0], first)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_state_outlives_a_run(fails, load, apply, sample, pack):
+    model, predictor = load("hv15_i2v")
+    patched = apply(model, predictor, SOME)
+    if fails:
+        patched.model_options["model_function_wrapper"] = _fail_at_step_five()
+        with pytest.raises(ArithmeticError):
+            sample("hv15_i2v", patched)
+    else:
+        sample("hv15_i2v", patched)
+    gc.collect()
+    kinds = (pack("disca.host.run").Run, pack("disca.host.run").Call, pack("disca.host.features").FeatureStore)
+    assert not [kept for kept in gc.get_objects() if type(kept) in kinds]
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+@pytest.mark.parametrize("cache_device", ["gpu", "cpu"])
+def test_the_cache_device_changes_nothing_but_the_place(case, cache_device, load, apply, sample):
+    model, predictor = load(case)
+    auto, _ = sample(case, apply(model, predictor, SOME))
+    assert torch.equal(sample(case, apply(model, predictor, SOME, cache_device))[0], auto)
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_cond_and_uncond_together_equal_apart(case, load, apply, sample):
+    model, predictor = load(case)
+    patched = apply(model, predictor, SOME)
+    guided = {"negative": graph.other_conditioning(case, model), "cfg": 3.0}
+    together, report = sample(case, patched, **guided)
+    with graph.split_batches(model):
+        apart, report_apart = sample(case, patched, **guided)
+    assert relative_error(apart, together) < 1e-5
+    assert "8 calls: 4 full, 4 predicted, 0 fallback" in report
+    assert "16 calls: 8 full, 8 predicted, 0 fallback" in report_apart
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_batch_two_equals_twice_batch_one(case, load, apply, sample):
+    model, predictor = load(case)
+    patched = apply(model, predictor, SOME)
+    latent = graph.empty_latent(case, batch=2)
+    both, report = sample(case, patched, latent_image=latent)
+    assert "8 calls: 4 full, 4 predicted, 0 fallback" in report
+    for i in range(2):
+        one, _ = sample(case, patched, latent_image=graph.empty_latent(case) | {"batch_index": [i]})
+        assert relative_error(one[0], both[i]) < 1e-5
+
+
+def test_a_condition_that_starts_late_makes_its_first_step_full_for_all(load, apply, sample):
+    model, predictor = load("hv10_t2v")
+    patched = apply(model, predictor, SOME)
+    late = graph.timed(graph.other_conditioning("hv10_t2v", model), start=0.4)
+    positive = graph.conditioning(recipes.golden("hv10_t2v"), model) + late
+    together, report = sample("hv10_t2v", patched, positive=positive)
+    with graph.split_batches(model):
+        apart, _ = sample("hv10_t2v", patched, positive=positive)
+    assert "1 no features of this condition yet" in report
+    assert relative_error(apart, together) < 1e-5
+
+
+def test_features_are_never_written_to_by_a_predicted_step(load, apply, sample, pack, monkeypatch):
+    model, predictor = load("hv15_i2v")
+    store = pack("disca.host.features").FeatureStore
+    seen, take = [], store.take
+
+    def watched(self, keys, device):
+        features = take(self, keys, device)
+        seen.append([tensor.clone() for tensor in features])
+        return features
+
+    monkeypatch.setattr(store, "take", watched)
+    sample("hv15_i2v", apply(model, predictor, "0 4"))
+    for step in (1, 2, 4, 5):  # predicted steps 2, 3 and 6, 7 read what 1 and 5 read
+        assert all(torch.equal(a, b) for a, b in zip(seen[step], seen[step - 1], strict=True))
+
+
+def test_the_report_tells_the_bytes_of_one_feature_tensor(load, apply, sample):
+    model, predictor = load("hv10_t2v")
+    _, report = sample("hv10_t2v", apply(model, predictor, SOME))
+    tokens = 3 * 4 * 6 + 7  # patches of 1x2x2 in 3x8x12, and the text
+    assert f"{tokens * 256 * 4 / 1e6:.1f} MB of features held" in report
+
+
+def _fail_at_step_five():
+    calls = []
+
+    def fail(apply_model, args):
+        calls.append(1)
+        if len(calls) == 6:
+            raise ArithmeticError("step five")
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    return fail
