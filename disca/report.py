@@ -42,7 +42,7 @@ class Report:
         lines.append(f"{self.bytes_held / 1e6:.1f} MB of features held")
         if self.speedup is not None:
             lines.append(f"{self.speedup:.2f} times as fast as all full")
-        return "; ".join(lines + self.warnings)
+        return "; ".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
 def _reasons(fallbacks: Counter[str]) -> str:

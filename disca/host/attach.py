@@ -14,7 +14,7 @@ from . import blocks, progress, samplers
 from .features import FeatureStore
 from .loading import LoadedPredictor
 from .model import require_channels, require_match, require_meanflow, require_no_foreign_cache
-from .run import CONTROLNET, FOREIGN_BLOCKS, MULTI_GPU, Call, Condition, Evaluation, Run
+from .run import CONTROLNET, FOREIGN_BLOCKS, MULTI_GPU, OTHER_MODEL, Call, Condition, Evaluation, Run
 
 KEY = "disca"  # of our attachment, wrappers, additional model, and of the Run in transformer_options
 EVALUATION = "disca_evaluation"  # key in transformer_options
@@ -86,7 +86,8 @@ def _new_run(model: ModelPatcher, sampler, sigmas: list[float]) -> Run:
     predictors = model.get_additional_models_with_key(KEY)
     steps = len(sigmas) - 1
     anchors = attachment.schedule.of(steps) if predictors else EVERY_STEP.of(steps)
-    run = Run(sigmas, anchors, predictors[0].model if predictors else None, FeatureStore(attachment.cache_device))
+    predictor = predictors[0].model if predictors else None
+    run = Run(sigmas, anchors, model.model.diffusion_model, predictor, FeatureStore(attachment.cache_device))
     step, age = oldest_features(anchors, sigmas)
     warnings = [samplers.require_keeps_r(sampler)]
     if age > MAX_CACHE_AGE:
@@ -116,7 +117,10 @@ def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
             keys[index, cond["uuid"]] = key
             if cond.get("timestep_end", 0.0) <= sigma <= cond.get("timestep_start", float("inf")):
                 active.append(key)
-    evaluation = run.evaluate(sigma, keys, active, MULTI_GPU if "multigpu_clones" in model_options else None)
+    blocked = MULTI_GPU if "multigpu_clones" in model_options else None
+    if model.diffusion_model is not run.network:
+        blocked = OTHER_MODEL
+    evaluation = run.evaluate(sigma, keys, active, blocked)
     options = {**options, EVALUATION: evaluation}
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
 

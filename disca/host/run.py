@@ -23,6 +23,7 @@ CHANGED_INPUTS = "inputs of another shape or type"
 CONTROLNET = "ControlNet residuals"
 FOREIGN_BLOCKS = "another node replaces blocks"
 MULTI_GPU = "multi-GPU split"
+OTHER_MODEL = "another model in the same run"
 
 
 class Evaluation(NamedTuple):
@@ -39,12 +40,17 @@ class Run:
     """The anchors, features and counters of one sampling run."""
 
     def __init__(
-        self, sigmas: Sequence[float], anchors: frozenset[int], predictor: nn.Module | None, store: FeatureStore
+        self,
+        sigmas: Sequence[float],
+        anchors: frozenset[int],
+        network: nn.Module,
+        predictor: nn.Module | None,
+        store: FeatureStore,
     ):
+        self.network = network
         self.predictor = predictor
         self.store = store
         self.report = Report()
-        self.steps = len(sigmas) - 1
         self._anchors = anchors
         self._step_of = {sigma: step for step, sigma in reversed(list(enumerate(sigmas[:-1])))}
         self._served: dict[Hashable, int] = {}
@@ -54,6 +60,8 @@ class Run:
         self, sigma: float, keys: dict[Condition, Hashable], active: Sequence[Hashable], blocked: str | None
     ) -> Evaluation:
         """The decision at this time for the conditions active then; `blocked` says why nothing may be predicted."""
+        if blocked == OTHER_MODEL:
+            return Evaluation(self, keys, False, OTHER_MODEL, keep=False)
         step = self._step_of.get(sigma)
         if step is None:
             return Evaluation(self, keys, False, UNKNOWN_SIGMA, keep=False)

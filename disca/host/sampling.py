@@ -66,7 +66,7 @@ def sample(
     )
     require_channels(model, samples)
     noise = prepare_noise(samples, seed, latent.get("batch_index"))
-    guider = _guider(model, positive, negative, cfg)
+    guider = make_guider(model, positive, negative, cfg)
     samples = guider.sample(
         noise,
         samples,
@@ -81,7 +81,8 @@ def sample(
     return {**done, "samples": samples.to(comfy.model_management.intermediate_device())}, next(iter(reports), None)
 
 
-def _guider(model: ModelPatcher, positive, negative, cfg: float) -> CFGGuider:
+def make_guider(model: ModelPatcher, positive, negative, cfg: float) -> CFGGuider:
+    """A guider with or without a negative; ValueError if cfg needs one that is not there."""
     if negative is None and cfg != 1.0:
         raise ValueError(
             f"cfg is {cfg:g}, but no negative conditioning is connected. "
