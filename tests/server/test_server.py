@@ -1,0 +1,149 @@
+"""The pack on a real server: what a user's browser sends, gets back and sees on the way."""
+
+import asyncio
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+PACK = Path(__file__).resolve().parents[2]
+sys.path.append(str(PACK / "scripts"))
+import quickstart  # noqa: E402
+import recipes  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from server import install, serve  # noqa: E402
+
+NODE_IDS = {
+    "DiscaLoadModel",
+    "DiscaLoadPredictor",
+    "DiscaCacheSchedule",
+    "DiscaApplyPredictor",
+    "DiscaMeanFlowSigmas",
+    "DiscaMeanFlowSampler",
+    "DiscaSample",
+}
+TEXT_EVENT = 3
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(scope="module")
+def prompt() -> dict:
+    """The shipped workflow with the golden run's inputs."""
+    return quickstart.golden_prompt(json.loads(quickstart.WORKFLOW.read_text()), recipes.golden(quickstart.CASE))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, prompt):
+    base = tmp_path_factory.mktemp("comfyui")
+    install(base)
+    quickstart.put_files(base, prompt)
+    (base / "elsewhere").mkdir()
+    save_file(recipes.golden("hv15_i2v").predictor, base / "elsewhere" / "other_predictor.safetensors")
+    (base / "paths.yaml").write_text(f"more:\n  base_path: {base}\n  disca: elsewhere\n")
+    with serve(base, "--extra-model-paths-config", str(base / "paths.yaml")) as running:
+        yield running
+
+
+def test_every_node_is_offered(server):
+    offered = server.get("/object_info")
+    assert NODE_IDS <= offered.keys()
+    assert all(offered[node_id]["category"] == "DisCa" for node_id in NODE_IDS)
+    assert {key for key, node in offered.items() if node["python_module"].endswith("ComfyUI-DisCa")} == NODE_IDS
+
+
+def test_predictors_are_listed_from_models_disca_and_from_extra_paths(server):
+    schema = server.get("/object_info/DiscaLoadPredictor")["DiscaLoadPredictor"]
+    _, settings = schema["input"]["required"]["predictor_name"]
+    names = settings["options"]
+    assert {"hyvideo10_t2v_predictor_540p.safetensors", "other_predictor.safetensors"} <= set(names)
+
+
+def test_the_shipped_workflow_gives_the_authors_result(server, prompt):
+    history = server.run(prompt)
+    assert history["status"]["status_str"] == "success"
+    assert float(history["outputs"]["compare"]["text"][0]) < 1e-5
+    assert "DisCa: 8 calls: 4 full, 4 predicted, 0 fallback" in server.log()
+
+
+def test_a_second_prompt_is_answered_from_the_cache_of_the_first(server, prompt):
+    calls = server.log().count("DisCa: 8 calls")
+    server.run(prompt)
+    history = server.run(prompt)
+    assert history["status"]["status_str"] == "success"
+    assert server.log().count("DisCa: 8 calls") <= calls + 1
+
+
+def test_progress_and_counts_are_shown_on_the_running_node(server, prompt):
+    sampled = quickstart.id_of(prompt, "SamplerCustomAdvanced")
+    texts, steps = asyncio.run(_watch(server, _reseeded(prompt)))
+    assert (sampled, "DisCa: 4 full, 4 predicted") in texts
+    assert any(node == sampled and "times as fast as all full" in text for node, text in texts)
+    assert (sampled, 8, 8) in steps
+
+
+def test_a_run_after_an_interrupted_one_is_right(server, prompt):
+    long = _reseeded(prompt)
+    quickstart.only(long, "DiscaMeanFlowSigmas")["steps"] = 1000
+    long[quickstart.id_of(long, "DiscaCacheSchedule")]["inputs"] = {
+        "plan": "interval",
+        "plan.interval": 2,
+        "plan.warmup": 1,
+        "plan.last_step": True,
+    }
+    prompt_id = server.post("/prompt", {"prompt": long})["prompt_id"]
+    deadline = time.monotonic() + 60
+    while not server.get("/queue")["queue_running"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(3)
+    server.post("/interrupt", {})
+    history = server.wait(prompt_id)
+    assert "execution_interrupted" in [kind for kind, _ in history["status"]["messages"]]
+    again = server.run(_reseeded(prompt))
+    assert float(again["outputs"]["compare"]["text"][0]) < 1e-5
+
+
+def test_a_bad_schedule_is_told_to_the_user_at_its_node(server, prompt):
+    bad = json.loads(json.dumps(prompt))
+    node = quickstart.id_of(bad, "DiscaCacheSchedule")
+    bad[node]["inputs"] = {"plan": "anchors", "plan.anchors": "one two"}
+    history = server.run(bad)
+    (error,) = [told for kind, told in history["status"]["messages"] if kind == "execution_error"]
+    assert error["node_id"] == node
+    assert "Cannot read 'one' in the anchor list 'one two'. Write step numbers and ranges" in error["exception_message"]
+
+
+def _reseeded(prompt: dict) -> dict:
+    """The same prompt, but one that the executor's cache does not know."""
+    fresh = json.loads(json.dumps(prompt))
+    _reseeded.count += 1
+    fresh["save"]["inputs"]["filename_prefix"] = f"disca{_reseeded.count}"
+    fresh["golden"]["inputs"]["guidance"] += 1e-9 * _reseeded.count
+    return fresh
+
+
+_reseeded.count = 0
+
+
+async def _watch(server, prompt: dict) -> tuple[list[tuple[str, str]], list[tuple[str, int, int]]]:
+    """The texts and step counts that a browser is sent while the prompt runs."""
+    texts, steps = [], []
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"{server.url}/ws?clientId=test") as socket:
+        answer = await session.post(f"{server.url}/prompt", json={"prompt": prompt, "client_id": "test"})
+        assert answer.status == 200, await answer.text()
+        async for message in socket:
+            if message.type == aiohttp.WSMsgType.BINARY:
+                kind, length = struct.unpack(">II", message.data[:8])
+                if kind == TEXT_EVENT:
+                    texts.append((message.data[8 : 8 + length].decode(), message.data[8 + length :].decode()))
+                continue
+            event = json.loads(message.data)
+            if event["type"] == "progress":
+                steps.append((event["data"]["node"], event["data"]["value"], event["data"]["max"]))
+            if event["type"] in ("execution_success", "execution_error"):
+                return texts, steps
+    return texts, steps
