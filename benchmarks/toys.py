@@ -1,0 +1,105 @@
+"""HunyuanVideo networks of any size with random weights, and their Predictors, on a real ComfyUI."""
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path[:0] = [os.environ["COMFYUI_PATH"], str(Path(__file__).resolve().parents[1])]
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing(False)
+
+import torch  # noqa: E402
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = not torch.cuda.is_available()
+
+import comfy.model_management  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import comfy.utils  # noqa: E402
+from comfy.model_patcher import ModelPatcher  # noqa: E402
+
+from disca.host.loading import LoadedPredictor, build_predictor  # noqa: E402
+from disca.weights.predictor_file import PredictorSpec  # noqa: E402
+
+comfy.utils.set_progress_bar_enabled(False)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of a network, of the latent it is measured on, and of its text."""
+
+    family: str
+    width: int
+    double_blocks: int
+    single_blocks: int
+    latent: tuple[int, int, int]  # frames, height, width
+    text_tokens: int
+
+
+FULL_SIZE = {
+    "1.0": Size("1.0", 3072, 20, 40, (33, 88, 88), 256),  # 704x704, 129 frames
+    "1.5": Size("1.5", 2048, 54, 0, (31, 30, 53), 1000),  # 848x480, 121 frames
+}
+
+
+def tiny(size: Size) -> Size:
+    """A network and latent of the same kind that a CPU runs in seconds."""
+    double, single = (2, 3) if size.family == "1.0" else (3, 0)
+    return replace(size, width=256, double_blocks=double, single_blocks=single, latent=(3, 16, 16), text_tokens=16)
+
+
+def dtype_and_device() -> tuple[torch.dtype, torch.device]:
+    """bf16 on a GPU, fp32 on the CPU."""
+    device = comfy.model_management.get_torch_device()
+    return (torch.float32 if device.type == "cpu" else torch.bfloat16), device
+
+
+def random_model(size: Size) -> ModelPatcher:
+    """A MODEL of that size."""
+    dtype, device = dtype_and_device()
+    shape = {"image_model": "hunyuan_video", "context_in_dim": 3584, "hidden_size": size.width, "mlp_ratio": 4.0}
+    shape |= {"num_heads": size.width // 128, "depth": size.double_blocks, "depth_single_blocks": size.single_blocks}
+    shape |= {"axes_dim": [16, 56, 56], "theta": 256, "qkv_bias": True, "byt5": False, "meanflow": True}
+    if size.family == "1.0":
+        shape |= {"in_channels": 16, "out_channels": 16, "patch_size": [1, 2, 2], "vec_in_dim": 768}
+        shape |= {"guidance_embed": True, "use_cond_type_embedding": False}
+        shape |= {"vision_in_dim": None, "meanflow_sum": False}
+        config = comfy.supported_models.HunyuanVideo(shape)
+    else:
+        shape |= {"in_channels": 65, "out_channels": 32, "patch_size": [1, 1, 1], "vec_in_dim": None}
+        shape |= {"guidance_embed": False, "use_cond_type_embedding": True}
+        shape |= {"vision_in_dim": 1152, "meanflow_sum": True}
+        config = comfy.supported_models.HunyuanVideo15(shape)
+    config.set_inference_dtype(dtype, None)
+    with torch.inference_mode():
+        return ModelPatcher(_randomised(config.get_model({}, device=device)), device, torch.device("cpu"))
+
+
+def random_predictor(size: Size) -> LoadedPredictor:
+    """A two-block Predictor for a model of that size."""
+    dtype, device = dtype_and_device()
+    spec = PredictorSpec(size.family, size.width, depth=2, heads=size.width // 128, mlp_ratio=4.0)
+    with torch.inference_mode():
+        network = _randomised(build_predictor(spec, dtype=dtype, device=device))
+    return LoadedPredictor(ModelPatcher(network, device, torch.device("cpu")), spec)
+
+
+def conditioning(size: Size) -> list:
+    """Random text of that size."""
+    text = torch.randn(1, size.text_tokens, 3584)
+    return [[text, {"pooled_output": torch.randn(1, 768), "guidance": 6.0}]]
+
+
+def latent(size: Size) -> dict:
+    """An empty latent of that size."""
+    return {"samples": torch.zeros(1, 16 if size.family == "1.0" else 32, *size.latent)}
+
+
+def _randomised(network: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        parameter.normal_(std=0.02)
+    return network
