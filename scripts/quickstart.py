@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 PACK = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PACK / "tests"), str(PACK / "scripts")]
 import recipes  # noqa: E402
-from server import install, serve  # noqa: E402
+from comfy_server import install, serve  # noqa: E402
 
 CASE = "hv10_t2v"
 WORKFLOW = PACK / "tests" / "workflows" / "hunyuanvideo10_t2v_disca.json"

@@ -14,8 +14,8 @@ PACK = Path(__file__).resolve().parents[2]
 sys.path.append(str(PACK / "scripts"))
 import quickstart  # noqa: E402
 import recipes  # noqa: E402
+from comfy_server import install, serve  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from server import install, serve  # noqa: E402
 
 NODE_IDS = {
     "DiscaLoadModel",
@@ -27,6 +27,7 @@ NODE_IDS = {
     "DiscaSample",
 }
 TEXT_EVENT = 3
+PREVIEW_EVENTS = {1, 4}  # a picture, without and with metadata
 
 pytestmark = pytest.mark.server
 
@@ -45,7 +46,8 @@ def server(tmp_path_factory, prompt):
     (base / "elsewhere").mkdir()
     save_file(recipes.golden("hv15_i2v").predictor, base / "elsewhere" / "other_predictor.safetensors")
     (base / "paths.yaml").write_text(f"more:\n  base_path: {base}\n  disca: elsewhere\n")
-    with serve(base, "--extra-model-paths-config", str(base / "paths.yaml")) as running:
+    arguments = ("--extra-model-paths-config", str(base / "paths.yaml"), "--preview-method", "latent2rgb")
+    with serve(base, *arguments) as running:
         yield running
 
 
@@ -78,12 +80,13 @@ def test_a_second_prompt_is_answered_from_the_cache_of_the_first(server, prompt)
     assert server.log().count("DisCa: 8 calls") <= calls + 1
 
 
-def test_progress_and_counts_are_shown_on_the_running_node(server, prompt):
+def test_progress_previews_and_counts_are_shown_on_the_running_node(server, prompt):
     sampled = quickstart.id_of(prompt, "SamplerCustomAdvanced")
-    texts, steps = asyncio.run(_watch(server, _reseeded(prompt)))
+    texts, steps, previews = asyncio.run(_watch(server, _reseeded(prompt)))
     assert (sampled, "DisCa: 4 full, 4 predicted") in texts
     assert any(node == sampled and "times as fast as all full" in text for node, text in texts)
     assert (sampled, 8, 8) in steps
+    assert previews > 0
 
 
 def test_a_run_after_an_interrupted_one_is_right(server, prompt):
@@ -129,15 +132,16 @@ def _reseeded(prompt: dict) -> dict:
 _reseeded.count = 0
 
 
-async def _watch(server, prompt: dict) -> tuple[list[tuple[str, str]], list[tuple[str, int, int]]]:
-    """The texts and step counts that a browser is sent while the prompt runs."""
-    texts, steps = [], []
+async def _watch(server, prompt: dict) -> tuple[list[tuple[str, str]], list[tuple[str, int, int]], int]:
+    """The texts, step counts and number of pictures that a browser is sent while the prompt runs."""
+    texts, steps, previews = [], [], 0
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{server.url}/ws?clientId=test") as socket:
         answer = await session.post(f"{server.url}/prompt", json={"prompt": prompt, "client_id": "test"})
         assert answer.status == 200, await answer.text()
         async for message in socket:
             if message.type == aiohttp.WSMsgType.BINARY:
                 kind, length = struct.unpack(">II", message.data[:8])
+                previews += kind in PREVIEW_EVENTS
                 if kind == TEXT_EVENT:
                     texts.append((message.data[8 : 8 + length].decode(), message.data[8 + length :].decode()))
                 continue
@@ -145,5 +149,5 @@ async def _watch(server, prompt: dict) -> tuple[list[tuple[str, str]], list[tupl
             if event["type"] == "progress":
                 steps.append((event["data"]["node"], event["data"]["value"], event["data"]["max"]))
             if event["type"] in ("execution_success", "execution_error"):
-                return texts, steps
-    return texts, steps
+                return texts, steps, previews
+    return texts, steps, previews
