@@ -85,7 +85,8 @@ def _new_run(model: ModelPatcher, sampler, sigmas: list[float]) -> Run:
     attachment: Attachment = model.get_attachment(KEY)
     predictors = model.get_additional_models_with_key(KEY)
     steps = len(sigmas) - 1
-    anchors = attachment.schedule.of(steps) if predictors else EVERY_STEP.of(steps)
+    schedule = attachment.schedule if predictors and steps > 0 else EVERY_STEP
+    anchors = schedule.of(steps)
     predictor = predictors[0].model if predictors else None
     run = Run(sigmas, anchors, model.model.diffusion_model, predictor, FeatureStore(attachment.cache_device))
     step, age = oldest_features(anchors, sigmas)
