@@ -92,14 +92,14 @@ def timed(conditions: list, start: float = 0.0, end: float = 1.0) -> list:
     return [[text, options | {"start_percent": start, "end_percent": end}] for text, options in conditions]
 
 
-def sample_custom(call, model, case: str, sampler, sigmas, seed: int, noise: Tensor | None = None) -> Tensor:
-    """Samples of SamplerCustomAdvanced with core's guider, from the seed's noise or from that given beside the seed."""
+def sample_custom(call, model, case, sampler, sigmas, seed, noise=None, latent=None) -> Tensor:
+    """Samples of SamplerCustomAdvanced with core's guider, from the seed's noise and nothing or from what is given."""
     (guider,) = call("BasicGuider", model=model, conditioning=conditioning(recipes.golden(case), model))
     (drawn,) = call("RandomNoise", noise_seed=seed)
     noise = drawn if noise is None else FixedNoise(noise, seed)
-    latent = empty_latent(case)
+    latent_image = empty_latent(case) if latent is None else {"samples": latent}
     out, _ = call(
-        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent_image
     )
     return out["samples"]
 
@@ -156,3 +156,67 @@ def tiny_image_model():
     config = comfy.supported_models.Flux({**shape, "txt_ids_dims": []})
     config.set_inference_dtype(torch.float32, None)
     return ModelPatcher(config.get_model({}), torch.device("cpu"), torch.device("cpu"))
+
+
+def with_control(conditions: list, model) -> list:
+    """The conditions with a ControlNet that adds the same residual behind the first blocks."""
+    from comfy.controlnet import ControlBase
+
+    class FixedResiduals(ControlBase):
+        def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+            tokens = x_noisy.shape[2] * (x_noisy.shape[3] // 2) * (x_noisy.shape[4] // 2)
+            generator = torch.Generator().manual_seed(9)
+            residual = torch.randn(1, tokens, model.model.diffusion_model.hidden_size, generator=generator)
+            return {"input": [residual], "output": [residual]}
+
+        def copy(self):
+            return FixedResiduals()
+
+        def get_models(self):
+            return []
+
+    return [[text, options | {"control": FixedResiduals()}] for text, options in conditions]
+
+
+LORA_LAYER = "double_blocks.1.img_mlp.0"
+
+
+def lora(model) -> dict[str, Tensor]:
+    """A rank-4 LoRA on one layer, in the usual keys."""
+    weight = model.model.diffusion_model.get_parameter(f"{LORA_LAYER}.weight")
+    generator = torch.Generator().manual_seed(5)
+    up, down = (torch.randn(shape, generator=generator) * 0.2 for shape in ((weight.shape[0], 4), (4, weight.shape[1])))
+    stem = f"diffusion_model.{LORA_LAYER}"
+    return {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down, f"{stem}.alpha": torch.tensor(4.0)}
+
+
+def with_lora(model):
+    """The MODEL behind LoraLoaderModelOnly."""
+    import comfy.sd
+
+    return comfy.sd.load_lora_for_models(model, None, lora(model), 1.0, 0.0)[0]
+
+
+def with_merged_lora(model):
+    """Another MODEL, the LoRA added to its weights."""
+    import comfy.model_management
+    from comfy.model_patcher import ModelPatcher
+
+    comfy.model_management.unload_all_models()  # LoRAs of loaded models are in their weights
+    merged, parts = model.model.model_config.get_model({}), list(lora(model).values())
+    with torch.inference_mode():
+        merged.load_state_dict(model.model.state_dict())
+        merged.diffusion_model.get_parameter(f"{LORA_LAYER}.weight").add_(parts[0] @ parts[1])
+    return ModelPatcher(merged, model.load_device, model.offload_device)
+
+
+def with_timed_lora(conditions: list, model, switch_off: float) -> list:
+    """The conditions with a LoRA hook that is on until that percent of the schedule."""
+    import comfy.hooks
+
+    hooks = comfy.hooks.create_hook_lora(lora=lora(model), strength_model=1.0, strength_clip=0.0)
+    keyframes = comfy.hooks.HookKeyframeGroup()
+    keyframes.add(comfy.hooks.HookKeyframe(strength=1.0, start_percent=0.0))
+    keyframes.add(comfy.hooks.HookKeyframe(strength=0.0, start_percent=switch_off))
+    hooks.set_keyframes_on_hooks(keyframes)
+    return [[text, options | {"hooks": hooks}] for text, options in conditions]

@@ -14,23 +14,31 @@ from torch import Tensor, nn
 from ..report import Report
 from .features import FeatureStore, Signature
 
-Condition = tuple[int, Hashable]  # (index in the guider's list, ComfyUI's id): copies in another list keep the id
-
 UNKNOWN_SIGMA = "at a time that is not one of the run's steps, where the network gets no r"
 SECOND_EVALUATION = "second evaluation in one step"
 NO_FEATURES = "no features of this condition yet"
-CHANGED_INPUTS = "inputs of another shape or type"
+CHANGED = "inputs of another shape or type, or other weights, than the features were made with"
 CONTROLNET = "ControlNet residuals"
 FOREIGN_BLOCKS = "another node replaces blocks"
+FOREIGN_ATTENTION = "another node patches attention"
 MULTI_GPU = "multi-GPU split"
 OTHER_MODEL = "another model in the same run"
+
+
+class Condition(NamedTuple):
+    """What features belong to: a condition in one context window, on one device."""
+
+    index: int  # in the guider's list: ComfyUI's copies in another list keep the id
+    uuid: Hashable
+    window: Hashable
+    device: torch.device
 
 
 class Evaluation(NamedTuple):
     """The decision for one evaluation of all conditions at one time, the same however ComfyUI batches them."""
 
     run: "Run"
-    keys: dict[Condition, Hashable]
+    strengths: dict[Condition, tuple[float, ...]]  # active conditions, with the strengths of their LoRA hooks now
     predict: bool
     reason: str | None = None  # why a planned prediction runs in full
     keep: bool = True  # whether full calls refresh the features
@@ -53,26 +61,23 @@ class Run:
         self.report = Report()
         self._anchors = anchors
         self._step_of = {sigma: step for step, sigma in reversed(list(enumerate(sigmas[:-1])))}
-        self._served: dict[Hashable, int] = {}
+        self._served: dict[Condition, int] = {}
         self._pending: list[tuple[list[float], Callable[[], float]]] = []
 
-    def evaluate(
-        self, sigma: float, keys: dict[Condition, Hashable], active: Sequence[Hashable], blocked: str | None
-    ) -> Evaluation:
+    def evaluate(self, sigma: float, strengths: dict[Condition, tuple[float, ...]], blocked: str | None) -> Evaluation:
         """The decision at this time for the conditions active then; `blocked` says why nothing may be predicted."""
-        if blocked == OTHER_MODEL:
-            return Evaluation(self, keys, False, OTHER_MODEL, keep=False)
         step = self._step_of.get(sigma)
-        if step is None:
-            return Evaluation(self, keys, False, UNKNOWN_SIGMA, keep=False)
-        if any(self._served.get(key) == step for key in active):
-            return Evaluation(self, keys, False, SECOND_EVALUATION, keep=False)
-        self._served.update(dict.fromkeys(active, step))
+        reason = UNKNOWN_SIGMA if step is None else None
+        if any(self._served.get(condition) == step for condition in strengths):
+            reason = SECOND_EVALUATION
+        if blocked == OTHER_MODEL or reason is not None:
+            return Evaluation(self, strengths, False, reason or blocked, keep=False)
+        self._served.update(dict.fromkeys(strengths, step))
         if step in self._anchors:
-            return Evaluation(self, keys, False)
-        if blocked is None and not all(key in self.store for key in active):
+            return Evaluation(self, strengths, False)
+        if blocked is None and not all(condition in self.store for condition in strengths):
             blocked = NO_FEATURES
-        return Evaluation(self, keys, blocked is None, blocked)
+        return Evaluation(self, strengths, blocked is None, blocked)
 
     @contextmanager
     def counted(self, call: "Call", device: torch.device) -> Iterator[None]:
@@ -104,28 +109,29 @@ class Call:
 
     def __init__(self, evaluation: Evaluation, conditions: Sequence[Condition], blocked: str | None):
         self.run = evaluation.run
-        self.keys = [evaluation.keys[condition] for condition in conditions]
+        self.conditions = conditions
         self.predict = evaluation.predict and blocked is None
         self.reason = blocked if evaluation.predict and blocked else evaluation.reason
-        self.keep = evaluation.keep
+        self._keep = evaluation.keep and evaluation.run.predictor is not None
+        self._strengths = evaluation.strengths.get(conditions[0], ())  # ComfyUI batches no conditions of other hooks
         self._signature: Signature = ()
 
     def begin(self, img: Tensor, txt: Tensor) -> None:
-        """Sees the inputs of the first block; predicts only from features of inputs like these."""
-        rows = len(self.keys)
+        """Sees the inputs of the first block; predicts only from features of inputs and weights like these."""
+        rows = len(self.conditions)
         shapes = tuple((tensor.shape[0] // rows, *tensor.shape[1:]) for tensor in (img, txt))
-        self._signature = (*shapes, img.dtype, img.device)
-        if self.predict and not self.run.store.fits(self.keys, self._signature):
-            self.predict, self.reason = False, CHANGED_INPUTS
+        self._signature = (*shapes, img.dtype, img.device, self._strengths)
+        if self.predict and not self.run.store.fits(self.conditions, self._signature):
+            self.predict, self.reason = False, CHANGED
 
     def features(self, device: torch.device) -> list[Tensor]:
         """The kept features of this call's rows."""
-        return self.run.store.take(self.keys, device)
+        return self.run.store.take(self.conditions, device)
 
     def keep_features(self, tensors: Sequence[Tensor]) -> None:
         """Hands the features of a full call to the store."""
-        if self.keep and self.run.predictor is not None:
-            self.run.store.keep(self.keys, self._signature, tensors)
+        if self._keep:
+            self.run.store.keep(self.conditions, self._signature, tensors)
 
 
 def _stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:

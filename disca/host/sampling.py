@@ -14,6 +14,7 @@ from .. import meanflow
 from ..report import Report
 from . import attach
 from .model import require_channels, require_meanflow
+from .wrappers import KEY, ON_REPORT
 
 
 def sample_meanflow(model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
@@ -60,7 +61,7 @@ def sample(
     """The sampled latent and the run's report; no report if there was nothing to denoise."""
     model = attach.watch(model)
     reports: list[Report] = []
-    model.add_callback_with_key(attach.ON_REPORT, attach.KEY, reports.append)
+    model.add_callback_with_key(ON_REPORT, KEY, reports.append)
     samples = fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
     )

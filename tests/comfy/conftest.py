@@ -39,7 +39,9 @@ def call(comfy_nodes):
     def run(node_id: str, **inputs):
         node = comfy_nodes.NODE_CLASS_MAPPINGS[node_id]
         with torch.inference_mode():
-            return node.EXECUTE_NORMALIZED(**inputs).result
+            if hasattr(node, "EXECUTE_NORMALIZED"):
+                return node.EXECUTE_NORMALIZED(**inputs).result
+            return getattr(node(), node.FUNCTION)(**inputs)
 
     return run
 
