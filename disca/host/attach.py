@@ -34,6 +34,7 @@ def _wrap(model: ModelPatcher, attachment: Attachment) -> ModelPatcher:
     levels = {
         WrappersMP.OUTER_SAMPLE: wrappers.outer_sample,
         WrappersMP.CALC_COND_BATCH: wrappers.calc_cond_batch,
+        WrappersMP.APPLY_MODEL: wrappers.apply_model,
         WrappersMP.DIFFUSION_MODEL: wrappers.diffusion_model,
     }
     for level, wrapper in levels.items():

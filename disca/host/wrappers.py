@@ -5,8 +5,10 @@ import logging
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+import torch
 from comfy.model_patcher import ModelPatcher, create_model_options_clone
-from comfy.patcher_extension import get_all_callbacks
+from comfy.patcher_extension import WrappersMP, get_all_callbacks
+from torch._dynamo import OptimizedModule
 
 from ..report import Report
 from ..schedule import EVERY_STEP, MAX_CACHE_AGE, Schedule, oldest_features
@@ -27,6 +29,7 @@ from .run import (
 
 KEY = "disca"  # of our attachment, wrappers, additional model, and of the Run in transformer_options
 EVALUATION = "disca_evaluation"  # key in transformer_options
+WHOLE_MODEL_COMPILED = "torch.compile of the whole model is left out, compile its blocks instead"
 ON_REPORT = "disca_on_report"  # callback type: called with the Report when a run has ended
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
     run = _new_run(guider.model_patcher, sampler, sigmas.float().tolist())
     guider.model_options = create_model_options_clone(original)
     guider.model_options["transformer_options"][KEY] = run
+    _put_innermost(guider.model_options["transformer_options"]["wrappers"][WrappersMP.APPLY_MODEL])
     try:
         samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
@@ -56,6 +60,11 @@ def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
         run.store.clear()
     _tell(run.finish(), original["transformer_options"])
     return samples
+
+
+def _put_innermost(wrappers: dict[str, list]) -> None:
+    """Calls our wrapper of this level last, when others have put compiled networks in their place."""
+    wrappers[KEY] = wrappers.pop(KEY)
 
 
 def _new_run(model: ModelPatcher, sampler, sigmas: list[float]) -> Run:
@@ -97,6 +106,23 @@ def calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
     }
     options = {**options, EVALUATION: run.evaluate(sigma, strengths, blocked)}
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
+
+
+def apply_model(executor, *args, **kwargs):
+    """Runs a network that is compiled as a whole eagerly.
+
+    Such code is kept without guards on `transformer_options`: it would not notice that blocks are replaced. Compiled
+    blocks stay compiled.
+    """
+    if not isinstance(executor.class_obj.diffusion_model, OptimizedModule):
+        return executor(*args, **kwargs)
+    arguments = inspect.signature(executor.original).bind(*args, **kwargs).arguments
+    run: Run | None = arguments.get("transformer_options", {}).get(KEY)
+    if run is not None and WHOLE_MODEL_COMPILED not in run.report.warnings:
+        run.report.warnings.append(WHOLE_MODEL_COMPILED)
+        logger.warning("DisCa: %s", WHOLE_MODEL_COMPILED)
+    with torch.compiler.set_stance("force_eager"):
+        return executor(*args, **kwargs)
 
 
 def diffusion_model(executor, *args, **kwargs):
