@@ -22,7 +22,7 @@ import comfy.utils  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
 from disca.host.loading import LoadedPredictor, build_predictor  # noqa: E402
-from disca.weights.predictor_file import PredictorSpec  # noqa: E402
+from disca.weights.predictor_spec import PredictorSpec  # noqa: E402
 
 comfy.utils.set_progress_bar_enabled(False)
 

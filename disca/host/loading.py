@@ -1,27 +1,39 @@
 """Weight files -> ComfyUI MODELs and Predictors, every key and shape checked."""
 
+from math import prod
 from typing import NamedTuple
 
 import comfy.ldm.hunyuan_video.model
 import comfy.memory_management
-import comfy.model_base
 import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
+import comfy.supported_models
 import comfy.utils
 import torch
 from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
 
 from ..predictor import DoubleStreamPredictor, SingleStreamPredictor
-from ..weights import layouts
 from ..weights.checks import require_fit
-from ..weights.files import WeightsFile, listing, open_weights, refuse_lora, require_finite
-from ..weights.predictor_file import PredictorSpec, read_predictor
+from ..weights.files import Shape, open_weights
+from ..weights.merged import MergedWeights
+from ..weights.predictor_file import read_predictor
+from ..weights.predictor_spec import PredictorSpec
+from ..weights.quantised import quantisation_of
+from ..weights.transformer_file import transformer_weights
 
 WEIGHT_DTYPES = ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")  # as in core's Load Diffusion Model
-QUANTISED = (".scale_weight", ".scale_input", ".weight_scale", ".weight_scale_2", ".input_scale", ".comfy_quant")
+HEAD = 128  # width of an attention head in every HunyuanVideo
+TELLING = {  # from these ComfyUI makes the settings of the network, unchecked; key -> dimensions, 1: may be absent
+    "img_in.proj.weight": 5,
+    "final_layer.linear.weight": 2,
+    "txt_in.input_embedder.weight": 2,
+    "vision_in.proj.0.weight": 1,
+}
+NEEDED = "but HunyuanVideo 1.0 or 1.5 is needed. Choose a file named in the README."
+IMAGE_MODELS = (comfy.supported_models.HunyuanImage21, comfy.supported_models.HunyuanImage21Refiner)
 
 
 class LoadedPredictor(NamedTuple):
@@ -35,53 +47,37 @@ def load_meanflow_model(
     path: str, weight_dtype: str = "default", disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
     """A native HunyuanVideo MODEL from a MeanFlow file in any published layout; ValueError if a key or shape is off."""
-    file = open_weights(path)
-    refuse_lora(file.name, list(file.tensors), "a whole model")
-    sources = _transformer_sources(file)
-    shapes = {key: _merged_shape(file, parts) for key, parts in sources.items()}
-    placeholders = {key: _placeholder(shape, file.tensors[sources[key][0]].dtype) for key, shape in shapes.items()}
-    quantised = _quantised(file, sources)
-    config = _detect(file, placeholders)
-    names = config.process_unet_state_dict({key: key for key in sources if key not in quantised})
-    require_fit(file.name, _describe(config), _skeleton(config), {name: shapes[key] for name, key in names.items()})
+    weights = transformer_weights(open_weights(path))
+    quantised = quantisation_of(weights)
+    plain = weights.without(quantised.keys)
+    plain.require_floating()
+    config = _detect(plain)
+    plain = plain.renamed(config.process_unet_state_dict({key: key for key in plain.sources}))
+    require_fit(weights.file.name, _describe(config), _network_shapes(config), plain.shapes)
 
-    options = _dtype_options(weight_dtype)
-    if quantised or (comfy.memory_management.aimdo_enabled and not disable_dynamic):
-        # ComfyUI keeps these tensors as they are: quantised ones, and mapped ones that it may drop and fault in again
-        state, metadata = _mapped(file, sources)
-        patcher = comfy.sd.load_diffusion_model_state_dict(state, options, metadata, disable_dynamic=disable_dynamic)
+    options = {"disable_dynamic": disable_dynamic, "model_options": _dtype_options(weight_dtype)}
+    dynamic = comfy.memory_management.aimdo_enabled and not disable_dynamic
+    if dynamic or quantised.keys or quantised.metadata:
+        patcher = comfy.sd.load_diffusion_model_state_dict(_mapped(weights), metadata=quantised.metadata, **options)
     else:
-        patcher = comfy.sd.load_diffusion_model_state_dict(placeholders, options, disable_dynamic=disable_dynamic)
-        _fill(patcher.model.diffusion_model, file, {name: sources[key] for name, key in names.items()})
+        patcher = comfy.sd.load_diffusion_model_state_dict(_placeholders(plain), **options)
+        plain.read_into(patcher.model.diffusion_model.state_dict())
     patcher.cached_patcher_init = (load_meanflow_model, (path, weight_dtype))
     return patcher
 
 
-def load_predictor(path: str, weight_dtype: str = "default") -> LoadedPredictor:
+def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bool = False) -> LoadedPredictor:
     """The Predictor in the file, ready to attach; ValueError if a key or shape is off."""
-    file = open_weights(path)
-    spec, state = read_predictor(file)
-    expected = {name: tuple(p.shape) for name, p in build_predictor(spec, device="meta").state_dict().items()}
-    require_fit(file.name, str(spec), expected, {name: tuple(tensor.shape) for name, tensor in state.items()})
-
+    spec, state = read_predictor(open_weights(path))
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
-    options = _dtype_options(weight_dtype)
-    supported = [torch.bfloat16, torch.float16, torch.float32]
-    dtype = options.get("dtype") or comfy.model_management.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(state),
-        supported_dtypes=supported,
-        weight_dtype=comfy.utils.weight_dtype(state),
-    )
-    compute_dtype = comfy.model_management.unet_manual_cast(dtype, load_device, supported)
-    operations = comfy.ops.pick_operations(
-        dtype, compute_dtype or dtype, load_device, fp8_optimizations=options.get("fp8_optimizations", False)
-    )
-    if operations is comfy.ops.disable_weight_init:
-        operations = comfy.ops.manual_cast  # the base model may run in another type than the Predictor is kept in
-    network = build_predictor(spec, dtype=dtype, device=offload_device, operations=operations)
-    patcher = comfy.model_patcher.CoreModelPatcher(network, load_device, offload_device)
-    network.load_state_dict(state, strict=True, assign=patcher.is_dynamic())
+    dtype, operations = _predictor_types(state, weight_dtype, load_device)
+    for name in state:
+        state[name] = state[name].to(offload_device, dtype)
+    network = build_predictor(spec, dtype=dtype, device="meta", operations=operations)
+    network.eval().requires_grad_(False).load_state_dict(state, strict=True, assign=True)
+    patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = patcher_class(network, load_device, offload_device)
     patcher.cached_patcher_init = (_load_predictor_patcher, (path, weight_dtype))
     return LoadedPredictor(patcher, spec)
 
@@ -109,59 +105,46 @@ def build_predictor(spec: PredictorSpec, dtype=None, device=None, operations=com
 
 
 def _load_predictor_patcher(path: str, weight_dtype: str, disable_dynamic: bool = False):
-    return load_predictor(path, weight_dtype).patcher
+    return load_predictor(path, weight_dtype, disable_dynamic).patcher
 
 
-def _transformer_sources(file: WeightsFile) -> layouts.Sources:
-    prefix = layouts.prefix_of(file.tensors, layouts.MODEL_MARK)
-    if prefix is None:
-        raise ValueError(
-            f"'{file.name}' is not a HunyuanVideo transformer: it has no {layouts.MODEL_MARK}, "
-            f"but {listing(sorted(file.tensors), 3)}. Choose a file such as "
-            "hyvideo10_t2v_restricted_meanflow_540p.safetensors."
-        )
-    names = layouts.without_prefix(file.tensors, prefix)
-    merged, missing = layouts.merged(names)
-    if missing:
-        raise ValueError(f"'{file.name}' is incomplete: {len(missing)} keys missing: {listing(missing)}.")
-    if not any(key.startswith("time_r_in.") for key in merged):
-        raise ValueError(
-            f"'{file.name}' has no time_r_in weights: it is HunyuanVideo without MeanFlow. "
-            "Load it with core's Load Diffusion Model, or choose a MeanFlow or step-distilled file."
-        )
-    return {key: tuple(names[part] for part in parts) for key, parts in merged.items()}
+def _predictor_types(state: dict[str, torch.Tensor], weight_dtype: str, load_device: torch.device) -> tuple:
+    options = _dtype_options(weight_dtype)
+    supported = [torch.bfloat16, torch.float16, torch.float32]
+    dtype = options.get("dtype") or comfy.model_management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state),
+        supported_dtypes=supported,
+        weight_dtype=comfy.utils.weight_dtype(state),
+    )
+    compute_dtype = comfy.model_management.unet_manual_cast(dtype, load_device, supported)
+    operations = comfy.ops.pick_operations(
+        dtype, compute_dtype or dtype, load_device, fp8_optimizations=options.get("fp8_optimizations", False)
+    )
+    if operations is comfy.ops.disable_weight_init:
+        operations = comfy.ops.manual_cast  # the base model may run in another type than the Predictor is kept in
+    return dtype, operations
 
 
-def _merged_shape(file: WeightsFile, parts: tuple[str, ...]) -> tuple[int, ...]:
-    first, *others = (file.tensors[part].shape for part in parts)
-    if any(shape[1:] != first[1:] for shape in others):
-        raise ValueError(f"'{file.name}' is damaged: {listing(list(parts))} should have the same width.")
-    return (first[0] + sum(shape[0] for shape in others), *first[1:]) if others else first
-
-
-def _placeholder(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    return torch.zeros((), dtype=dtype).expand(shape)  # the shape without the memory
-
-
-def _quantised(file: WeightsFile, sources: layouts.Sources) -> set[str]:
-    extras = {key for key in sources if key.endswith(QUANTISED) or key == "scaled_fp8"}
-    split = [key for key, parts in sources.items() if len(parts) > 1]
-    if extras and split:
-        raise ValueError(
-            f"'{file.name}' is quantised with split q, k, v, whose scales differ. "
-            "Use the bf16 file with weight_dtype fp8_e4m3fn, or a quantised file in ComfyUI's layout."
-        )
-    return extras
-
-
-def _detect(file: WeightsFile, placeholders: dict[str, torch.Tensor]):
-    try:
-        config = comfy.model_detection.model_config_from_unet(placeholders, "")
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"'{file.name}' is incomplete: {error} missing. Download it again.") from error
-    if config is None or len(config.unet_config.get("patch_size", ())) != 3:
-        raise ValueError(f"'{file.name}' is not a HunyuanVideo 1.0 or 1.5 model. Choose a file named in the README.")
+def _detect(weights: MergedWeights):
+    _require_telling(weights)
+    config = comfy.model_detection.model_config_from_unet(_placeholders(weights), "")
+    if config is None or isinstance(config, IMAGE_MODELS):
+        kind = "a model that ComfyUI does not know" if config is None else type(config).__name__
+        raise ValueError(f"'{weights.file.name}' is {kind}, {NEEDED}")
     return config
+
+
+def _require_telling(weights: MergedWeights) -> None:
+    shapes = weights.shapes
+    for key, ndim in TELLING.items():
+        shape = shapes.get(key, () if ndim > 1 else (1,))
+        if len(shape) != ndim or not prod(shape):
+            told = f"is {list(shape)} instead of {ndim}-dimensional" if key in shapes else "is missing"
+            raise ValueError(f"'{weights.file.name}' is another model or damaged: its {key} {told}, {NEEDED}")
+    width = shapes["img_in.proj.weight"][0]
+    if width % HEAD or not any(key.startswith("double_blocks.0.") for key in shapes):
+        told = f"its width {width} is not a multiple of {HEAD}" if width % HEAD else "it has no double_blocks"
+        raise ValueError(f"'{weights.file.name}' is another model or damaged: {told}, {NEEDED}")
 
 
 def _describe(config) -> str:
@@ -170,11 +153,11 @@ def _describe(config) -> str:
     return f"HunyuanVideo with width {shape['hidden_size']}, {blocks}"
 
 
-def _skeleton(config) -> dict[str, tuple[int, ...]]:
-    settings = {**config.unet_config, "dtype": torch.float32}
+def _network_shapes(config) -> dict[str, Shape]:
+    # torch.nn: ComfyUI's own layers have no weights before they are loaded when dynamic VRAM is on
     with torch.device("meta"):
         network = comfy.ldm.hunyuan_video.model.HunyuanVideo(
-            **settings, device="meta", operations=comfy.ops.disable_weight_init
+            **config.unet_config, dtype=torch.float32, operations=torch.nn
         )
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
@@ -190,32 +173,17 @@ def _dtype_options(weight_dtype: str) -> dict:
     return options
 
 
-def _mapped(file: WeightsFile, sources: layouts.Sources) -> tuple[dict[str, torch.Tensor], dict | None]:
-    tensors, metadata = comfy.utils.load_torch_file(file.path, return_metadata=True)
-    for key, tensor in tensors.items():
-        require_finite(file.name, key, tensor)
-    state = {
-        key: tensors[parts[0]] if len(parts) == 1 else torch.cat([tensors[part] for part in parts])
-        for key, parts in sources.items()
+def _placeholders(weights: MergedWeights) -> dict[str, torch.Tensor]:
+    dtypes = weights.dtypes  # shapes and types without the memory
+    return {key: torch.zeros((), dtype=dtypes[key]).expand(shape) for key, shape in weights.shapes.items()}
+
+
+def _mapped(weights: MergedWeights) -> dict[str, torch.Tensor]:
+    """The weights as ComfyUI maps them, which it may drop and fault in again; only the split ones are in memory."""
+    tensors = comfy.utils.load_torch_file(weights.file.path)
+    shapes, dtypes = weights.shapes, weights.dtypes
+    joined = {
+        key: torch.empty(shapes[key], dtype=dtypes[key]) for key, parts in weights.sources.items() if len(parts) > 1
     }
-    return state, metadata
-
-
-def _fill(network: torch.nn.Module, file: WeightsFile, sources: layouts.Sources) -> None:
-    parameters = network.state_dict(keep_vars=True)
-    rows = {
-        part: (name, start)
-        for name, parts in sources.items()
-        for part, start in zip(parts, _starts(file, parts), strict=True)
-    }
-    for part, tensor in file.read(list(rows)):
-        name, start = rows[part]
-        target = parameters[name].detach()
-        (target if tensor.ndim == 0 else target[start : start + tensor.shape[0]]).copy_(tensor)
-
-
-def _starts(file: WeightsFile, parts: tuple[str, ...]) -> list[int]:
-    starts = [0]
-    for part in parts[:-1]:
-        starts.append(starts[-1] + file.tensors[part].shape[0])
-    return starts
+    weights.read_into(joined)
+    return {key: joined[key] if key in joined else tensors[parts[0]] for key, parts in weights.sources.items()}

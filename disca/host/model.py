@@ -3,7 +3,7 @@
 import comfy.ldm.hunyuan_video.model
 from comfy.model_patcher import ModelPatcher
 
-from ..weights.predictor_file import FAMILIES, PredictorSpec
+from ..weights.predictor_spec import FAMILIES, PredictorSpec
 
 FOREIGN_CACHES = {"easycache": "EasyCache or LazyCache"}  # key in transformer_options -> node
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 
-from .files import listing
-
-Shape = tuple[int, ...]
+from .files import Shape, listing
 
 
 def require_fit(name: str, what: str, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
@@ -20,3 +18,12 @@ def require_fit(name: str, what: str, expected: Mapping[str, Shape], found: Mapp
     told = [f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in problems.items() if keys]
     if told:
         raise ValueError(f"'{name}' does not fit {what}. " + "; ".join(told) + ". Choose a file made for it.")
+
+
+def require_once(name: str, twice: list[str]) -> None:
+    """ValueError that lists the keys whose weight the file has under another key too, if there are any."""
+    if twice:
+        raise ValueError(
+            f"'{name}' holds {len(twice)} weights twice, under two names each: {listing(sorted(twice))}. "
+            "Only one can be right: download the file again, or export it anew."
+        )

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-GROUP_BYTES = 256 * 2**20  # the file is mapped anew after so much was read, which gives back the pages already copied
+GROUP_BYTES = 64 * 2**20  # the file is mapped anew after so much was read, which gives back the pages already copied
 
 DTYPES = {
     "F64": torch.float64,
@@ -26,12 +26,14 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class TensorInfo:
     """What the header says of one tensor."""
 
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: torch.dtype
 
     @property
@@ -78,34 +80,32 @@ def open_weights(path: str) -> WeightsFile:
     try:
         with safe_open(path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            shapes = {key: (tuple(part.get_shape()), part.get_dtype()) for key, part in slices.items()}
+            header = {key: (tuple(part.get_shape()), part.get_dtype()) for key, part in slices.items()}
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(_explain(name, path, str(error))) from error
-    unknown = sorted({dtype for _, dtype in shapes.values() if dtype not in DTYPES})
+    unknown = sorted({dtype for _, dtype in header.values() if dtype not in DTYPES})
     if unknown:
         raise ValueError(
-            f"'{name}' stores tensors as {', '.join(unknown)}, which DisCa does not read. Use bf16 or fp8."
+            f"'{name}' stores tensors as {', '.join(unknown)}, which DisCa does not read. Use a bf16 or fp8 file."
         )
-    if not shapes:
+    if not header:
         raise ValueError(f"'{name}' holds no tensors. Download it again.")
-    return WeightsFile(
-        path, {key: TensorInfo(shape, DTYPES[dtype]) for key, (shape, dtype) in shapes.items()}, metadata
-    )
+    return WeightsFile(path, {key: TensorInfo(shape, DTYPES[kind]) for key, (shape, kind) in header.items()}, metadata)
 
 
 def require_finite(name: str, key: str, tensor: Tensor) -> None:
     """ValueError that names the key if there is a NaN or an infinity in the tensor."""
-    if tensor.numel() == 0 or not (tensor.is_floating_point()):
+    if tensor.numel() == 0 or not tensor.is_floating_point():
         return
-    values = tensor.to(torch.bfloat16) if tensor.dtype.itemsize == 1 else tensor
+    values = tensor.to(torch.bfloat16) if tensor.dtype.itemsize == 1 else tensor  # torch has no aminmax for fp8
     if not all(torch.isfinite(extreme) for extreme in torch.aminmax(values)):
         raise ValueError(f"'{name}' has NaN or infinity in '{key}'. The file is damaged: download it again.")
 
 
 def refuse_lora(name: str, keys: list[str], wanted: str) -> None:
     """ValueError if the keys are those of a LoRA."""
-    if any(".lora_" in key or "lora_unet" in key or key.endswith((".alpha", ".lora_A", ".lora_B")) for key in keys):
+    if any(".lora_" in key or "lora_unet" in key or key.endswith(".alpha") for key in keys):
         raise ValueError(
             f"'{name}' is a LoRA, but {wanted} is needed here. Load it with LoraLoaderModelOnly behind the model."
         )
@@ -119,6 +119,7 @@ def listing(keys: list[str], most: int = 8) -> str:
 
 def _explain(name: str, path: str, message: str) -> str:
     size = os.path.getsize(path)
-    if "IncompleteMetadata" in message or "IncompleteBuffer" in message or "InvalidHeaderLength" in message:
-        return f"'{name}' is cut short at {size:,} bytes: its header promises more. Download it again."
+    words = message.lower().replace(" ", "")  # safetensors words the same error differently from version to version
+    if "incomplete" in words or "invalidheaderlength" in words:
+        return f"'{name}' is cut short or damaged: it has {size:,} bytes, its header says otherwise. Download it again."
     return f"'{name}' ({size:,} bytes) is not a safetensors file ({message}). Download the .safetensors version again."

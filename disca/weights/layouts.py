@@ -12,6 +12,7 @@ Any of them may stand behind a prefix that all keys share (`model.`, `module.`, 
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 MODEL_MARK = "txt_in.individual_token_refiner.blocks.0.norm1.weight"  # the same key in every transformer layout
 PREDICTOR_MARKS = {"fusion_mlp.0.weight": "1.0", "fusion_mlp_img.0.weight": "1.5"}
@@ -19,6 +20,7 @@ CHECKPOINT_COMPANIONS = ("vae.", "text_encoders.", "first_stage_model.", "cond_s
 
 SPLIT_ATTENTION = re.compile(r"(.+_attn)_([qkv])\.(weight|bias)")
 SPLIT_LINEAR1 = re.compile(r"(.+\.linear1)_(q|k|v|mlp)\.(weight|bias)")
+WHOLE = ""  # the part of a weight that is not split
 
 BLOCK_NAMES = (  # (published, ComfyUI's)
     ("_attn_qkv.", "_attn.qkv."),
@@ -29,49 +31,55 @@ BLOCK_NAMES = (  # (published, ComfyUI's)
     (".k_norm.", ".norm.key_norm."),
     ("_mod.linear.", "_mod.lin."),
     (".modulation.linear.", ".modulation.lin."),
-    ("_mlp.fc1.", "_mlp.0."),
-    ("_mlp.fc2.", "_mlp.2."),
+    (".img_mlp.fc1.", ".img_mlp.0."),
+    (".img_mlp.fc2.", ".img_mlp.2."),
+    (".txt_mlp.fc1.", ".txt_mlp.0."),
+    (".txt_mlp.fc2.", ".txt_mlp.2."),
 )
 
-Sources = dict[str, tuple[str, ...]]  # key -> keys of the file that make it, concatenated on dim 0
+Sources = dict[str, tuple[str, ...]]  # key -> keys that make it, concatenated on dim 0
+
+
+class Merged(NamedTuple):
+    """Keys in the merged layout, the ones that a split weight lacks, and the ones given in two layouts at once."""
+
+    sources: Sources
+    missing: list[str]
+    twice: list[str]
 
 
 def prefix_of(keys: Iterable[str], mark: str) -> str | None:
-    """What stands before the mark in the one key that ends with it; None without such a key."""
+    """What stands before the mark in the key that ends with it, the longest if there are several; None without one."""
     found = [key[: -len(mark)] for key in keys if key == mark or key.endswith("." + mark)]
-    return min(found, key=len) if found else None
+    return max(found, key=len) if found else None
 
 
-def without_prefix(keys: Iterable[str], prefix: str) -> dict[str, str]:
-    """Key without the prefix -> key in the file.
+def without_prefix(keys: Iterable[str], prefix: str) -> tuple[dict[str, str], list[str]]:
+    """Key without the prefix -> key in the file; and the keys that are there with and without it.
 
     The other parts of a whole checkpoint are left out; what else stands outside the prefix keeps its name.
     """
     kept = [key for key in keys if not (prefix and key.startswith(CHECKPOINT_COMPANIONS))]
     names = {key.removeprefix(prefix): key for key in kept}
-    twice = sorted(set(kept) - set(names.values()))
-    if twice:
-        raise ValueError(f"The file holds weights twice, with and without '{prefix}': {', '.join(twice[:8])}.")
-    return names
+    return names, sorted(set(kept) - set(names.values()))
 
 
-def merged(keys: Iterable[str]) -> tuple[Sources, list[str]]:
-    """The merged layout, split attention and `linear1` joined in the order q, k, v (, mlp); and the keys it lacks."""
-    sources: Sources = {}
-    parts: dict[str, dict[str, str]] = {}
+def merged(keys: Iterable[str]) -> Merged:
+    """The merged layout, split attention and `linear1` joined in the order q, k, v (, mlp)."""
+    found: dict[str, dict[str, str]] = {}
+    twice = []
     for key in keys:
-        if match := SPLIT_ATTENTION.fullmatch(key):
-            parts.setdefault(f"{match[1]}_qkv.{match[3]}", {})[match[2]] = key
-        elif match := SPLIT_LINEAR1.fullmatch(key):
-            parts.setdefault(f"{match[1]}.{match[3]}", {})[match[2]] = key
-        else:
-            sources[re.sub(r"\.linear2\.fc\.", ".linear2.", key)] = (key,)
-    missing = []
-    for target, found in parts.items():
-        order = ("q", "k", "v", "mlp") if ".linear1." in target else ("q", "k", "v")
-        missing += [_split_name(target, part) for part in order if part not in found]
-        sources[target] = tuple(found[part] for part in order if part in found)
-    return sources, sorted(missing)
+        target, part = _place(key)
+        parts = found.setdefault(target, {})
+        if part in parts or (parts and WHOLE in (part, *parts)):
+            twice.append(key)
+        parts[part] = key
+    sources, missing = {}, []
+    for target, parts in found.items():
+        order = (WHOLE,) if WHOLE in parts else ("q", "k", "v", "mlp") if ".linear1." in target else ("q", "k", "v")
+        missing += [_split_name(target, part) for part in order if part not in parts]
+        sources[target] = tuple(parts[part] for part in order if part in parts)
+    return Merged(sources, sorted(missing), sorted(twice))
 
 
 def module_key(key: str) -> str:
@@ -86,6 +94,14 @@ def published_key(key: str) -> str:
     for published, comfy in BLOCK_NAMES:
         key = key.replace(comfy, published)
     return key
+
+
+def _place(key: str) -> tuple[str, str]:
+    if match := SPLIT_ATTENTION.fullmatch(key):
+        return f"{match[1]}_qkv.{match[3]}", match[2]
+    if match := SPLIT_LINEAR1.fullmatch(key):
+        return f"{match[1]}.{match[3]}", match[2]
+    return key.replace(".linear2.fc.", ".linear2."), WHOLE
 
 
 def _split_name(target: str, part: str) -> str:

@@ -1,38 +1,29 @@
 """Predictor files: the authors' and our own, which has the authors' keys and says in its metadata what it is."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from . import layouts
-from .files import WeightsFile, listing, refuse_lora
+from .checks import require_fit
+from .files import Shape, WeightsFile, listing, refuse_lora
+from .merged import MergedWeights, merged_weights
+from .predictor_spec import PredictorSpec, published_shapes
 
 FORMAT_VERSION = 1
-FAMILIES = {"1.0": "HunyuanVideo 1.0", "1.5": "HunyuanVideo 1.5"}
-
-
-@dataclass(frozen=True)
-class PredictorSpec:
-    """What a Predictor is: read from its tensors, but for where it comes from, which only metadata can tell."""
-
-    family: str  # a key of FAMILIES
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float
-    base_model: str = ""
-    training: Mapping = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"a {FAMILIES[self.family]} Predictor (width {self.width}, {self.depth} blocks)"
+TELLING = {  # family -> where its blocks are, and the keys whose rows are the width, the MLP's and a head's
+    "1.0": ("mm_single_blocks", "fusion_mlp.2.weight", "linear1.weight", "k_norm.weight"),
+    "1.5": ("double_blocks", "fusion_mlp_img.2.weight", "img_mlp.fc1.weight", "img_attn_k_norm.weight"),
+}
 
 
 def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]:
-    """What the Predictor is and its weights, under the names of our module.
+    """What the Predictor is and its weights, under the names of our module; ValueError if a key or shape is off.
 
     Reads every published layout behind any prefix, such as `module.` or `module.predictor.` (see `layouts`).
     """
@@ -43,18 +34,20 @@ def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]
             f"'{file.name}' is not a DisCa Predictor: it has no {' or '.join(layouts.PREDICTOR_MARKS)}, "
             f"but {listing(sorted(file.tensors), 3)}. Choose a file such as hyvideo10_t2v_predictor_540p.safetensors."
         )
-    names = layouts.without_prefix(file.tensors, layouts.prefix_of(file.tensors, mark))
-    sources, missing = layouts.merged(names)
-    if missing:
-        raise ValueError(f"'{file.name}' is incomplete: {len(missing)} keys missing: {listing(missing)}.")
-    tensors = dict(file.read(list(names.values())))
-    published = {key: torch.cat([tensors[names[part]] for part in parts]) for key, parts in sources.items()}
-    spec = _spec(file, layouts.PREDICTOR_MARKS[mark], published)
-    return spec, to_module(published)
+    _require_version(file)
+    weights = merged_weights(file, mark)
+    weights = weights.renamed({layouts.published_key(key): key for key in weights.sources})
+    weights.require_floating()
+    spec = _spec(file, layouts.PREDICTOR_MARKS[mark], weights.shapes)
+    require_fit(file.name, str(spec), published_shapes(spec), weights.shapes)
+    return spec, to_module(_read(weights))
 
 
 def write_predictor(path: str, spec: PredictorSpec, state: Mapping[str, Tensor]) -> None:
     """Our own form: `state` under the authors' merged keys, `spec` in the metadata."""
+    published = {key: tensor.contiguous() for key, tensor in to_published(state).items()}
+    shapes = {key: tuple(tensor.shape) for key, tensor in published.items()}
+    require_fit(os.path.basename(path), str(spec), published_shapes(spec), shapes)
     metadata = {
         "disca.format_version": str(FORMAT_VERSION),
         "disca.family": spec.family,
@@ -63,7 +56,7 @@ def write_predictor(path: str, spec: PredictorSpec, state: Mapping[str, Tensor])
         "disca.base_model": spec.base_model,
         "disca.training": json.dumps(dict(spec.training)),
     }
-    save_file({key: tensor.contiguous() for key, tensor in to_published(state).items()}, path, metadata)
+    save_file(published, path, metadata)
 
 
 def to_module(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -73,11 +66,11 @@ def to_module(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         fusion, _, rest = key.partition(".")
         if not fusion.startswith("fusion_mlp"):
             state[layouts.module_key(key)] = tensor
-        elif rest == "0.weight" and tensor.ndim == 2:
-            now, cached = tensor.tensor_split(2, dim=1)
+        elif rest == "0.weight":
+            now, cached = tensor.chunk(2, dim=1)
             state[f"{fusion}.now.weight"], state[f"{fusion}.cached.weight"] = now.contiguous(), cached.contiguous()
         else:
-            state[key.replace(f"{fusion}.0.", f"{fusion}.now.").replace(f"{fusion}.2.", f"{fusion}.out.")] = tensor
+            state[f"{fusion}.{rest.replace('0.', 'now.').replace('2.', 'out.')}"] = tensor
     return state
 
 
@@ -89,44 +82,77 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             both = (tensor, state[key.replace(".now.", ".cached.")])
             published[key.replace(".now.", ".0.")] = torch.cat(both, dim=1)
         elif not key.endswith(".cached.weight"):
-            key = key.replace(".now.", ".0.").replace(".out.", ".2.")
-            published[layouts.published_key(key)] = tensor
+            published[layouts.published_key(key).replace(".now.", ".0.").replace(".out.", ".2.")] = tensor
     return published
 
 
-def _spec(file: WeightsFile, family: str, published: Mapping[str, Tensor]) -> PredictorSpec:
-    fusion, blocks, mlp, norm = {
-        "1.0": ("fusion_mlp", "mm_single_blocks", "linear1", "norm.key_norm"),
-        "1.5": ("fusion_mlp_img", "double_blocks", "img_mlp.0", "img_attn.norm.key_norm"),
-    }[family]
-    rows = {layouts.module_key(key): tensor.shape[0] for key, tensor in published.items() if tensor.ndim}
-    indices = {int(key.split(".")[1]) for key in rows if key.startswith(blocks + ".") and key.split(".")[1].isdigit()}
-    needed = [f"{fusion}.2.weight", f"{blocks}.0.{mlp}.weight", f"{blocks}.0.{norm}.weight"]
-    absent = [key for key in needed if key not in rows]
-    if absent:
-        raise ValueError(f"'{file.name}' is incomplete: {listing(absent)} missing. Download it again.")
-    width, mlp_rows, head_dim = (rows[key] for key in needed)
+def _read(weights: MergedWeights) -> dict[str, Tensor]:
+    dtypes = weights.dtypes
+    published = {key: torch.empty(shape, dtype=dtypes[key]) for key, shape in weights.shapes.items()}
+    weights.read_into(published)
+    return published
+
+
+def _spec(file: WeightsFile, family: str, shapes: Mapping[str, Shape]) -> PredictorSpec:
+    blocks, fusion, mlp, norm = TELLING[family]
+    needed = [fusion, f"{blocks}.0.{mlp}", f"{blocks}.0.{norm}"]
+    wrong = [key for key in needed if not all(shapes.get(key, ())) or not shapes.get(key)]
+    if wrong:
+        raise ValueError(f"'{file.name}' is incomplete: {listing(wrong)} missing or without values. Download it again.")
+    width, mlp_rows, head = (shapes[key][0] for key in needed)
+    mlp_rows -= 3 * width if family == "1.0" else 0
     spec = PredictorSpec(
         family=family,
         width=width,
-        depth=max(indices) + 1,
-        heads=max(1, width // max(1, head_dim)),
-        mlp_ratio=max(1, mlp_rows - (3 * width if family == "1.0" else 0)) / max(1, width),
+        depth=_depth(file, blocks, shapes),
+        heads=max(1, width // head),
+        mlp_ratio=max(1, mlp_rows) / width,
         base_model=file.metadata.get("disca.base_model", ""),
-        training=json.loads(file.metadata.get("disca.training", "{}")),
+        training=_training(file),
     )
-    _check_metadata(file, spec)
+    _require_true_metadata(file, spec)
     return spec
 
 
-def _check_metadata(file: WeightsFile, spec: PredictorSpec) -> None:
+def _depth(file: WeightsFile, blocks: str, shapes: Mapping[str, Shape]) -> int:
+    numbers = re.compile(rf"{blocks}\.([0-9]{{1,4}})\.")
+    found = {int(match[1]) for match in map(numbers.match, shapes) if match}
+    gaps = sorted(set(range(max(found))) - found)
+    if gaps:
+        raise ValueError(
+            f"'{file.name}' is incomplete: it has {blocks} up to {max(found)}, but lacks "
+            f"{listing([str(number) for number in gaps])}. Download it again."
+        )
+    return len(found)
+
+
+def _training(file: WeightsFile) -> dict:
+    text = file.metadata.get("disca.training", "{}")
+    try:
+        training = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"'{file.name}' has training settings that are not JSON ({error}). Write the Predictor anew."
+        ) from error
+    if not isinstance(training, dict):
+        raise ValueError(f"'{file.name}' has training settings that are not a JSON object. Write the Predictor anew.")
+    return training
+
+
+def _require_version(file: WeightsFile) -> None:
     version = file.metadata.get("disca.format_version", str(FORMAT_VERSION))
     if version != str(FORMAT_VERSION):
         raise ValueError(
             f"'{file.name}' is a Predictor of format version {version}; this DisCa reads {FORMAT_VERSION}. "
             "Update DisCa."
         )
+
+
+def _require_true_metadata(file: WeightsFile, spec: PredictorSpec) -> None:
     for name in ("family", "width", "depth"):
         said, read = file.metadata.get(f"disca.{name}"), str(getattr(spec, name))
         if said is not None and said != read:
-            raise ValueError(f"'{file.name}' says {name} {said} but its tensors have {name} {read}. It is damaged.")
+            raise ValueError(
+                f"'{file.name}' says {name} {said}, but its tensors have {name} {read}. "
+                "It is damaged: download it again."
+            )

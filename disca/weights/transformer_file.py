@@ -1,0 +1,23 @@
+"""Transformer files: HunyuanVideo with the second time embedding of MeanFlow, in any published layout."""
+
+from . import layouts
+from .files import WeightsFile, listing, refuse_lora
+from .merged import MergedWeights, merged_weights
+
+
+def transformer_weights(file: WeightsFile) -> MergedWeights:
+    """The file's transformer in the merged layout; ValueError if it has none, or one without MeanFlow."""
+    refuse_lora(file.name, list(file.tensors), "a whole model")
+    if layouts.prefix_of(file.tensors, layouts.MODEL_MARK) is None:
+        raise ValueError(
+            f"'{file.name}' is not a HunyuanVideo transformer: it has no {layouts.MODEL_MARK}, "
+            f"but {listing(sorted(file.tensors), 3)}. Choose a file such as "
+            "hyvideo10_t2v_restricted_meanflow_540p.safetensors."
+        )
+    weights = merged_weights(file, layouts.MODEL_MARK)
+    if not any(key.startswith("time_r_in.") for key in weights.sources):
+        raise ValueError(
+            f"'{file.name}' has no time_r_in weights: it is HunyuanVideo without MeanFlow. "
+            "Load it with core's Load Diffusion Model, or choose a MeanFlow or step-distilled file."
+        )
+    return weights
