@@ -1,0 +1,505 @@
+"""A file that is not what it should be is refused in a sentence: which file, what was found, what to do."""
+
+import gc
+import json
+import random
+import struct
+
+import pytest
+import torch
+from comfy.ldm.hunyuan_video.model import HunyuanVideo
+from safetensors.torch import save, save_file
+
+from disca.host.loading import load_meanflow_model, load_predictor
+from disca.weights import layouts
+from disca.weights.predictor_spec import PredictorSpec, published_shapes
+
+LOADERS = {"model": load_meanflow_model, "predictor": load_predictor}
+SPECS = {"1.0": PredictorSpec("1.0", 128, 2, 1, 4.0), "1.5": PredictorSpec("1.5", 128, 2, 1, 4.0)}
+QKV = "double_blocks.0.img_attn_qkv.weight"
+
+
+def tiny_transformer(**changes):
+    """Weights of a HunyuanVideo 1.0 of width 128, in the merged layout."""
+    settings = dict(
+        image_model="hunyuan_video", in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=16,
+        hidden_size=128, mlp_ratio=4.0, num_heads=1, depth=2, depth_single_blocks=1, axes_dim=[16, 56, 56], theta=256,
+        patch_size=[1, 2, 2], qkv_bias=True, guidance_embed=True, byt5=False, meanflow=True,
+        use_cond_type_embedding=False, vision_in_dim=None, meanflow_sum=False,
+    )  # fmt: skip
+    network = HunyuanVideo(**{**settings, **changes}, operations=torch.nn)
+    return {layouts.published_key(key): tensor.bfloat16() for key, tensor in network.state_dict().items()}
+
+
+def tiny_predictor(family="1.0"):
+    return {key: torch.randn(shape).bfloat16() for key, shape in published_shapes(SPECS[family]).items()}
+
+
+def split_qkv(weights):
+    parts = {}
+    for key, tensor in weights.items():
+        if "blocks." in key and "_attn_qkv." in key and "refiner" not in key:
+            rows = zip("qkv", tensor.chunk(3), strict=True)
+            parts |= {key.replace("_attn_qkv.", f"_attn_{part}."): t.clone() for part, t in rows}
+        else:
+            parts[key] = tensor
+    return parts
+
+
+def scaled_fp8(weights):
+    scaled = {"scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}
+    for key, tensor in weights.items():
+        quantised = "blocks." in key and tensor.ndim == 2
+        scaled[key] = tensor.to(torch.float8_e4m3fn) if quantised else tensor
+        if quantised:
+            scaled[key.replace(".weight", ".scale_weight")] = torch.tensor(1.0)
+    return scaled
+
+
+@pytest.fixture(scope="module")
+def bases():
+    """What the loaders take, before a test spoils it."""
+    torch.manual_seed(0)
+    return {
+        "model": tiny_transformer(),
+        "split model": split_qkv(tiny_transformer()),
+        "predictor": tiny_predictor(),
+        "1.5 predictor": tiny_predictor("1.5"),
+        "split predictor": split_qkv(tiny_predictor("1.5")),
+        "scaled model": scaled_fp8(tiny_transformer()),
+    }
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    """The sentence with which a loader refuses weights or bytes; it names the file."""
+
+    def refuse(loader, content, metadata=None, name="chosen.safetensors"):
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            save_file(content, path, metadata)
+        with pytest.raises(ValueError) as caught:
+            LOADERS[loader](str(path))
+        sentence = str(caught.value)
+        assert f"'{name}'" in sentence and sentence.endswith(".")
+        return sentence
+
+    return refuse
+
+
+def header(text, data=b"", length=None):
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+BAD_BYTES = {
+    "empty": (b"", "empty (0 bytes)", "Download it again"),
+    "few bytes": (b"abc", "(3 bytes) is not a safetensors file", "Download"),
+    "text": (b"<html>Access denied</html>" * 9, "is not a safetensors file", "Download"),
+    "absurd header length": (header(b"{}", length=2**62), "is not a safetensors file", "Download"),
+    "header longer than the file": (header(b"{}", length=5000), "cut short or damaged: it has 10 bytes", "again"),
+    "not JSON": (header(b"{]"), "is not a safetensors file", "Download"),
+    "no tensors": (header(b"{}"), "no tensors", "Download it again"),
+    "unknown type": (
+        header(b'{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}', b"\0" * 8),
+        "as C64",
+        "Use a bf16",
+    ),
+    "size beyond all bounds": (
+        header(b'{"a":{"dtype":"F32","shape":[9223372036854775807,9],"data_offsets":[0,0]}}'),
+        "is not a safetensors file",
+        "Download",
+    ),
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("kind", BAD_BYTES)
+def test_bytes_that_are_no_weights(kind, loader, refusal):
+    content, *told = BAD_BYTES[kind]
+    sentence = refusal(loader, content)
+    assert all(part in sentence for part in told), sentence
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("missing", [1, 1000])
+def test_truncated_file(loader, missing, bases, refusal):
+    whole = save(bases[loader])
+    sentence = refusal(loader, whole[:-missing])
+    assert f"{len(whole) - missing:,} bytes" in sentence and "Download it again" in sentence
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_other_kinds_of_file(loader, refusal):
+    sentence = refusal(loader, b"PK\3\4", name="chosen.ckpt")
+    assert "is not a .safetensors file" in sentence and "Convert it" in sentence
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    "key", ["transformer.blocks.0.attn.lora_A.weight", "lora_unet_blocks_0.lora_up.weight", "blocks.0.diff.alpha"]
+)
+def test_lora(loader, key, refusal):
+    sentence = refusal(loader, {key: torch.zeros(4, 4)})
+    assert "is a LoRA" in sentence and "LoraLoaderModelOnly" in sentence
+
+
+@pytest.mark.parametrize(
+    ("loader", "other", "found", "do"),
+    [
+        ("model", "predictor", "no txt_in.individual_token_refiner", "Choose a file such as hyvideo10"),
+        ("predictor", "model", "not a DisCa Predictor", "Choose a file such as hyvideo10_t2v_predictor"),
+        ("predictor", "split model", "no fusion_mlp.0.weight or fusion_mlp_img.0.weight", "Choose a file"),
+    ],
+)
+def test_file_of_the_other_loader(loader, other, found, do, bases, refusal):
+    sentence = refusal(loader, bases[other])
+    assert found in sentence and do in sentence
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_file_of_another_model(loader, refusal):
+    weights = {f"model.diffusion_model.input_blocks.{i}.0.weight": torch.zeros(4) for i in range(20)}
+    sentence = refusal(loader, weights)
+    assert "input_blocks.0.0.weight" in sentence and "Choose a file such as" in sentence
+
+
+def test_model_without_time_r_in(bases, refusal):
+    weights = {key: tensor for key, tensor in bases["model"].items() if "time_r_in" not in key}
+    sentence = refusal("model", weights)
+    assert "no time_r_in weights" in sentence and "without MeanFlow" in sentence
+    assert "Load it with core's Load Diffusion Model" in sentence
+
+
+def test_hunyuan_image(refusal):
+    image = tiny_transformer(patch_size=[2, 2], axes_dim=[64, 64], vec_in_dim=None)
+    sentence = refusal("model", image)
+    assert "img_in.proj.weight is [128, 16, 2, 2] instead of 5-dimensional" in sentence
+    assert "HunyuanVideo 1.0 or 1.5 is needed" in sentence
+    sentence = refusal("model", tiny_transformer(patch_size=[1, 1, 1], vec_in_dim=None))
+    assert "is HunyuanImage21Refiner" in sentence and "HunyuanVideo 1.0 or 1.5 is needed" in sentence
+
+
+MODEL_KEYS = {  # how the weights are spoiled: (key -> new tensor, or None to drop it), and what the sentence says
+    "missing": ({QKV: None}, ["1 missing: double_blocks.0.img_attn.qkv.weight"]),
+    "extra": (
+        {"double_blocks.0.extra.weight": torch.zeros(4)},
+        ["1 not known: double_blocks.0.extra.weight"],
+    ),
+    "misshapen": (
+        {QKV: torch.zeros(300, 128)},
+        ["1 of another shape", "img_attn.qkv.weight is [300, 128] instead of [384, 128]"],
+    ),
+    "0-d": ({QKV: torch.tensor(1.0)}, ["img_attn.qkv.weight is [] instead of [384, 128]"]),
+    "zero-size": ({QKV: torch.zeros(0, 128)}, ["img_attn.qkv.weight is [0, 128] instead of [384, 128]"]),
+    "0-d patches": ({"img_in.proj.weight": torch.tensor(1.0)}, ["img_in.proj.weight is []", "5-dimensional"]),
+    "no patches": ({"img_in.proj.weight": None}, ["img_in.proj.weight is missing"]),
+    "empty patches": ({"img_in.proj.weight": torch.zeros(128, 16, 1, 0, 2)}, ["[128, 16, 1, 0, 2]"]),
+    "odd width": ({"img_in.proj.weight": torch.zeros(100, 16, 1, 2, 2)}, ["width 100 is not a multiple of 128"]),
+    "0-d output": ({"final_layer.linear.weight": torch.tensor(1.0)}, ["final_layer.linear.weight is []"]),
+    "whole numbers": ({QKV: torch.ones(384, 128, dtype=torch.int8)}, ["whole numbers (int8)", QKV, "bf16"]),
+    "two layouts": (
+        {"double_blocks.0.img_attn_q.weight": torch.zeros(128, 128)},
+        ["1 weights twice", "double_blocks.0.img_attn_q"],
+    ),
+    "published and ComfyUI's name": (
+        {"double_blocks.0.img_attn.qkv.weight": torch.zeros(384, 128)},
+        ["1 weights twice", "double_blocks.0.img_attn"],
+    ),
+    "scale without weight": (
+        {"double_blocks.7.proj.weight_scale": torch.tensor(1.0)},
+        ["double_blocks.7.proj.weight'"],
+    ),
+    "block scales": ({QKV.replace("weight", "weight_scale"): torch.ones(4)}, ["[4]", "one scale per layer"]),
+    "fp8 without a scale": (
+        {
+            QKV: torch.zeros(384, 128).to(torch.float8_e4m3fn),
+            QKV.replace("weight", "comfy_quant"): torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8),
+        },
+        ["1 layers that are fp8 without a scale", QKV],
+    ),
+    "scale of what is not fp8": (
+        {
+            "scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn),
+            QKV.replace("weight", "scale_weight"): torch.tensor(2.0),
+        },
+        ["or the other way round", QKV],
+    ),
+    "settings that are no text": (
+        {QKV.replace("weight", "comfy_quant"): torch.zeros(4)},
+        ["not text"],
+    ),
+    "settings not JSON": (
+        {QKV.replace("weight", "comfy_quant"): torch.tensor(list(b"{"), dtype=torch.uint8)},
+        ["not JSON"],
+    ),
+    "another quantisation": (
+        {QKV.replace("weight", "comfy_quant"): torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)},
+        ["nvfp4", "float8_e4m3fn", "core's Load Diffusion Model"],
+    ),
+}
+
+
+def spoiled(weights, changes):
+    return {key: tensor for key, tensor in {**weights, **changes}.items() if tensor is not None}
+
+
+@pytest.mark.parametrize("kind", MODEL_KEYS)
+def test_model_with_wrong_keys(kind, bases, refusal):
+    changes, told = MODEL_KEYS[kind]
+    sentence = refusal("model", spoiled(bases["model"], changes))
+    assert all(part in sentence for part in told), sentence
+    assert any(verb in sentence for verb in ("Choose", "Download", "download", "choose")), sentence
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_keys_with_and_without_their_prefix(loader, bases, refusal):
+    weights = bases[loader] | {f"module.{key}": tensor.clone() for key, tensor in bases[loader].items()}
+    sentence = refusal(loader, weights)
+    assert f"{len(bases[loader])} weights twice" in sentence and "download the file again" in sentence
+
+
+@pytest.mark.parametrize("base", ["split model", "split predictor"])
+def test_split_group_that_lacks_a_part(base, bases, refusal):
+    sentence = refusal(base.split()[1], spoiled(bases[base], {"double_blocks.1.txt_attn_k.weight": None}))
+    assert "1 keys missing: double_blocks.1.txt_attn_k.weight" in sentence and "Download it again" in sentence
+
+
+@pytest.mark.parametrize("base", ["split model", "split predictor"])
+@pytest.mark.parametrize("shapes", [((127, 128), (129, 128)), ((128, 127), (128, 128)), ((), (128, 128))])
+def test_split_group_with_uneven_parts(shapes, base, bases, refusal):
+    keys = ["double_blocks.0.img_attn_q.weight", "double_blocks.0.img_attn_k.weight"]
+    changes = {key: torch.zeros(shape) for key, shape in zip(keys, shapes, strict=True)}
+    sentence = refusal(base.split()[1], spoiled(bases[base], changes))
+    assert f"{keys[0]} {list(shapes[0])}" in sentence and "same shape" in sentence
+
+
+def test_quantised_file_with_split_layers(bases, refusal):
+    weights = bases["split model"] | {"double_blocks.0.img_attn_q.scale_weight": torch.tensor(1.0)}
+    sentence = refusal("model", weights)
+    assert "quantised with split q, k, v" in sentence and "Use the bf16 file" in sentence
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"layers": 3}', '{"layers": {"a": 1}}', "[" * 100_000])
+def test_quantisation_metadata_that_says_nothing(told, bases, refusal):
+    assert "ownload" in refusal("model", bases["model"], {"_quantization_metadata": told}) or "a" in told
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("base", ["model", "split model", "predictor", "1.5 predictor", "split predictor"])
+def test_nan_and_infinity_are_named_with_their_key(base, value, bases, refusal):
+    key = sorted(bases[base])[len(bases[base]) // 2]
+    tensor = bases[base][key].clone()
+    tensor.view(-1)[-1] = value
+    sentence = refusal(base.split()[-1], bases[base] | {key: tensor})
+    assert f"NaN or infinity in '{key}'" in sentence and "download it again" in sentence
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.float32])
+def test_nan_is_found_in_every_type(dtype, bases, refusal):
+    weights = {key: tensor.to(dtype) for key, tensor in bases["predictor"].items()}
+    weights["fusion_mlp.2.bias"] = torch.full((128,), float("nan")).to(dtype)
+    assert "'fusion_mlp.2.bias'" in refusal("predictor", weights)
+
+
+def test_a_refused_file_leaves_no_network_behind(bases, refusal):
+    gc.collect()
+    before = sum(type(thing) is HunyuanVideo for thing in gc.get_objects())
+    refusal("model", bases["model"] | {QKV: torch.full((384, 128), float("nan"))})
+    gc.collect()
+    assert sum(type(thing) is HunyuanVideo for thing in gc.get_objects()) == before
+
+
+PREDICTOR_KEYS = {
+    "missing": ({"mm_single_blocks.1.q_norm.weight": None}, ["1 missing: mm_single_blocks.1.q_norm.weight"]),
+    "extra": ({"mm_single_blocks.0.gate": torch.zeros(2)}, ["1 not known: mm_single_blocks.0.gate"]),
+    "misshapen": (
+        {"mm_single_blocks.1.linear2.weight": torch.zeros(128, 600)},
+        ["linear2.weight is [128, 600] instead of [128, 640]"],
+    ),
+    "another width in one block": (
+        {"mm_single_blocks.1.linear1.weight": torch.zeros(1792, 256)},
+        ["width 128", "[1792, 256] instead of [896, 128]"],
+    ),
+    "odd fusion": ({"fusion_mlp.0.weight": torch.zeros(128, 255)}, ["[128, 255] instead of [128, 256]"]),
+    "0-d fusion": ({"fusion_mlp.0.weight": torch.tensor(1.0)}, ["fusion_mlp.0.weight is [] instead of"]),
+    "0-d width": ({"fusion_mlp.2.weight": torch.tensor(1.0)}, ["fusion_mlp.2.weight missing or without values"]),
+    "zero-size": ({"fusion_mlp.2.weight": torch.zeros(0, 128)}, ["fusion_mlp.2.weight missing or without values"]),
+    "no blocks": (
+        {key: None for key in published_shapes(SPECS["1.0"]) if "blocks" in key},
+        ["mm_single_blocks.0.linear1.weight"],
+    ),
+    "no first block": (
+        {key: None for key in published_shapes(SPECS["1.0"]) if "blocks.0" in key},
+        ["mm_single_blocks.0.linear1.weight"],
+    ),
+    "block beyond a gap": ({"mm_single_blocks.4.q_norm.weight": torch.zeros(128)}, ["up to 4, but lacks 2, 3"]),
+    "block beyond all bounds": ({"mm_single_blocks.99999999999.q_norm.weight": torch.zeros(128)}, ["1 not known"]),
+    "block that is no number": ({"mm_single_blocks.\u00b2.q_norm.weight": torch.zeros(128)}, ["1 not known"]),
+    "whole numbers": ({"fusion_mlp.2.bias": torch.ones(128, dtype=torch.int64)}, ["(int64) in 'fusion_mlp.2.bias'"]),
+    "published and ComfyUI's name": (
+        {"mm_single_blocks.0.modulation.lin.bias": torch.zeros(384)},
+        ["1 weights twice", "mm_single_blocks.0.modulation.lin"],
+    ),
+    "parts of the other family": (
+        {key: torch.zeros(shape) for key, shape in published_shapes(SPECS["1.5"]).items()},
+        ["HunyuanVideo 1.0 Predictor", "not known: double_blocks.0"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PREDICTOR_KEYS)
+def test_predictor_with_wrong_keys(kind, bases, refusal):
+    changes, told = PREDICTOR_KEYS[kind]
+    sentence = refusal("predictor", spoiled(bases["predictor"], changes))
+    assert all(part in sentence for part in told), sentence
+    assert any(verb in sentence for verb in ("Choose", "Download", "download", "choose")), sentence
+
+
+PREDICTOR_METADATA = {
+    "family": ({"disca.family": "1.5"}, ["says family 1.5, but its tensors have family 1.0", "download it again"]),
+    "width": ({"disca.width": "3072"}, ["says width 3072, but its tensors have width 128"]),
+    "depth": ({"disca.depth": "two"}, ["says depth two, but its tensors have depth 2"]),
+    "version": ({"disca.format_version": "2"}, ["format version 2; this DisCa reads 1", "Update DisCa"]),
+    "training": ({"disca.training": "{steps: 3}"}, ["training settings that are not JSON", "Write the Predictor anew"]),
+    "training list": ({"disca.training": "[1]"}, ["training settings that are not a JSON object"]),
+    "training depth": ({"disca.training": "[" * 100_000}, ["training settings that are not JSON"]),
+}
+
+
+@pytest.mark.parametrize("kind", PREDICTOR_METADATA)
+def test_predictor_metadata_that_is_not_true(kind, bases, refusal):
+    metadata, told = PREDICTOR_METADATA[kind]
+    sentence = refusal("predictor", bases["predictor"], metadata)
+    assert all(part in sentence for part in told), sentence
+
+
+def renamed(weights, chance):
+    key = chance.choice(list(weights))
+    other = chance.choice(list(weights))
+    place = chance.randrange(len(key))
+    names = [
+        key[:place] + chance.choice("0129._axq") + key[place + 1 :],
+        key[:place] + key[place + 1 :],
+        key + chance.choice([".weight", ".lora_A", ".scale_weight", ".comfy_quant", "0"]),
+        chance.choice(["model.", "module.", "vae.", ".", ""]) + key,
+        key.replace("0", str(chance.choice([1, 2, 9, 77, 4711, 10**15]))),
+        other,
+        layouts.module_key(key),
+        "scaled_fp8",
+    ]
+    return chance.choice(names), key
+
+
+def rename(weights, chance):
+    name, key = renamed(weights, chance)
+    weights[name] = weights.pop(key)
+
+
+def duplicate(weights, chance):
+    name, key = renamed(weights, chance)
+    weights[name] = weights[key].clone()
+
+
+def drop(weights, chance):
+    stem = chance.choice(list(weights))
+    stem = stem[: chance.randrange(1, len(stem) + 1)] if chance.random() < 0.3 else stem
+    for key in [key for key in weights if key.startswith(stem)][: len(weights) - 1]:
+        del weights[key]
+
+
+def reshape(weights, chance):
+    key = chance.choice(list(weights))
+    tensor = weights[key]
+    shapes = [
+        tensor.flatten(),
+        tensor.reshape(1, *tensor.shape),
+        tensor.reshape(*tensor.shape, 1),
+        tensor.transpose(0, -1) if tensor.ndim else tensor,
+        tensor.new_zeros(()),
+        tensor.new_zeros(0),
+        tensor.new_zeros([0, *tensor.shape]),
+        tensor.new_zeros([0, 2**40]),
+        tensor[:-1] if tensor.ndim else tensor,
+        tensor.flatten()[:1],
+    ]
+    weights[key] = chance.choice(shapes).clone().contiguous()
+
+
+def retype(weights, chance):
+    key = chance.choice(list(weights))
+    kinds = [torch.int8, torch.uint8, torch.bool, torch.int64, torch.float64, torch.float8_e4m3fn, torch.float32]
+    weights[key] = weights[key].to(chance.choice(kinds))
+
+
+def wrap(weights, chance):
+    prefix = chance.choice(["model.", "module.", "model.diffusion_model.", "predictor.", "vae.", "a.b.c."])
+    for key in list(weights):
+        if chance.random() < 0.98:
+            weights[prefix + key] = weights.pop(key)
+
+
+def poke(weights, chance):
+    tensor = weights[chance.choice(list(weights))]
+    if tensor.numel() and tensor.is_floating_point():
+        tensor.view(-1)[chance.randrange(tensor.numel())] = chance.choice([float("nan"), float("inf"), 1e4])
+
+
+def flip_bytes(content, chance):
+    end = 8 + struct.unpack("<Q", content[:8])[0]
+    spoiled = bytearray(content)
+    for _ in range(chance.choice([1, 1, 2, 20])):
+        spoiled[chance.randrange(0, end)] = chance.randrange(256)
+    return bytes(spoiled)
+
+
+def change_header(content, chance):
+    end = 8 + struct.unpack("<Q", content[:8])[0]
+    table = json.loads(content[8:end])
+    entry = table[chance.choice(list(table))]
+    field = chance.choice(["dtype", "shape", "data_offsets"])
+    values = [[-1], [2**63, 2], [0, 0], [1, 2, 3], [0, 2**40], "F32", "F8_E4M3", "F4", "U16", None, {}, [1.5], 3]
+    entry[field] = chance.choice(values)
+    text = json.dumps(table).encode()
+    return header(text, content[end:])
+
+
+def cut(content, chance):
+    return content[: chance.randrange(len(content))]
+
+
+def lengthen(content, chance):
+    return content + bytes(chance.choice([1, 8, 5000]))
+
+
+TENSOR_CHANGES = (rename, duplicate, drop, reshape, retype, wrap, poke)
+BYTE_CHANGES = (flip_bytes, flip_bytes, change_header, change_header, cut, lengthen)
+METADATA = ({}, {"format": "pt"}, {"disca.width": "7"}, {"disca.training": "{"}, {"_quantization_metadata": "{}"})
+
+
+def mutant(base, chance):
+    """The bytes of a file that a few random changes have spoiled, more or less."""
+    weights = {key: tensor.clone() for key, tensor in base.items()}
+    for _ in range(chance.choice([0, 1, 1, 2, 3])):
+        chance.choice(TENSOR_CHANGES)(weights, chance)
+    content = save(weights, chance.choice(METADATA))
+    return chance.choice(BYTE_CHANGES)(content, chance) if chance.random() < 0.35 else content
+
+
+@pytest.mark.parametrize("base", ["model", "split model", "scaled model", "predictor", "split predictor"])
+def test_whatever_the_file_it_loads_or_is_refused_in_a_sentence(base, bases, tmp_path):
+    chance = random.Random(f"{base} 7")
+    outcomes = {"loaded": 0, "refused": 0}
+    for case in range(100):
+        path = tmp_path / f"case{case}.safetensors"
+        path.write_bytes(mutant(bases[base], chance))
+        for loader in LOADERS.values():
+            try:
+                loader(str(path))
+                outcomes["loaded"] += 1
+            except ValueError as error:
+                assert f"'{path.name}'" in str(error) and str(error).endswith("."), error
+                outcomes["refused"] += 1
+        path.unlink()
+    assert min(outcomes.values()) > 2
