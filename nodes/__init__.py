@@ -3,6 +3,7 @@
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
 from .loaders import DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
+from .speed import DiscaAttention
 
 NODES = [
     DiscaLoadModel,
@@ -12,4 +13,5 @@ NODES = [
     DiscaMeanFlowSigmas,
     DiscaMeanFlowSampler,
     DiscaSample,
+    DiscaAttention,
 ]

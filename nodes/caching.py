@@ -5,7 +5,9 @@ from comfy_api.v0_0_2 import io
 from ..disca.host.attach import attach_predictor
 from ..disca.host.features import CACHE_DEVICES
 from ..disca.host.loading import LoadedPredictor
+from ..disca.host.speed import speed_up
 from ..disca.schedule import PRESETS, Interval, Schedule, parse_anchors
+from .speed import speed_inputs
 from .types import CATEGORY, DiscaPredictor, DiscaSchedule
 
 PRESET_TOOLTIP = (
@@ -93,13 +95,23 @@ class DiscaApplyPredictor(io.ComfyNode):
                     tooltip="Where the features of the last anchor wait: one tensor, about 0.4 GB at 704x704x129 on "
                     "HunyuanVideo 1.0. auto: on the GPU while there is room.",
                 ),
+                *speed_inputs(optional=True),
             ],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
-    def execute(cls, model, predictor: LoadedPredictor, schedule: Schedule, cache_device: str) -> io.NodeOutput:
-        return io.NodeOutput(attach_predictor(model, predictor, schedule, cache_device))
+    def execute(
+        cls,
+        model,
+        predictor: LoadedPredictor,
+        schedule: Schedule,
+        cache_device: str,
+        attention: str = "comfy",
+        compile_blocks: bool = False,
+    ) -> io.NodeOutput:
+        patched = attach_predictor(model, predictor, schedule, cache_device)
+        return io.NodeOutput(speed_up(patched, attention, compile_blocks))
 
 
 def _schedule(plan: str, preset: str = "", anchors: str = "", **interval) -> Schedule:

@@ -8,15 +8,20 @@ from ..weights.predictor_spec import FAMILIES, PredictorSpec
 FOREIGN_CACHES = {"easycache": "EasyCache or LazyCache"}  # key in transformer_options -> node
 
 
-def require_meanflow(model: ModelPatcher) -> None:
-    """ValueError unless the MODEL is a HunyuanVideo 1.0 or 1.5 that is told both times."""
+def require_hunyuanvideo(model: ModelPatcher) -> None:
+    """ValueError unless the MODEL is a HunyuanVideo 1.0 or 1.5."""
     network = getattr(model.model, "diffusion_model", None)
     if not isinstance(network, comfy.ldm.hunyuan_video.model.HunyuanVideo) or len(network.patch_size) != 3:
         raise ValueError(
             f"This MODEL is a {type(model.model).__name__}, but DisCa works on HunyuanVideo 1.0 and 1.5. "
             "Load one with DisCa Load MeanFlow Model."
         )
-    if network.time_r_in is None:
+
+
+def require_meanflow(model: ModelPatcher) -> None:
+    """ValueError unless the MODEL is a HunyuanVideo that is told both times."""
+    require_hunyuanvideo(model)
+    if model.model.diffusion_model.time_r_in is None:
         raise ValueError(
             "This HunyuanVideo has no time_r_in weights: it is not a MeanFlow model, and large steps would go wrong. "
             "Load a Restricted-MeanFlow or step-distilled file with DisCa Load MeanFlow Model."
