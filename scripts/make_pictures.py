@@ -1,0 +1,95 @@
+"""Draws the pictures of the help pages and the README in ComfyUI's own interface: `$PYTHON scripts/make_pictures.py`.
+
+Needs what `set_up_tests` in scripts/environment.sh gives.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from build_workflows import build, place  # noqa: E402
+from comfy_server import PACK, serve  # noqa: E402
+from frontend import Interface, interface, place_model  # noqa: E402
+from graphs import GRAPHS, Graph, Group, Node, hunyuanvideo10_groups, hunyuanvideo15_groups  # noqa: E402
+from thumbnails import Thumbnail  # noqa: E402
+
+PICTURES = PACK / "web" / "docs" / "images"
+WIDTH = 270  # of a node; the panel that shows the pictures is about 300 pixels wide
+GAP = 28
+
+
+class Scene(NamedTuple):
+    """Nodes of an example workflow, in columns."""
+
+    groups: list[Group]
+    columns: list[list[str]]
+
+
+HV10, HV15 = hunyuanvideo10_groups(), hunyuanvideo15_groups()
+UNCACHED = [*HV10, Group("", WIDTH, [[Node("attention", "DiscaAttention", {"model": ("model", 0)})]])]
+SCENES = {
+    "DiscaLoadModel": Scene(HV10, [["model"], ["apply"]]),
+    "DiscaLoadPredictor": Scene(HV10, [["predictor"], ["apply"]]),
+    "DiscaCacheSchedule": Scene(HV10, [["schedule"], ["apply"]]),
+    "DiscaApplyPredictor": Scene(HV10, [["model", "predictor", "schedule"], ["apply"]]),
+    "DiscaMeanFlowSigmas": Scene(HV10, [["sigmas"], ["sample"]]),
+    "DiscaMeanFlowSampler": Scene(HV10, [["sampler"], ["sample"]]),
+    "DiscaSample": Scene(HV15, [["apply", "conditions"], ["sample", "report"]]),
+    "DiscaAttention": Scene(UNCACHED, [["model"], ["attention"]]),
+}
+
+
+def cut_out(scene: Scene) -> Graph:
+    """The scene's nodes with the links between them."""
+    nodes = {node.name: node for group in scene.groups for column in group.columns for node in column}
+    shown = {name for column in scene.columns for name in column}
+
+    def cut(node: Node) -> Node:
+        kept = {key: value for key, value in node.inputs.items() if not isinstance(value, tuple) or value[0] in shown}
+        return node._replace(inputs=kept)
+
+    columns = [[cut(nodes[name]) for name in column] for column in scene.columns]
+    return Graph("", [Group("", WIDTH, columns)], "", (0, 0), Thumbnail("", "", "", "", 0, frozenset()))
+
+
+def draw(ui: Interface, scene: Scene, path: Path) -> None:
+    """Writes the picture of a scene."""
+    place(ui, cut_out(scene), GAP)
+    ui.settle()
+    ui.fit(scale=1.0)
+    ui.picture(path, margin=28)
+
+
+def draw_graph(ui: Interface, graph: Graph, path: Path) -> None:
+    """Writes the picture of a whole workflow but for its note, 1400 pixels wide."""
+    build(ui, graph)
+    ui.evaluate("() => app.graph.remove(app.graph.nodes.find(n => n.type === 'MarkdownNote'))")
+    ui.fit()
+    ui.picture(path)
+    with Image.open(path) as image:
+        image = image.resize((1400, round(1400 * image.height / image.width)), Image.Resampling.LANCZOS)
+    image.convert("RGB").save(path, optimize=True)
+
+
+def main() -> None:
+    """Writes all pictures."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        for graph in (GRAPHS[0], *map(cut_out, SCENES.values())):
+            for model in (model for node in graph.nodes for model in node.models):
+                place_model(base, model._asdict())
+        with serve(base) as server, interface(server, width=1800, height=1000, pixel_ratio=2) as ui:
+            ui.open()
+            for node_id, scene in SCENES.items():
+                draw(ui, scene, PICTURES / f"{node_id}.png")
+                print(node_id)
+            draw_graph(ui, GRAPHS[0], PICTURES / "graph.png")
+
+
+if __name__ == "__main__":
+    main()
