@@ -9,15 +9,8 @@ from safetensors import safe_open
 
 from disca.weights import layouts
 from disca.weights.files import open_weights
-from disca.weights.predictor_file import (
-    FAMILIES,
-    PredictorSpec,
-    read_predictor,
-    to_module,
-    to_published,
-    write_predictor,
-)
-from disca.weights.predictor_spec import published_shapes
+from disca.weights.predictor_file import read_predictor, to_module, to_published, write_predictor
+from disca.weights.predictor_spec import FAMILIES, PredictorSpec, published_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {"1.0": "hv10_t2v", "1.5": "hv15_i2v"}
