@@ -1,11 +1,11 @@
 """The MeanFlow sampler, and a whole sampling run with its report."""
 
 import comfy.model_management
+import comfy.sample
 import comfy.utils
 import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.sample import fix_empty_latent_channels, prepare_noise
 from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 from tqdm.auto import trange
@@ -62,11 +62,11 @@ def sample(
     model = attach.watch(model)
     reports: list[Report] = []
     model.add_callback_with_key(ON_REPORT, KEY, reports.append)
-    samples = fix_empty_latent_channels(
+    samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
     )
     require_channels(model, samples)
-    noise = prepare_noise(samples, seed, latent.get("batch_index"))
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     guider = make_guider(model, positive, negative, cfg)
     samples = guider.sample(
         noise,

@@ -25,6 +25,7 @@ NODE_IDS = {
     "DiscaMeanFlowSigmas",
     "DiscaMeanFlowSampler",
     "DiscaSample",
+    "DiscaAttention",
 }
 TEXT_EVENT = 3
 PREVIEW_EVENTS = {1, 4}  # a picture, without and with metadata
