@@ -8,6 +8,8 @@ DISCA_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 DISCA_CACHE="${DISCA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/comfyui-disca}"
 source "$DISCA_ROOT/scripts/pins.sh"
 
+export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}" # certificates of a proxy stand in the system's store
+
 say() { printf '[disca] %s\n' "$*" >&2; }
 hash_of() { printf '%s\n' "$@" | cksum | cut -d' ' -f1; }
 
