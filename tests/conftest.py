@@ -19,6 +19,10 @@ if COMFYUI:
     args.cpu = True
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="the soak and fuzz tests in full: about half an hour")
+
+
 def pytest_collection_modifyitems(items):
     if not COMFYUI:
         for item in items:
