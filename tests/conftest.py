@@ -20,7 +20,7 @@ if COMFYUI:
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="the soak and fuzz tests in full: about half an hour")
+    parser.addoption("--full", action="store_true", help="the soak test in full: 200 prompts")
 
 
 def pytest_collection_modifyitems(items):

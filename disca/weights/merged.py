@@ -87,7 +87,8 @@ def _joined(shapes: list[Shape]) -> Shape:
 def _require_joinable(file: WeightsFile, parts: tuple[str, ...]) -> None:
     shapes = [file.tensors[part].shape for part in parts]
     q, *others = shapes
-    if others and (not q or any(shape != q for shape in others[:2]) or any(shape[1:] != q[1:] for shape in others[2:])):
+    alike = all(shape == q for shape in others[:2]) and all(shape[1:] == q[1:] for shape in others[2:])
+    if others and not (all(shapes) and alike):
         told = ", ".join(f"{part} {list(shape)}" for part, shape in zip(parts, shapes, strict=True))
         raise ValueError(
             f"'{file.name}' is damaged: {told} are parts of one weight and need the same shape. Download it again."

@@ -3,6 +3,7 @@
 import gc
 
 import pytest
+import recipes
 import torch
 from comfy.ldm.hunyuan_video.model import HunyuanVideo
 from mutations import SPECS, header, scaled_fp8, split_qkv, tiny_predictor, tiny_transformer
@@ -228,6 +229,14 @@ def test_split_group_with_uneven_parts(shapes, base, bases, refusal):
     changes = {key: torch.zeros(shape) for key, shape in zip(keys, shapes, strict=True)}
     sentence = refusal(base.split()[1], spoiled(bases[base], changes))
     assert f"{keys[0]} {list(shapes[0])}" in sentence and "same shape" in sentence
+
+
+@pytest.mark.parametrize("base", ["model", "predictor"])
+def test_split_linear1_with_a_part_of_no_rows_to_speak_of(base, bases, refusal):
+    weights = recipes.tensor_parallel(bases[base])
+    key = next(key for key in weights if key.endswith("linear1_mlp.bias"))
+    sentence = refusal(base, weights | {key: torch.tensor(1.0)})
+    assert f"{key} []" in sentence and "same shape" in sentence
 
 
 def test_quantised_file_with_split_layers(bases, refusal):
