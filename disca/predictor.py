@@ -2,7 +2,8 @@
 
 Its layout is the authors' (DisCa, section 3.3): a fusion MLP mixes the current embeddings with the cached features,
 then a few of the transformer's own blocks run over the mixture, with the current time embedding. The blocks and the
-linear layer are handed in: ComfyUI's for inference, the same ones with torch.nn for training.
+linear layer are handed in. Two forms: the authors' answers with the features, the residual one with what is to be
+added to the cached ones.
 """
 
 from collections.abc import Callable
@@ -33,8 +34,9 @@ class FusionMLP(nn.Module):
 class SingleStreamPredictor(nn.Module):
     """HunyuanVideo 1.0: all tokens in one stream, single-stream blocks."""
 
-    def __init__(self, width: int, depth: int, block: Block, linear: Linear):
+    def __init__(self, width: int, depth: int, block: Block, linear: Linear, residual: bool = False):
         super().__init__()
+        self.residual = residual
         self.fusion_mlp = FusionMLP(width, linear)
         self.mm_single_blocks = nn.ModuleList(block() for _ in range(depth))
 
@@ -43,14 +45,15 @@ class SingleStreamPredictor(nn.Module):
         x = self.fusion_mlp(x, cached)
         for block in self.mm_single_blocks:
             x = block(x, vec=vec, pe=pe, **context)
-        return x
+        return cached + x if self.residual else x
 
 
 class DoubleStreamPredictor(nn.Module):
     """HunyuanVideo 1.5: image and text tokens apart, double-stream blocks."""
 
-    def __init__(self, width: int, depth: int, block: Block, linear: Linear):
+    def __init__(self, width: int, depth: int, block: Block, linear: Linear, residual: bool = False):
         super().__init__()
+        self.residual = residual
         self.fusion_mlp_img = FusionMLP(width, linear)
         self.fusion_mlp_txt = FusionMLP(width, linear)
         self.double_blocks = nn.ModuleList(block() for _ in range(depth))
@@ -63,4 +66,4 @@ class DoubleStreamPredictor(nn.Module):
         txt = self.fusion_mlp_txt(txt, cached_txt)
         for block in self.double_blocks:
             img, txt = block(img=img, txt=txt, vec=vec, pe=pe, **context)
-        return img, txt
+        return (cached_img + img, cached_txt + txt) if self.residual else (img, txt)

@@ -15,7 +15,7 @@ from .files import Shape, WeightsFile, listing, refuse_lora
 from .merged import MergedWeights, merged_weights
 from .predictor_spec import PredictorSpec, published_shapes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: the authors' form only; such files are still written as 1
 TELLING = {  # family -> where its blocks are, and the keys whose rows are the width, the MLP's and a head's
     "1.0": ("mm_single_blocks", "fusion_mlp.2.weight", "linear1.weight", "k_norm.weight"),
     "1.5": ("double_blocks", "fusion_mlp_img.2.weight", "img_mlp.fc1.weight", "img_attn_k_norm.weight"),
@@ -49,10 +49,11 @@ def write_predictor(path: str, spec: PredictorSpec, state: Mapping[str, Tensor])
     shapes = {key: tuple(tensor.shape) for key, tensor in published.items()}
     require_fit(os.path.basename(path), str(spec), published_shapes(spec), shapes)
     metadata = {
-        "disca.format_version": str(FORMAT_VERSION),
+        "disca.format_version": "2" if spec.residual else "1",
         "disca.family": spec.family,
         "disca.width": str(spec.width),
         "disca.depth": str(spec.depth),
+        "disca.residual": str(spec.residual).lower(),
         "disca.base_model": spec.base_model,
         "disca.training": json.dumps(dict(spec.training)),
     }
@@ -107,6 +108,7 @@ def _spec(file: WeightsFile, family: str, shapes: Mapping[str, Shape]) -> Predic
         depth=_depth(file, blocks, shapes),
         heads=max(1, width // head),
         mlp_ratio=max(1, mlp_rows) / width,
+        residual=file.metadata.get("disca.residual") == "true",
         base_model=file.metadata.get("disca.base_model", ""),
         training=_training(file),
     )
@@ -141,9 +143,9 @@ def _training(file: WeightsFile) -> dict:
 
 def _require_version(file: WeightsFile) -> None:
     version = file.metadata.get("disca.format_version", str(FORMAT_VERSION))
-    if version != str(FORMAT_VERSION):
+    if version not in ("1", str(FORMAT_VERSION)):
         raise ValueError(
-            f"'{file.name}' is a Predictor of format version {version}; this DisCa reads {FORMAT_VERSION}. "
+            f"'{file.name}' is a Predictor of format version {version}; this DisCa reads up to {FORMAT_VERSION}. "
             "Update DisCa."
         )
 

@@ -10,13 +10,14 @@ FAMILIES = {"1.0": "HunyuanVideo 1.0", "1.5": "HunyuanVideo 1.5"}
 
 @dataclass(frozen=True)
 class PredictorSpec:
-    """What a Predictor is: read from its tensors, but for where it comes from, which only metadata can tell."""
+    """What a Predictor is: read from its tensors, but for its form and origin, which only metadata can tell."""
 
     family: str  # a key of FAMILIES
     width: int
     depth: int
     heads: int
     mlp_ratio: float
+    residual: bool = False  # adds to the cached features instead of giving new ones
     base_model: str = ""
     training: Mapping = field(default_factory=dict)
 

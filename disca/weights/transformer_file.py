@@ -1,4 +1,4 @@
-"""Transformer files: HunyuanVideo with the second time embedding of MeanFlow, in any published layout."""
+"""Transformer files: HunyuanVideo, with or without the second time embedding of MeanFlow, in any published layout."""
 
 from . import layouts
 from .files import WeightsFile, listing, refuse_lora
@@ -6,7 +6,7 @@ from .merged import MergedWeights, merged_weights
 
 
 def transformer_weights(file: WeightsFile) -> MergedWeights:
-    """The file's transformer in the merged layout; ValueError if it has none, or one without MeanFlow."""
+    """The file's transformer in the merged layout; ValueError if it has none."""
     refuse_lora(file.name, list(file.tensors), "a whole model")
     if layouts.prefix_of(file.tensors, layouts.MODEL_MARK) is None:
         raise ValueError(
@@ -14,10 +14,13 @@ def transformer_weights(file: WeightsFile) -> MergedWeights:
             f"but {listing(sorted(file.tensors), 3)}. Choose a file such as "
             "hyvideo10_t2v_restricted_meanflow_540p.safetensors."
         )
-    weights = merged_weights(file, layouts.MODEL_MARK)
+    return merged_weights(file, layouts.MODEL_MARK)
+
+
+def require_meanflow(weights: MergedWeights) -> None:
+    """ValueError if the transformer has no second time embedding."""
     if not any(key.startswith("time_r_in.") for key in weights.sources):
         raise ValueError(
-            f"'{file.name}' has no time_r_in weights: it is HunyuanVideo without MeanFlow. "
+            f"'{weights.file.name}' has no time_r_in weights: it is HunyuanVideo without MeanFlow. "
             "Load it with core's Load Diffusion Model, or choose a MeanFlow or step-distilled file."
         )
-    return weights
