@@ -2,12 +2,10 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..disca.host.attach import attach_predictor
-from ..disca.host.features import CACHE_DEVICES
-from ..disca.host.loading import LoadedPredictor
-from ..disca.host.speed import speed_up
+from ..disca import host
+from ..disca.choices import CACHE_DEVICES
 from ..disca.schedule import PRESETS, Interval, Schedule, parse_anchors
-from .speed import speed_inputs
+from .speed import speed_inputs, speed_up
 from .types import CATEGORY, DiscaPredictor, DiscaSchedule
 
 PRESET_TOOLTIP = (
@@ -104,14 +102,15 @@ class DiscaApplyPredictor(io.ComfyNode):
     def execute(
         cls,
         model,
-        predictor: LoadedPredictor,
+        predictor,
         schedule: Schedule,
         cache_device: str,
         attention: str = "comfy",
         compile_blocks: bool = False,
     ) -> io.NodeOutput:
-        patched = attach_predictor(model, predictor, schedule, cache_device)
-        return io.NodeOutput(speed_up(patched, attention, compile_blocks))
+        if not host.compat.native("attach", "loading"):
+            model = host.attach.attach_predictor(model, predictor, schedule, cache_device)
+        return io.NodeOutput(speed_up(model, attention, compile_blocks))
 
 
 def _schedule(plan: str, preset: str = "", anchors: str = "", **interval) -> Schedule:

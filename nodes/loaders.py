@@ -3,8 +3,9 @@
 import folder_paths
 from comfy_api.v0_0_2 import io
 
+from ..disca import host
+from ..disca.choices import WEIGHT_DTYPES
 from ..disca.host.folders import PREDICTORS
-from ..disca.host.loading import WEIGHT_DTYPES, load_meanflow_model, load_predictor
 from .types import CATEGORY, DiscaPredictor
 
 
@@ -40,7 +41,7 @@ class DiscaLoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
-        return io.NodeOutput(load_meanflow_model(path, weight_dtype))
+        return io.NodeOutput(host.loading.load_meanflow_model(path, weight_dtype))
 
 
 class DiscaLoadPredictor(io.ComfyNode):
@@ -73,4 +74,6 @@ class DiscaLoadPredictor(io.ComfyNode):
     @classmethod
     def execute(cls, predictor_name: str, weight_dtype: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise(PREDICTORS, predictor_name)
-        return io.NodeOutput(load_predictor(path, weight_dtype))
+        if host.compat.missing("loading"):
+            return io.NodeOutput(None)  # Apply Predictor says what is missing, and leaves the model native
+        return io.NodeOutput(host.loading.load_predictor(path, weight_dtype))

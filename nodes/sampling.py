@@ -2,7 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..disca.host import sampling
+from ..disca import host
 from ..disca.meanflow import shifted_sigmas
 from .types import CATEGORY
 
@@ -40,7 +40,7 @@ class DiscaMeanFlowSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(sampling.sampler())
+        return io.NodeOutput(host.sampling.sampler())
 
 
 class DiscaSample(io.ComfyNode):
@@ -95,7 +95,7 @@ class DiscaSample(io.ComfyNode):
         cls, model, positive, latent_image, seed, steps, shift, denoise, negative=None, cfg=1.0
     ) -> io.NodeOutput:
         sigmas = shifted_sigmas(steps, shift, denoise)
-        latent, report = sampling.sample(model, positive, negative, cfg, latent_image, seed, sigmas)
+        latent, report = host.sampling.sample(model, positive, negative, cfg, latent_image, seed, sigmas)
         return io.NodeOutput(latent, str(report or "DisCa: nothing to denoise"))
 
 

@@ -2,8 +2,8 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..disca.host.attention import CHOICES
-from ..disca.host.speed import speed_up
+from ..disca import host
+from ..disca.choices import ATTENTION
 from .types import CATEGORY
 
 
@@ -26,12 +26,19 @@ class DiscaAttention(io.ComfyNode):
         return io.NodeOutput(speed_up(model, attention, compile_blocks))
 
 
+def speed_up(model, attention: str, compile_blocks: bool):
+    """The MODEL with these settings, or as it is if it is to be so or ComfyUI has changed too much."""
+    if (attention == "comfy" and not compile_blocks) or host.compat.native("speed"):
+        return model
+    return host.speed.speed_up(model, attention, compile_blocks)
+
+
 def speed_inputs(optional: bool) -> list[io.Input]:
     """The two settings, which Apply Predictor has too."""
     return [
         io.Combo.Input(
             "attention",
-            options=list(CHOICES),
+            options=list(ATTENTION),
             default="comfy",
             optional=optional,
             advanced=optional,

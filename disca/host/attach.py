@@ -5,9 +5,9 @@ from comfy.patcher_extension import WrappersMP
 
 from ..schedule import Schedule
 from . import blocks, wrappers
-from .loading import LoadedPredictor
-from .model import require_match, require_meanflow
-from .wrappers import KEY, Attachment
+from .model import LoadedPredictor, require_match, require_meanflow
+from .run import KEY
+from .wrappers import Attachment
 
 
 def attach_predictor(

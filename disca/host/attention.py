@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-CHOICES = ("comfy", "auto", "cudnn")  # comfy: left as it is
 OVERRIDE = "optimized_attention_override"  # ComfyUI's key in transformer_options
 REPEATS = 3
 

@@ -76,8 +76,8 @@ def _predict(call: Call, args: dict) -> dict:
     common = {"vec": args["vec"], "pe": args["pe"], "attn_mask": args["attention_mask"], "transformer_options": options}
     if "txt" in args:
         dims = {name: args[name] for name in ("modulation_dims_img", "modulation_dims_txt")}
-        return _outputs(args, *call.run.predictor(args["img"], args["txt"], *features, **common, **dims))
-    return _outputs(args, call.run.predictor(args["img"], *features, **common, modulation_dims=args["modulation_dims"]))
+        return _outputs(args, *call.predictor(args["img"], args["txt"], *features, **common, **dims))
+    return _outputs(args, call.predictor(args["img"], *features, **common, modulation_dims=args["modulation_dims"]))
 
 
 def _outputs(args: dict, img: Tensor, txt: Tensor | None = None) -> dict:

@@ -12,7 +12,6 @@ try:
 except ImportError:  # ComfyUI before its compiler
     from contextlib import nullcontext as pause_malloc_graph
 
-CACHE_DEVICES = ("auto", "gpu", "cpu")
 Signature = tuple  # of block 0's inputs: features are only used for inputs of the same shapes, type and device
 
 

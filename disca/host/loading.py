@@ -1,7 +1,6 @@
 """Weight files -> ComfyUI MODELs and Predictors, every key and shape checked."""
 
 from math import prod
-from typing import NamedTuple
 
 import comfy.ldm.hunyuan_video.model
 import comfy.memory_management
@@ -21,10 +20,10 @@ from ..weights.files import Shape, open_weights
 from ..weights.merged import MergedWeights
 from ..weights.predictor_file import read_predictor
 from ..weights.predictor_spec import PredictorSpec
-from ..weights.quantised import quantisation_of
-from ..weights.transformer_file import transformer_weights
+from ..weights.quantised import Quantisation, quantisation_of
+from ..weights.transformer_file import require_meanflow, transformer_weights
+from .model import LoadedPredictor
 
-WEIGHT_DTYPES = ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")  # as in core's Load Diffusion Model
 HEAD = 128  # width of an attention head in every HunyuanVideo
 TELLING = {  # from these ComfyUI makes the settings of the network, unchecked; key -> dimensions, 1: may be absent
     "img_in.proj.weight": 5,
@@ -36,25 +35,11 @@ NEEDED = "but HunyuanVideo 1.0 or 1.5 is needed. Choose a file named in the READ
 IMAGE_MODELS = (comfy.supported_models.HunyuanImage21, comfy.supported_models.HunyuanImage21Refiner)
 
 
-class LoadedPredictor(NamedTuple):
-    """A Predictor under ComfyUI's memory management, and what it is."""
-
-    patcher: comfy.model_patcher.ModelPatcher
-    spec: PredictorSpec
-
-
 def load_meanflow_model(
     path: str, weight_dtype: str = "default", disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
     """A native HunyuanVideo MODEL from a MeanFlow file in any published layout; ValueError if a key or shape is off."""
-    weights = transformer_weights(open_weights(path))
-    quantised = quantisation_of(weights)
-    plain = weights.without(quantised.keys)
-    plain.require_floating()
-    config = _detect(plain)
-    plain = plain.renamed(config.process_unet_state_dict({key: key for key in plain.sources}))
-    require_fit(weights.file.name, _describe(config), _network_shapes(config), plain.shapes)
-
+    weights, plain, quantised = _checked(path, meanflow=True)
     options = {"disable_dynamic": disable_dynamic, "model_options": _dtype_options(weight_dtype)}
     dynamic = comfy.memory_management.aimdo_enabled and not disable_dynamic
     if dynamic or quantised.keys or quantised.metadata:
@@ -82,6 +67,19 @@ def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bo
     return LoadedPredictor(patcher, spec)
 
 
+def load_network(path: str, dtype: torch.dtype) -> torch.nn.Module:
+    """The network in a model file, on the CPU: weights kept as `dtype`, computed in the type of their inputs."""
+    _, plain, quantised = _checked(path, meanflow=False)
+    if quantised.keys or quantised.metadata:
+        raise ValueError(
+            f"'{path}' has quantised weights, which cannot be trained. Choose the bf16 file of this model."
+        )
+    options = {"dtype": dtype, "custom_operations": comfy.ops.manual_cast}
+    patcher = comfy.sd.load_diffusion_model_state_dict(_placeholders(plain), options, disable_dynamic=True)
+    plain.read_into(patcher.model.diffusion_model.state_dict())
+    return patcher.model.diffusion_model
+
+
 def build_predictor(spec: PredictorSpec, dtype=None, device=None, operations=comfy.ops.disable_weight_init):
     """The network that the spec describes, from ComfyUI's own blocks."""
     settings = {"dtype": dtype, "device": device, "operations": operations}
@@ -95,12 +93,14 @@ def build_predictor(spec: PredictorSpec, dtype=None, device=None, operations=com
             spec.depth,
             lambda: SingleStreamBlock(spec.width, spec.heads, spec.mlp_ratio, **settings),
             linear,
+            spec.residual,
         )
     return DoubleStreamPredictor(
         spec.width,
         spec.depth,
         lambda: DoubleStreamBlock(spec.width, spec.heads, spec.mlp_ratio, qkv_bias=True, **settings),
         linear,
+        spec.residual,
     )
 
 
@@ -123,6 +123,20 @@ def _predictor_types(state: dict[str, torch.Tensor], weight_dtype: str, load_dev
     if operations is comfy.ops.disable_weight_init:
         operations = comfy.ops.manual_cast  # the base model may run in another type than the Predictor is kept in
     return dtype, operations
+
+
+def _checked(path: str, meanflow: bool) -> tuple[MergedWeights, MergedWeights, Quantisation]:
+    """The file's weights, those of the network under ComfyUI's names, and how they are quantised; ValueError if off."""
+    weights = transformer_weights(open_weights(path))
+    if meanflow:
+        require_meanflow(weights)
+    quantised = quantisation_of(weights)
+    plain = weights.without(quantised.keys)
+    plain.require_floating()
+    config = _detect(plain)
+    plain = plain.renamed(config.process_unet_state_dict({key: key for key in plain.sources}))
+    require_fit(weights.file.name, _describe(config), _network_shapes(config), plain.shapes)
+    return weights, plain, quantised
 
 
 def _detect(weights: MergedWeights):

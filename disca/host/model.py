@@ -1,11 +1,20 @@
 """What a MODEL must be for DisCa, and the sentence for each way it can fall short."""
 
+from typing import NamedTuple
+
 import comfy.ldm.hunyuan_video.model
 from comfy.model_patcher import ModelPatcher
 
 from ..weights.predictor_spec import FAMILIES, PredictorSpec
 
 FOREIGN_CACHES = {"easycache": "EasyCache or LazyCache"}  # key in transformer_options -> node
+
+
+class LoadedPredictor(NamedTuple):
+    """A Predictor under ComfyUI's memory management, and what it is."""
+
+    patcher: ModelPatcher
+    spec: PredictorSpec
 
 
 def require_hunyuanvideo(model: ModelPatcher) -> None:

@@ -1,5 +1,7 @@
 """Text on the node that is running, in the graph."""
 
+import sys
+
 from comfy_execution.utils import get_executing_context
 
 from ..report import Report
@@ -10,10 +12,9 @@ def show(text: str) -> None:
     context = get_executing_context()
     if context is None:
         return
-    from server import PromptServer  # loads ComfyUI's web server, which benchmarks do without
-
-    if getattr(PromptServer, "instance", None) is not None:
-        PromptServer.instance.send_progress_text(text, context.node_id)
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if hasattr(server, "send_progress_text"):
+        server.send_progress_text(text, context.node_id)
 
 
 def show_counts(report: Report) -> None:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from ..report import Report
 from .features import FeatureStore, Signature
 
+KEY = "disca"  # of our attachment, wrappers, additional model, and of the Run in transformer_options
+ON_REPORT = "disca_on_report"  # callback type: called with the Report when a run has ended
+
 UNKNOWN_SIGMA = "at a time that is not one of the run's steps, where the network gets no r"
 SECOND_EVALUATION = "second evaluation in one step"
 NO_FEATURES = "no features of this condition yet"
@@ -115,6 +118,11 @@ class Call:
         self._keep = evaluation.keep and evaluation.run.predictor is not None
         self._strengths = evaluation.strengths.get(conditions[0], ())  # ComfyUI batches no conditions of other hooks
         self._signature: Signature = ()
+
+    @property
+    def predictor(self) -> nn.Module | None:
+        """The run's Predictor."""
+        return self.run.predictor
 
     def begin(self, img: Tensor, txt: Tensor) -> None:
         """Sees the inputs of the first block; predicts only from features of inputs and weights like these."""

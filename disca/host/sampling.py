@@ -12,9 +12,9 @@ from tqdm.auto import trange
 
 from .. import meanflow
 from ..report import Report
-from . import attach
+from . import compat
 from .model import require_channels, require_meanflow
-from .wrappers import KEY, ON_REPORT
+from .run import KEY, ON_REPORT
 
 
 def sample_meanflow(model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
@@ -59,8 +59,11 @@ def sample(
     model: ModelPatcher, positive, negative, cfg: float, latent: dict, seed: int, sigmas: Tensor
 ) -> tuple[dict, Report | None]:
     """The sampled latent and the run's report; no report if there was nothing to denoise."""
-    model = attach.watch(model)
     reports: list[Report] = []
+    if not compat.missing("attach"):
+        from .attach import watch  # would not load
+
+        model = watch(model)
     model.add_callback_with_key(ON_REPORT, KEY, reports.append)
     samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")

@@ -19,7 +19,9 @@ from .run import (
     CONTROLNET,
     FOREIGN_ATTENTION,
     FOREIGN_BLOCKS,
+    KEY,
     MULTI_GPU,
+    ON_REPORT,
     OTHER_MODEL,
     Call,
     Condition,
@@ -27,10 +29,8 @@ from .run import (
     Run,
 )
 
-KEY = "disca"  # of our attachment, wrappers, additional model, and of the Run in transformer_options
 EVALUATION = "disca_evaluation"  # key in transformer_options
 WHOLE_MODEL_COMPILED = "torch.compile of the whole model is left out, compile its blocks instead"
-ON_REPORT = "disca_on_report"  # callback type: called with the Report when a run has ended
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def diffusion_model(executor, *args, **kwargs):
     evaluation: Evaluation | None = options.get(EVALUATION)
     if evaluation is None:
         return executor(*args, **kwargs)
-    device, window = bound.arguments["x"].device, _window_of(options)
+    device, window = options["sigmas"].device, _window_of(options)
     ids = zip(options["cond_or_uncond"], options["uuids"], strict=True)
     conditions = [Condition(index, uuid, window, device) for index, uuid in ids]
     call = Call(evaluation, conditions, _blocked(executor.class_obj, options, bound.arguments.get("control")))

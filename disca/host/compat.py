@@ -1,0 +1,165 @@
+"""Every name of ComfyUI's inside that DisCa uses: the place to look at when ComfyUI changes.
+
+A name that is gone takes away what needs it and nothing else: a MODEL runs natively, a node says what it cannot do.
+`tests/comfy/test_renamed.py` renames each of them, and finds names that are used but not listed.
+"""
+
+import logging
+from functools import cache
+from importlib import import_module
+from types import CodeType, ModuleType
+
+from ..weights.files import listing
+
+TESTED = "0.30.0"  # the ComfyUI that the tests run
+COSTS = {  # room -> what is lost without it
+    "loading": "DisCa cannot load weights. Use core's Load Diffusion Model, and core's samplers with euler",
+    "attach": "every step runs in full, without the Predictor",
+    "sampling": "DisCa cannot sample. Use SamplerCustomAdvanced with core's sampler euler",
+    "speed": "attention and compilation stay as they are",
+    "training": "DisCa cannot train from a graph. Train with python -m disca.training",
+}
+# Room of this package ("model" is used by all) -> module -> its attributes; words in its code: keys, parameters,
+# attributes of objects.
+NEEDS: dict[str, dict[str, tuple[str, str]]] = {
+    "model": {
+        "comfy.model_patcher": ("ModelPatcher ModelPatcher.get_model_object", "model_options transformer_options"),
+        "comfy.model_base": ("", "diffusion_model"),
+        "comfy.ldm.hunyuan_video.model": (
+            "HunyuanVideo",
+            "double_blocks single_blocks time_r_in hidden_size num_heads patch_size",
+        ),
+    },
+    "loading": {
+        "comfy.ldm.flux.layers": (
+            "DoubleStreamBlock SingleStreamBlock",
+            "qkv_bias vec pe attn_mask modulation_dims modulation_dims_img modulation_dims_txt transformer_options",
+        ),
+        "comfy.memory_management": ("aimdo_enabled", ""),
+        "comfy.model_detection": ("model_config_from_unet", "depth depth_single_blocks"),
+        "comfy.model_management": ("get_torch_device unet_offload_device unet_dtype unet_manual_cast", ""),
+        "comfy.model_patcher": ("CoreModelPatcher", "cached_patcher_init"),
+        "comfy.ops": ("disable_weight_init manual_cast pick_operations", "fp8_optimizations"),
+        "comfy.sd": ("load_diffusion_model_state_dict", "fp8_optimizations"),
+        "comfy.supported_models": ("HunyuanImage21 HunyuanImage21Refiner", "process_unet_state_dict unet_config"),
+        "comfy.utils": ("load_torch_file calculate_parameters weight_dtype", ""),
+    },
+    "attach": {
+        "comfy.context_windows": ("", "context_window index_list"),
+        "comfy.hooks": ("HookGroup", "hooks strength"),
+        "comfy.ldm.flux.layers": ("", "patches attn1_patch attn1_output_patch"),
+        "comfy.ldm.hunyuan_video.model": (
+            "",
+            "patches_replace dit double_block single_block original_block img txt vec pe attention_mask "
+            "modulation_dims modulation_dims_img modulation_dims_txt transformer_options control",
+        ),
+        "comfy.model_base": ("", "current_patcher transformer_options"),
+        "comfy.model_management": ("get_free_memory", ""),
+        "comfy.model_patcher": (
+            "create_model_options_clone ModelPatcher.set_attachments ModelPatcher.get_attachment "
+            "ModelPatcher.set_additional_models ModelPatcher.get_additional_models_with_key "
+            "ModelPatcher.add_wrapper_with_key ModelPatcher.remove_wrappers_with_key "
+            "ModelPatcher.set_model_patch_replace ModelPatcher.prepare_hook_patches_current_keyframe",
+            "",
+        ),
+        "comfy.patcher_extension": (
+            "get_all_callbacks WrappersMP WrappersMP.OUTER_SAMPLE WrappersMP.CALC_COND_BATCH WrappersMP.APPLY_MODEL "
+            "WrappersMP.DIFFUSION_MODEL",
+            "class_obj original wrappers",
+        ),
+        "comfy.samplers": (
+            "Sampler",
+            "cond_or_uncond uuid uuids sigmas hooks timestep_start timestep_end multigpu_clones model_patcher "
+            "sampler_function extra_options",
+        ),
+        "comfy_execution.utils": ("get_executing_context", "node_id"),
+        "comfy_extras.nodes_easycache": ("", "easycache"),
+    },
+    "sampling": {
+        "comfy.model_management": ("intermediate_device", ""),
+        "comfy.model_patcher": ("ModelPatcher.add_callback_with_key", ""),
+        "comfy.sample": ("fix_empty_latent_channels prepare_noise", ""),
+        "comfy.samplers": (
+            "KSAMPLER CFGGuider CFGGuider.inner_set_conds CFGGuider.set_cfg",
+            "inner_model model_patcher sample_sigmas transformer_options",
+        ),
+        "comfy.utils": ("PROGRESS_BAR_ENABLED", ""),
+        "latent_preview": ("prepare_callback", ""),
+    },
+    "speed": {
+        "comfy.ldm.modules.attention": ("", "optimized_attention_override skip_reshape skip_output_reshape"),
+        "comfy_api.torch_helpers": ("set_torch_compile_wrapper", ""),
+    },
+    "training": {
+        "comfy.model_management": (
+            "get_torch_device get_total_memory unload_all_models soft_empty_cache processing_interrupted "
+            "interrupt_current_processing throw_exception_if_processing_interrupted InterruptProcessingException",
+            "",
+        ),
+        "comfy.sd": ("load_diffusion_model load_diffusion_model_state_dict load_lora_for_models", ""),
+        "comfy.utils": ("ProgressBar ProgressBar.update_absolute load_torch_file", ""),
+    },
+}
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def missing(*rooms: str) -> tuple[str, ...]:
+    """The names that the rooms need and this ComfyUI has not."""
+    names = [
+        name for room in ("model", *rooms) for module, needed in NEEDS[room].items() for name in _lacks(module, *needed)
+    ]
+    return tuple(dict.fromkeys(names))
+
+
+def require(room: str) -> None:
+    """ValueError that says what is missing for the room, if anything is."""
+    if names := missing(room):
+        raise ValueError(_sentence(names, COSTS[room]))
+
+
+def native(*rooms: str) -> bool:
+    """Whether something is missing for the rooms, so that the MODEL has to stay as it is; that is logged."""
+    if names := missing(*rooms):
+        logger.warning("DisCa: %s", _sentence(names, COSTS[rooms[0]]))
+    return bool(names)
+
+
+def _sentence(names: tuple[str, ...], cost: str) -> str:
+    from comfyui_version import __version__
+
+    return (
+        f"This ComfyUI ({__version__}) has no {listing(names)}, so {cost}. Update DisCa, which was made for ComfyUI "
+        f"{TESTED}, or report this at the address in its README."
+    )
+
+
+def _lacks(name: str, attributes: str, words: str) -> list[str]:
+    try:
+        module = import_module(name)
+    except ImportError:
+        return [name]
+    lacking = [path for path in attributes.split() if not _has(module, path)]
+    found = _words(module.__spec__.loader.get_code(name)) if words else set()
+    return [f"{name}.{path}" for path in lacking] + [
+        f"'{word}' in {name}" for word in words.split() if word not in found
+    ]
+
+
+def _has(thing: ModuleType | type, path: str) -> bool:
+    for name in path.split("."):
+        thing = getattr(thing, name, None)
+    return thing is not None
+
+
+def _words(code: CodeType) -> set[str]:
+    """The names and texts in the code, and in that of its functions and classes."""
+    words = {*code.co_names, *code.co_varnames}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            words |= _words(constant)
+        words.update(
+            text for text in (constant if isinstance(constant, tuple) else [constant]) if isinstance(text, str)
+        )
+    return words

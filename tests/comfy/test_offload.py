@@ -1,0 +1,80 @@
+"""Weights that ComfyUI keeps elsewhere than where it computes: `--lowvram`, `--novram` and CPU offload.
+
+The decisions and the casting are ComfyUI's own; the processor plays the GPU, under a name that ComfyUI takes for one.
+Dynamic VRAM is in test_loading.py: on the processor ComfyUI gets the weights, but can not run them.
+"""
+
+import gc
+import weakref
+
+import comfy.model_management
+import pytest
+import torch
+from comfy.model_management import VRAMState
+
+SOME = "0 1 4 6"
+DEVICE = torch.device("cpu", 0)  # is not torch.device("cpu"), but its tensors are
+
+
+@pytest.fixture(params=["lowvram, half of the model fits", "novram"])
+def small_gpu(request, monkeypatch):
+    """ComfyUI as it starts with that option on a GPU with little memory."""
+    management = comfy.model_management
+    management.unload_all_models()
+    room = management.minimum_inference_memory() + (8_000_000 if "lowvram" in request.param else 0)
+    monkeypatch.setattr(management, "get_torch_device", lambda: DEVICE)
+    monkeypatch.setattr(management, "is_device_cpu", lambda device: device == torch.device("cpu"))
+    monkeypatch.setattr(
+        management, "get_free_memory", lambda _=None, torch_free_too=False: (room, 0) if torch_free_too else room
+    )
+    monkeypatch.setattr(
+        management, "vram_state", VRAMState.LOW_VRAM if "lowvram" in request.param else VRAMState.NO_VRAM
+    )
+    yield request.param
+    management.unload_all_models()
+
+
+@pytest.fixture(params=["hv10_t2v", "hv15_i2v"])
+def resident(request, load, apply, sample):
+    """The case, and its result with all weights where they are computed."""
+    return request.param, sample(request.param, apply(*load(request.param), SOME))[0]
+
+
+def loaded(network):
+    """ComfyUI's record of the network among the models it has loaded."""
+    return next(each.model for each in comfy.model_management.current_loaded_models if each.model.model is network)
+
+
+def test_lowvram_gives_the_result_of_resident_weights(resident, small_gpu, load, apply, sample):
+    """Also: the Predictor is loaded, cast, offloaded and freed by ComfyUI."""
+    case, expected = resident
+    model, predictor = load(case)
+    networks = (model.model, predictor.patcher.model)
+    result, report = sample(case, apply(model, predictor, SOME))
+    assert torch.equal(result, expected)
+    assert "8 calls: 4 full, 4 predicted, 0 fallback" in report
+    big, small = map(loaded, networks)
+    assert big.loaded_size() < 0.7 * big.model_size()
+    if small_gpu == "novram":
+        assert small.loaded_size() < 0.1 * small.model_size()
+        assert all(each.comfy_cast_weights for each in small.model.modules() if isinstance(each, torch.nn.Linear))
+    comfy.model_management.free_memory(1e30, DEVICE)
+    assert networks[1].model_loaded_weight_memory == 0
+    assert not [each for each in comfy.model_management.current_loaded_models if each.model.model in networks]
+    watched = [weakref.ref(network) for network in networks]
+    del model, predictor, networks, big, small
+    gc.collect()
+    assert [ref() for ref in watched] == [None, None]
+
+
+def test_lowvram_lets_a_lora_take_effect(small_gpu, load, apply, sample):
+    """ComfyUI adds it to offloaded weights as they are cast."""
+    import graph
+
+    model, predictor = load("hv10_t2v")
+    plain, _ = sample("hv10_t2v", apply(model, predictor, SOME))
+    patched, report = sample("hv10_t2v", graph.with_lora(apply(model, predictor, SOME)))
+    reference, _ = sample("hv10_t2v", apply(graph.with_merged_lora(model), predictor, SOME))
+    assert graph.relative_error(patched, reference) < 1e-5
+    assert graph.relative_error(patched, plain) > 1e-4
+    assert "4 full, 4 predicted, 0 fallback" in report
