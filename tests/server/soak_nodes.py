@@ -39,7 +39,6 @@ class SoakInputs(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, case: str, frames: int, height: int, width: int, batch: int, nonce: int) -> io.NodeOutput:
-        _watch_features()
         both = [graph.conditioning(recipes.golden(case), model), graph.other_conditioning(case, model)]
         for ((_, options),) in both:
             for name in {"concat_latent_image", "concat_mask"} & options.keys():
@@ -62,6 +61,7 @@ class SoakFault(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, kind: str, call: int) -> io.NodeOutput:
+        _watch_features()  # behind Apply Predictor: its room is there
         if kind == "none":
             return io.NodeOutput(model)
         calls = iter(range(call + 1))

@@ -250,5 +250,4 @@ def test_memory_is_flat(seen, form, capsys):
             f"({min(half) / 1e6:.1f} to {max(half) / 1e6:.1f}), "
             f"slope of the second half {found / 1e3:.1f} kB per prompt (bound {bound / 1e3:.0f})"
         )
-    Path("/tmp/soak.json").write_text(json.dumps([{k: t[k] for k in ("rss", "weights")} for t in seen.census]))
     assert found < bound
