@@ -17,6 +17,7 @@ SHIPPED = {
     "web",
     "locales",
     "example_workflows",
+    "training",
     "pyproject.toml",
     "README.md",
     "CHANGELOG.md",

@@ -1,0 +1,53 @@
+"""python -m disca.toy: trains the whole chain of the toy world, from nothing to a Predictor, by training/toy/*.yaml.
+
+An interrupted chain goes on where it was. With another seed, or another folder, only the named stages run anew on the
+stages before them: python -m disca.toy --seed 1 --out runs/toy/seed-1 --stages meanflow predictor
+"""
+
+import argparse
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ..training.__main__ import prepare_comfy
+from ..training.settings import Settings, read_settings
+
+PACK = Path(__file__).resolve().parents[2]
+STAGES = ("base", "cfg", "meanflow", "predictor")
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m disca.toy", description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=PACK / "runs" / "toy")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="[disca] %(message)s")
+    prepare_comfy("cpu")
+    train_chain(options.seed, options.out, options.stages)
+    return 0
+
+
+def train_chain(seed: int, out: Path, stages: tuple[str, ...] = STAGES) -> dict[str, Path]:
+    """Trains the stages one after another; gives each one's file for the inference nodes."""
+    from ..training.loop import train
+
+    results = {}
+    for stage in stages:
+        settings = stage_settings(stage, seed, out, results)
+        results[stage] = next(train(settings).glob("*.safetensors"))
+    return results
+
+
+def stage_settings(stage: str, seed: int, out: Path, results: dict[str, Path]) -> Settings:
+    """The stage's YAML, with this seed and folder, on the results of the stages before it."""
+    settings = read_settings(PACK / "training" / "toy" / f"{stage}.yaml")
+    before = STAGES[STAGES.index(stage) - 1]
+    model = replace(settings.model, path=str(results[before])) if before in results else settings.model
+    return replace(settings, seed=seed, out=str(out / stage), model=model)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

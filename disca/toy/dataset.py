@@ -1,0 +1,30 @@
+"""The toy world as a dataset: every index a scene of its own, drawn when asked for."""
+
+from torch import Tensor
+
+from .world import condition, no_condition, pictures, random_scene, to_latents
+
+LENGTH = 1_000_000
+
+
+class ToyDataset:
+    """Samples as a dataset from disk has them."""
+
+    family = "1.0"
+    encoder = "toy"
+    fingerprint = "toy world 1"
+
+    def __init__(self):
+        self.null = {name: value[0] for name, value in no_condition().items()}
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        scene = random_scene(i)
+        told = condition(scene.attributes)
+        return {"latent": to_latents(pictures(scene))[0], **{name: value[0] for name, value in told.items()}}
+
+    def name(self, i: int) -> str:
+        """What to call a sample in a message."""
+        return f"toy scene {i}"

@@ -1,0 +1,1 @@
+"""Training: the three algorithms of the paper, on the networks that inference uses."""

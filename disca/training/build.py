@@ -1,0 +1,183 @@
+"""python -m disca.training.build: encodes a folder of videos and captions into a dataset.
+
+    python -m disca.training.build --videos clips --out dataset --model 1.5 --vae hunyuanvideo15_vae_fp16.safetensors \\
+        --text-encoders qwen_2.5_vl_7b_fp8_scaled.safetensors byt5_small_glyphxl_fp16.safetensors
+
+Beside each video lies its caption, a text file of the same name. Run it in the pack's folder, with ComfyUI's Python.
+ComfyUI is at COMFYUI_PATH, or where the pack lies in its custom_nodes. Stopped at any moment, the same command goes on
+where it was; run again later, it encodes only what is new.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from .__main__ import comfy_folder
+from .clips import Clip, Cut, find_clips, read_clip
+from .data import DatasetWriter
+from .distributed import choose_device
+from .shards import file_hash
+
+if TYPE_CHECKING:
+    from .encoder import Encoder, Text
+
+AT_ONCE = 32  # captions are encoded so many at a time, for the text encoder and the VAE may not fit on a card together
+
+log = logging.getLogger(__name__)
+
+
+class Built(NamedTuple):
+    """What a run of the builder did."""
+
+    samples: int  # in the whole dataset
+    encoded: int  # in this run
+    skipped: dict[str, str]  # a video's name -> why it was left out
+
+
+def build_dataset(
+    videos: str,
+    out: str,
+    encoder: "Encoder",
+    cut: Cut,
+    first_frame: bool = False,
+    prune: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Built:
+    """Encodes what is in the folder `videos` and not yet in the dataset `out`; `progress` may raise to interrupt it.
+
+    With `prune`, samples whose video, caption or cut is no longer asked for leave the dataset.
+    """
+    if first_frame and encoder.family != "1.5":
+        raise ValueError(f"HunyuanVideo {encoder.family} has no input for a first frame. Build without it.")
+    clips = find_clips(videos)
+    skipped, keys, encoded = {}, set(), 0
+    with DatasetWriter(out, encoder.fingerprint, encoder.family) as writer:
+        if not writer.has_null:
+            writer.write_null(encoder.null())
+        for done, (key, clip, text) in enumerate(_with_texts(clips, writer, encoder, cut, first_frame), start=1):
+            keys.add(key)
+            if text is not None:
+                try:
+                    pixels = read_clip(clip, cut)
+                except ValueError as error:
+                    skipped[clip.name] = str(error)
+                else:
+                    sample = encoder.sample(pixels, text, first_frame)
+                    writer.add(key, sample, clip.caption, f"{clip.name} {cut}{' first frame' * first_frame}")
+                    encoded += 1
+            progress(done, len(clips))
+        if prune:
+            writer.prune(keys)
+        if not len(writer):
+            raise ValueError(f"None of the {len(clips)} videos could be used. {next(iter(skipped.values()))}")
+    return Built(len(writer), encoded, skipped)
+
+
+def main(arguments: list[str]) -> int:
+    """The command; 0 if a dataset was made, 2 if what was given does not allow it, 130 if it was interrupted."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="[disca] %(message)s")
+    try:
+        cut = Cut(options.width, options.height, options.frames, options.fps)
+        find_clips(options.videos)  # what is wrong there is said before models are loaded
+        encoder = _load_encoder(options)
+        with tqdm(unit="video") as bar, logging_redirect_tqdm():
+            built = build_dataset(
+                options.videos, options.out, encoder, cut, options.first_frame, options.prune, partial(_show, bar)
+            )
+    except (ValueError, RuntimeError, OSError) as error:
+        log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+        return 2
+    except KeyboardInterrupt:
+        log.info("Interrupted. The same command goes on from here.")
+        return 130
+    for told in built.skipped.values():
+        log.warning("Left out: %s", told)
+    log.info("%s holds %d samples, %d of them new.", options.out, built.samples, built.encoded)
+    return 0
+
+
+def _with_texts(
+    clips: list[Clip], writer: DatasetWriter, encoder: "Encoder", cut: Cut, first_frame: bool
+) -> Iterator[tuple[str, Clip, "Text | None"]]:
+    """Each clip with its key and its encoded caption, or None if it is in the dataset already."""
+    for start in range(0, len(clips), AT_ONCE):
+        keyed = [(_key(clip, cut, first_frame, encoder), clip) for clip in clips[start : start + AT_ONCE]]
+        texts = {key: encoder.text(clip.caption) for key, clip in keyed if key not in writer}
+        yield from ((key, clip, texts.pop(key, None)) for key, clip in keyed)
+
+
+def _key(clip: Clip, cut: Cut, first_frame: bool, encoder: "Encoder") -> str:
+    content = [file_hash(clip.path), clip.caption, str(cut), first_frame, encoder.fingerprint]
+    return sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m disca.training.build",
+        description=__doc__.split("build: ")[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    size = Cut()
+    parser.add_argument("--videos", required=True, help="folder with videos or pictures and their captions")
+    parser.add_argument("--out", required=True, help="folder of the dataset, made or continued")
+    parser.add_argument("--model", choices=("1.0", "1.5"), default="1.5", help="HunyuanVideo to train (default 1.5)")
+    parser.add_argument("--vae", required=True, help="the model's VAE, a .safetensors file")
+    parser.add_argument("--text-encoders", required=True, nargs="+", help="its text encoders, .safetensors files")
+    parser.add_argument("--clip-vision", default="", help="SigLIP, for image to video with 1.5")
+    parser.add_argument("--first-frame", action="store_true", help="for image to video: first frames as conditions")
+    parser.add_argument("--width", type=int, default=size.width)
+    parser.add_argument("--height", type=int, default=size.height)
+    parser.add_argument("--frames", type=int, default=size.frames, help="4n + 1 (default %(default)s)")
+    parser.add_argument("--fps", type=float, default=size.fps, help="default %(default)s; 0 takes every frame")
+    parser.add_argument("--prune", action="store_true", help="drop samples that are no longer in the folder of videos")
+    parser.add_argument("--cpu", action="store_true", help="encode on the CPU")
+    return parser
+
+
+def _load_encoder(options: argparse.Namespace) -> "Encoder":
+    for path in [options.vae, *options.text_encoders, *filter(None, [options.clip_vision])]:
+        if not path.lower().endswith((".safetensors", ".sft")) or not Path(path).is_file():
+            raise ValueError(f"'{path}' is not a .safetensors file that is there. Give the path of one.")
+    _prepare_comfy(options.cpu)
+    import comfy.clip_vision
+    import comfy.sd
+    import comfy.utils
+
+    from .encoder import Encoder, model_without_weights
+
+    state, metadata = comfy.utils.load_torch_file(options.vae, safe_load=True, return_metadata=True)
+    vae = comfy.sd.VAE(sd=state, metadata=metadata)
+    kind = comfy.sd.CLIPType.HUNYUAN_VIDEO if options.model == "1.0" else comfy.sd.CLIPType.HUNYUAN_VIDEO_15
+    clip = comfy.sd.load_clip(options.text_encoders, clip_type=kind)
+    vision = comfy.clip_vision.load(options.clip_vision) if options.clip_vision else None
+    return Encoder(model_without_weights(options.model), vae, clip, vision)
+
+
+def _prepare_comfy(cpu: bool) -> None:
+    """Puts ComfyUI on the import path, for the CPU if that is wanted or all there is."""
+    sys.path.insert(0, str(comfy_folder()))
+    import comfy.options
+
+    comfy.options.enable_args_parsing(False)
+    from comfy.cli_args import args
+
+    args.cpu = args.cpu or choose_device("cpu" if cpu else "auto").type == "cpu"
+
+
+def _show(bar: tqdm, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,24 @@
+"""Settings that fit on a card, from the budget of `memory`."""
+
+from dataclasses import replace
+
+from . import memory
+from .settings import MemorySettings, Settings
+
+
+def fitted(settings: Settings, card: float) -> Settings:
+    """The run with the savings that cost least on a card of so many GB; ValueError if none suffice."""
+    shape, job = memory._shape(settings), memory._job(settings)
+    savings = memory.cheapest(shape, job, card)
+    if savings is None:
+        raise ValueError(
+            f"This run does not fit on a card of {card:.0f} GB, whatever is saved. Build the dataset of shorter or "
+            "smaller clips, train a LoRA instead of all weights, or set the memory yourself to try all the same.\n"
+            + memory.table(settings)
+        )
+    return replace(
+        settings,
+        model=replace(settings.model, weight_dtype="fp8_e4m3fn" if savings.fp8 else settings.model.weight_dtype),
+        optimiser=replace(settings.optimiser, name="adamw8bit" if savings.eight_bit else settings.optimiser.name),
+        memory=MemorySettings(True, savings.offload, savings.swap),
+    )

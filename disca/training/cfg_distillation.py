@@ -1,0 +1,70 @@
+"""CFG distillation: the student answers in one call what guidance takes two for (DisCa, Algorithm 1)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .conditions import condition_of, latents, without_prompt
+from .exports import export_distilled
+from .losses import cfg_distillation_loss
+from .networks import Distillation, distillation
+from .previews import Previews, one_call, original
+from .protocol import Batch, Loss, Samples
+from .settings import Settings
+from .times import Draws
+
+
+class CfgDistillation:
+    """Trains a student that is told the guidance scale."""
+
+    def __init__(
+        self, settings: Settings, dataset: Samples, device: torch.device, networks: Distillation | None = None
+    ):
+        self.settings, self.dataset, self.device = settings, dataset, device
+        self.networks = networks or distillation(settings, device, added="guidance_in")
+        self.parts: dict[str, nn.Module] = {"network": self.networks.product}
+
+    def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
+        """The loss of Algorithm 1, at a guidance scale of each sample's own."""
+        draws = Draws(self.settings.seed, batch["index"], self.device)
+        t, g = draws.uniform(), draws.uniform(*self.settings.cfg.guidance)
+        condition, null = condition_of(batch), without_prompt(batch, self.dataset.null)
+        value = cfg_distillation_loss(
+            lambda x_t, t, g: self.networks.student.velocity(x_t, t, condition | {"guidance": g}),
+            lambda x_t, t: self.networks.teacher(x_t, t, condition),
+            lambda x_t, t: self.networks.teacher(x_t, t, null),
+            latents(batch), draws.noise(latents(batch)), t, g,
+        )  # fmt: skip
+        yield Loss("network", value, t)
+
+    def probe(self, batch: Batch) -> list[str]:
+        """Warns if the prompt makes no difference to the teacher: then there is nothing to guide by."""
+        draws = Draws(self.settings.seed, batch["index"], self.device)
+        noise, t = draws.noise(latents(batch)), draws.uniform()
+        told = self.networks.teacher(noise, t, condition_of(batch))
+        untold = self.networks.teacher(noise, t, without_prompt(batch, self.dataset.null))
+        share = ((told - untold).norm() / told.norm()).item()
+        line = f"The prompt changes the teacher's velocity by {share:.1%}."
+        if share < 1e-4:
+            line = f"WARNING: {line} Guidance has nothing to work on: is the teacher one that was distilled already?"
+        return [line]
+
+    def preview(self, path: Path | None) -> None:
+        """Teacher with guidance, and student."""
+        previews = Previews(self.settings.preview, self.dataset, self.device)
+        scale = self.settings.preview.guidance
+        rows = {
+            "teacher": original(self.networks.teaching, previews, scale, self.networks.lora),
+            "student": one_call(self.networks.student, previews, scale),
+        }
+        previews.write(path, rows, self.networks.student.module)
+
+    def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """The student, or its LoRA."""
+        export_distilled(folder, self.networks, weights, self.settings)
+
+    def shards(self) -> list[nn.Module]:
+        """The blocks of both networks."""
+        return self.networks.block_modules()

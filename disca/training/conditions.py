@@ -1,0 +1,43 @@
+"""Conditions of a batch: with the guidance scale, and their unconditional twins."""
+
+from torch import Tensor
+
+from .network import INPUTS, Condition
+from .protocol import Batch
+from .times import per_sample
+
+SPOKEN = ("context", "y", "txt_byt5", "attention_mask")  # what the prompt says; images stay in the unconditional twin
+
+
+def latents(batch: Batch) -> Tensor:
+    """x_0 in fp32, however it was stored."""
+    return batch["latent"].float()
+
+
+def condition_of(batch: Batch, guidance: Tensor | None = None) -> Condition:
+    """What the network is told of these samples; `guidance` [B] for models that are told their scale."""
+    told = {name: batch[name] for name in (*INPUTS, "concat") if name in batch}
+    return told if guidance is None else told | {"guidance": guidance}
+
+
+def without_prompt(batch: Batch, null: dict[str, Tensor]) -> Condition:
+    """The same with the dataset's unconditional prompt."""
+    samples = len(batch["latent"])
+    told = {name: value for name, value in condition_of(batch).items() if name not in SPOKEN}
+    return told | {name: value.to(batch["latent"].device).expand(samples, *value.shape) for name, value in null.items()}
+
+
+def dropped(condition: Condition, null: Condition, drop: Tensor) -> Condition:
+    """`condition` with the rows `drop` [B] from `null`; both must have texts of one length."""
+    lengths = condition["context"].shape[1], null["context"].shape[1]
+    if lengths[0] != lengths[1]:
+        raise ValueError(
+            f"Prompts of {lengths[0]} tokens cannot be left out in favour of an empty one of {lengths[1]}. "
+            "Build the dataset with texts of one length."
+        )
+    return {name: value.where(~per_sample(drop, value), null[name]) for name, value in condition.items()}
+
+
+def rows(condition: Condition, chosen: Tensor) -> Condition:
+    """The chosen samples' part of it."""
+    return {name: value[chosen] for name, value in condition.items()}

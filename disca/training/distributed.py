@@ -1,0 +1,154 @@
+"""One process, or several that torchrun started: who we are, sums over all, and sharded weights."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.rendezvous import rendezvous
+from torch.distributed.tensor import DTensor
+
+TIMEOUT = timedelta(minutes=30)  # rank 0 may write a large export while the others wait
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all that train."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, on the CPU."""
+        if self.size == 1:
+            return values.cpu()
+        total = values.to(self.device)
+        dist.all_reduce(total)
+        return total.cpu()
+
+    def most(self, value: int) -> int:
+        """The greatest value of all processes."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, device=self.device)
+        dist.all_reduce(total, op=dist.ReduceOp.MAX)
+        return int(total)
+
+    def gather(self, value: object) -> list:
+        """The value of each process, by rank."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Waits until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """The world that torchrun's environment describes, or one process without it; left at the end."""
+    chosen = choose_device(device)
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield World(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    start = _start_number()
+    store, rank, size = next(rendezvous("env://"))
+    store = dist.PrefixStore(f"start-{start}", store)
+    store = dist.PrefixStore(f"run-{store.add(f'runs-{rank}', 1)}", store)  # a process may train twice
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def _start_number() -> str:
+    """Tells this start of the processes from those before a restart, whose addresses may still be in torchrun's store.
+
+    PyTorch issue 135712: restarts of several machines are not counted alike, so that they need stores of their own.
+    """
+    machines, restarts = os.environ.get("GROUP_WORLD_SIZE", "1"), os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    if machines == "1":
+        return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts != "0" and os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") != "1":
+        raise RuntimeError(
+            "torchrun cannot restart processes on several machines with the store that it shares with them. "
+            "Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment on each, or leave out --max-restarts."
+        )
+    return "0"
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` asks for; RuntimeError if it is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "The settings ask for device: cuda, but PyTorch finds no CUDA device. "
+            "Set device: cpu or auto, or run on a machine with a GPU and a PyTorch made for it."
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def shard(modules: list[nn.Module], parts: Iterable[nn.Module], world: World, dtype: str) -> None:
+    """Spreads the weights of the modules over all processes, in their order; what is left out starts out equal."""
+    if world.size == 1:
+        return
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for module in modules:
+        fully_shard(module, mp_policy=policy if dtype == "bf16" else MixedPrecisionPolicy())
+    with torch.no_grad():
+        for tensor in (tensor for part in parts for tensor in [*part.parameters(), *part.buffers()]):
+            if not isinstance(tensor, DTensor):
+                dist.broadcast(tensor, 0)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Averages over processes the gradients of weights that every process holds whole; those sharded already are."""
+    if world.size == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world.size
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of the tensor that this process holds, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor, world: World) -> Tensor | None:
+    """The tensor put together from all processes, on the CPU of the leader; all of them must ask."""
+    tensor = tensor.detach()
+    tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.cpu() if world.leads else None
+
+
+def norm(tensors: list[Tensor], world: World) -> float:
+    """The Euclidean norm of all tensors together, whichever way they are held."""
+    squares = torch.zeros(2, dtype=torch.float64)
+    for tensor in tensors:
+        held = local(tensor)
+        if held.numel():
+            squares[int(isinstance(tensor, DTensor))] += torch.linalg.vector_norm(held.float()).double().cpu() ** 2
+    return float((squares[0] + world.sum(squares[1].to(torch.float32).reshape(1))[0].double()).sqrt())

@@ -1,0 +1,58 @@
+"""What a training hands to the inference nodes: a network, a LoRA or a Predictor, as safetensors."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..weights.predictor_file import write_predictor
+from ..weights.predictor_spec import PredictorSpec
+from .adapters import lora_state, merged_state
+from .networks import Distillation
+from .settings import Settings
+
+NETWORK, LORA, PREDICTOR = "model.safetensors", "lora.safetensors", "predictor.safetensors"
+
+
+def export_network(folder: Path, network: nn.Module, weights: dict[str, Tensor] | None, settings: Settings) -> None:
+    """The network's whole state, with these trained weights in place of its own; None: not this process's to write."""
+    if weights is None:
+        return
+    state = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items() if ".adapter." not in key}
+    state |= {key: tensor.detach().cpu() for key, tensor in weights.items()}
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / NETWORK, metadata(settings))
+
+
+def export_distilled(
+    folder: Path, networks: Distillation, weights: dict[str, Tensor] | None, settings: Settings
+) -> None:
+    """The student: whole, or as a LoRA on its base, and then whole too if the base lacks an embedder.
+
+    ComfyUI leaves out a LoRA's weights for an embedder that the loaded model does not have.
+    """
+    if networks.lora is None:
+        export_network(folder, networks.student.module, weights, settings)
+    elif weights is not None:
+        save_file(lora_state(networks.lora, weights), folder / LORA, metadata(settings))
+        if networks.extended:
+            merged = merged_state(networks.student.module, networks.lora, weights)
+            save_file(merged, folder / NETWORK, metadata(settings))
+
+
+def export_predictor(
+    folder: Path, spec: PredictorSpec, predictor: nn.Module, weights: dict[str, Tensor] | None, settings: Settings
+) -> None:
+    """The Predictor in the form that Load Predictor reads."""
+    if weights is None:
+        return
+    state = {key: tensor.detach().cpu() for key, tensor in predictor.state_dict().items()}
+    state |= {key: tensor.detach().cpu() for key, tensor in weights.items()}
+    write_predictor(str(folder / PREDICTOR), spec, state)
+
+
+def metadata(settings: Settings) -> dict[str, str]:
+    """Where the weights come from."""
+    section = getattr(settings, settings.algorithm, None)
+    told = {} if section is None else {f"disca.{key}": str(value) for key, value in asdict(section).items()}
+    return {"disca.algorithm": settings.algorithm, "disca.seed": str(settings.seed), **told}

@@ -1,0 +1,61 @@
+"""Flow matching: how a base model is trained, with its prompt left out now and then so that it can be guided."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .conditions import condition_of, dropped, latents, without_prompt
+from .exports import export_network
+from .losses import flow_matching_loss
+from .networks import base_network
+from .previews import Previews, original
+from .protocol import Batch, Loss, Samples
+from .settings import Settings
+from .times import Draws
+
+DROP = 0.1  # share of samples without their prompt
+SHIFT = 3.0  # times lean towards noise, where a video's contents are decided
+
+
+class FlowMatching:
+    """Trains a whole network on videos."""
+
+    def __init__(self, settings: Settings, dataset: Samples, device: torch.device):
+        self.settings, self.dataset, self.device = settings, dataset, device
+        self.network = base_network(settings, device)
+        self.parts: dict[str, nn.Module] = {"network": self.network.module}
+
+    def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
+        """The flow-matching loss."""
+        draws = Draws(self.settings.seed, batch["index"], self.device)
+        t, noise = draws.uniform(), draws.noise(latents(batch))
+        t = SHIFT * t / (1.0 + (SHIFT - 1.0) * t)
+        null = without_prompt(batch, self.dataset.null)
+        condition = dropped(condition_of(batch), null, draws.uniform() < DROP)
+        value = flow_matching_loss(lambda x_t, t: self.network.velocity(x_t, t, condition), latents(batch), noise, t)
+        yield Loss("network", value, t)
+
+    def probe(self, batch: Batch) -> list[str]:
+        """Nothing can be silently wrong here."""
+        return []
+
+    def preview(self, path: Path | None) -> None:
+        """Samples with and without guidance."""
+        previews = Previews(self.settings.preview, self.dataset, self.device)
+        rows = {
+            "guidance 1": original(self.network, previews, 1.0),
+            f"guidance {self.settings.preview.guidance:g}": original(
+                self.network, previews, self.settings.preview.guidance
+            ),
+        }
+        previews.write(path, rows, self.network.module)
+
+    def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """The whole network."""
+        export_network(folder, self.network.module, weights, self.settings)
+
+    def shards(self) -> list[nn.Module]:
+        """The blocks."""
+        return self.network.block_modules()

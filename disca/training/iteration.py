@@ -1,0 +1,145 @@
+"""One iteration: losses and gradients of all its samples, without those that are not finite."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .distributed import World, local
+from .feed import Micro, not_finite, sample_seed, without
+from .parts import Part
+from .protocol import Batch, Loss, Training
+
+BANDS = 4  # of t: [0, 1/4), ... [3/4, 1]
+ATTEMPTS = 4
+
+
+@dataclass
+class Figures:
+    """Sums over samples: what the log's means are made of."""
+
+    losses: dict[str, list[list[float]]] = field(default_factory=dict)  # part -> band -> [sum, count]
+    extra: dict[str, list[float]] = field(default_factory=dict)  # name -> [sum, count]
+
+    def add(self, loss: Loss, counts: Tensor) -> None:
+        """Takes in the samples of a loss that count."""
+        bands = self.losses.setdefault(loss.name, [[0.0, 0] for _ in range(BANDS)])
+        values, times = loss.value.detach().float().cpu(), loss.t.detach().float().cpu()
+        for value, t, counted in zip(values.tolist(), times.tolist(), counts.tolist(), strict=True):
+            if counted:
+                _add(bands[min(int(t * BANDS), BANDS - 1)], value, 1)
+        for name, value in loss.extra.items():
+            _add(self.extra.setdefault(name, [0.0, 0]), float(value), 1)
+
+    def merge(self, other: "Figures") -> None:
+        """Takes in another process's figures."""
+        for name, bands in other.losses.items():
+            mine = self.losses.setdefault(name, [[0.0, 0] for _ in range(BANDS)])
+            for band, (total, count) in zip(mine, bands, strict=True):
+                _add(band, total, count)
+        for name, (total, count) in other.extra.items():
+            _add(self.extra.setdefault(name, [0.0, 0]), total, count)
+
+    def means(self) -> dict[str, dict]:
+        """For the log: loss by part, loss by part and band, further figures by name."""
+        whole = {name: [sum(part) for part in zip(*bands, strict=True)] for name, bands in self.losses.items()}
+        return {
+            "loss": {name: _mean(total) for name, total in whole.items()},
+            "bands": {name: [_mean(band) for band in bands] for name, bands in self.losses.items()},
+            "extra": {name: _mean(total) for name, total in self.extra.items()},
+        }
+
+
+@dataclass
+class Outcome:
+    """What an iteration came to."""
+
+    figures: Figures
+    bad: set[int]  # positions of the samples left out
+    norms: dict[str, float]  # of the gradient, by part; empty if there is nothing to step along
+
+
+class Accumulator:
+    """Adds up the gradients of an iteration in all processes."""
+
+    def __init__(self, training: Training, parts: list[Part], world: World, seed: int):
+        self._training, self._parts, self._world, self._seed = training, parts, world, seed
+
+    def run(self, iteration: int, micros: list[Micro], samples: int, positions: range) -> Outcome:
+        """Gradients of all samples but those with NaN or infinity in data, loss or gradient, which are found out."""
+        bad = set().union(
+            *self._world.gather({bad for micro in micros for batch in micro for bad in not_finite(batch)})
+        )
+        careful = False
+        for _ in range(ATTEMPTS):
+            figures, found = self._pass(iteration, micros, samples, bad, careful)
+            if found:
+                bad |= found
+                continue
+            norms = {part.name: part.gradient_norm(self._world) for part in self._parts if part.has_gradient()}
+            if len(bad) == samples:
+                return Outcome(figures, bad, {})
+            if all(math.isfinite(norm) for norm in norms.values()):
+                return Outcome(figures, bad, norms)
+            if careful:
+                break
+            careful = True
+        return Outcome(figures, set(positions), {})
+
+    def _pass(
+        self, iteration: int, micros: list[Micro], samples: int, bad: set[int], careful: bool
+    ) -> tuple[Figures, set[int]]:
+        for part in self._parts:
+            part.zero_grad()
+        figures, found = Figures(), set()
+        for micro in micros:
+            for batch, counted in self._padded(micro):
+                left_out = bad if counted else bad | set(batch["index"].tolist())
+                found |= self._backward(without(batch, left_out), left_out, iteration, samples, figures)
+                if careful and self._spoiled():
+                    found |= set(batch["index"].tolist()) - left_out
+        total = Figures()
+        for other, _ in (gathered := self._world.gather((figures, found))):
+            total.merge(other)
+        return total, set().union(*(others for _, others in gathered))
+
+    def _padded(self, micro: Micro) -> list[tuple[Batch, bool]]:
+        """All processes go through the network equally often; a batch that fills up does not count."""
+        wanted = self._world.most(len(micro))
+        return [(batch, True) for batch in micro] + [(micro[-1], False)] * (wanted - len(micro))
+
+    def _backward(self, batch: Batch, bad: set[int], iteration: int, samples: int, figures: Figures) -> set[int]:
+        positions = batch["index"].tolist()
+        counts = torch.tensor([position not in bad for position in positions])
+        torch.manual_seed(sample_seed(self._seed, positions[0]))  # for draws that have no generator of their own
+        batch = {name: tensor.to(self._world.device) for name, tensor in batch.items()}
+        found = set()
+        for loss in self._training.losses(batch, iteration):
+            finite = torch.isfinite(loss.value.detach()).cpu()
+            found |= {position for position, ok in zip(positions, (finite | ~counts).tolist(), strict=True) if not ok}
+            kept = torch.where(counts.to(loss.value.device), loss.value, 0.0)
+            (kept.sum() * (self._world.size / samples)).backward()
+            figures.add(loss, counts & finite)
+        return found
+
+    def _spoiled(self) -> bool:
+        """Whether a gradient is not finite by now; if so, all are cleared, to tell what the next samples do."""
+        gradients = [
+            local(weight.grad) for part in self._parts for weight in part.weights.values() if weight.grad is not None
+        ]
+        spoiled = not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        if not self._world.most(int(spoiled)):
+            return False
+        for part in self._parts:
+            part.zero_grad()
+        return True
+
+
+def _add(total: list[float], value: float, count: int) -> None:
+    total[0] += value
+    total[1] += count
+
+
+def _mean(total: list[float]) -> float | None:
+    return total[0] / total[1] if total[1] else None

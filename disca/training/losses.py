@@ -1,0 +1,68 @@
+"""The losses of the paper's three algorithms, each sample's own; u are functions of (x_t, t) or (x_t, r, t)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .times import at_time, per_sample, wide
+
+Velocity = Callable[..., Tensor]
+Derivative = Callable[[Velocity, Tensor, Tensor, Tensor, Tensor], Tensor]  # (u, x_t, r, t, v) -> du/dt
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """The mean squared difference of each sample, [B], in fp32 or wider."""
+    return (wide(a) - wide(b)).square().flatten(1).mean(1)
+
+
+def flow_matching_loss(u: Velocity, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """‖u(x_t, t) - (noise - x_0)‖²: how the base model is trained."""
+    return mse(u(at_time(x_0, noise, t), t), noise - x_0)
+
+
+def cfg_distillation_loss(
+    student: Velocity, teacher: Velocity, teacher_null: Velocity, x_0: Tensor, noise: Tensor, t: Tensor, g: Tensor
+) -> Tensor:
+    """DisCa, Algorithm 1: the student learns the teacher's guided velocity at the guidance scales g [B]."""
+    x_t = at_time(x_0, noise, t)  # line 5
+    with torch.no_grad():
+        v_c, v_null, scale = teacher(x_t, t), teacher_null(x_t, t), per_sample(g, x_t)
+        v_target = scale * v_c + (1.0 - scale) * v_null  # line 6
+    return mse(student(x_t, t, g), v_target)  # lines 7 and 8, with g handed to the student
+
+
+def meanflow_target(v: Tensor, du_dt: Tensor, r: Tensor, t: Tensor, cap: float = 0.0) -> tuple[Tensor, Tensor]:
+    """v - (t - r)·du/dt, and which samples [B] were capped: |(t - r)·du/dt| is at most cap·|v|; 0 caps nothing."""
+    correction = per_sample(t - r, v) * wide(du_dt)
+    size = correction.flatten(1).norm(dim=1)
+    limit = cap * wide(v).flatten(1).norm(dim=1) if cap else torch.full_like(size, torch.inf)
+    factor = (limit / size.clamp(min=1e-12)).clamp(max=1.0)
+    return v - per_sample(factor, v) * correction, factor < 1.0
+
+
+def meanflow_loss(
+    student: Velocity,
+    teacher: Velocity,
+    derivative: Derivative,
+    x_0: Tensor,
+    noise: Tensor,
+    r: Tensor,
+    t: Tensor,
+    cap: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """DisCa, Algorithm 2, Restricted MeanFlow: the loss, and which samples were capped (see `meanflow_target`)."""
+    x_t = at_time(x_0, noise, t)  # line 4
+    with torch.no_grad():
+        v = teacher(x_t, t)  # line 5
+        du_dt = torch.zeros_like(wide(v))
+        moving = r < t  # where r = t the derivative has no weight
+        if moving.any():
+            chosen = (x_t[moving], r[moving], t[moving], v[moving])
+            du_dt[moving] = derivative(_rows(student, moving), *chosen).to(du_dt.dtype)  # line 6
+        u_target, capped = meanflow_target(v, du_dt, r, t, cap)  # line 7
+    return mse(student(x_t, r, t), u_target), capped  # line 8
+
+
+def _rows(u: Velocity, chosen: Tensor) -> Velocity:
+    return lambda x_t, r, t, **options: u(x_t, r, t, chosen=chosen, **options)

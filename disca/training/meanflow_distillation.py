@@ -1,0 +1,85 @@
+"""Restricted MeanFlow distillation: the student learns mean velocities over intervals up to R (DisCa, Algorithm 2)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .conditions import condition_of, latents, rows
+from .derivative import central_difference, dual_numbers
+from .exports import export_distilled
+from .losses import meanflow_loss
+from .network import Condition
+from .networks import Distillation, distillation
+from .previews import Previews, mean_flow, one_call
+from .probe import probe_derivative
+from .protocol import Batch, Loss, Samples
+from .settings import Settings
+from .times import Draws
+
+
+class MeanFlowDistillation:
+    """Trains a student that is told where a step ends."""
+
+    def __init__(
+        self, settings: Settings, dataset: Samples, device: torch.device, networks: Distillation | None = None
+    ):
+        self.settings, self.dataset, self.device = settings, dataset, device
+        self.networks = networks or distillation(settings, device, added="time_r_in")
+        self.parts: dict[str, nn.Module] = {"network": self.networks.product}
+
+    def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
+        """The loss of Algorithm 2; with a guided teacher at a guidance scale of each sample's own."""
+        meanflow = self.settings.meanflow
+        draws = Draws(self.settings.seed, batch["index"], self.device)
+        t, r = draws.restricted_times(meanflow.R, meanflow.anchor)
+        noise, condition = draws.noise(latents(batch)), self._condition(batch, draws)
+        value, capped = meanflow_loss(
+            self._student(condition), lambda x_t, t: self.networks.teacher(x_t, t, condition), self._derivative,
+            latents(batch), noise, r, t, meanflow.cap,
+        )  # fmt: skip
+        yield Loss("network", value, t, {"capped": capped.float().mean().item()})
+
+    def probe(self, batch: Batch) -> list[str]:
+        """Compares the two derivatives, and asks whether r has an effect."""
+        draws = Draws(self.settings.seed, batch["index"], self.device)
+        condition = self._condition(batch, draws)
+        return probe_derivative(
+            self._student(condition), lambda x_t, t: self.networks.teacher(x_t, t, condition),
+            draws.noise(latents(batch)), self.settings.meanflow.h,
+        )  # fmt: skip
+
+    def preview(self, path: Path | None) -> None:
+        """Teacher and student with the same number of steps."""
+        previews = Previews(self.settings.preview, self.dataset, self.device)
+        scale = self.settings.preview.guidance
+        rows = {
+            "teacher": one_call(self.networks.teaching, previews, scale, self.networks.lora),
+            "student": mean_flow(self.networks.student, previews, scale),
+        }
+        previews.write(path, rows, self.networks.student.module)
+
+    def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """The student, or its LoRA."""
+        export_distilled(folder, self.networks, weights, self.settings)
+
+    def shards(self) -> list[nn.Module]:
+        """The blocks of both networks."""
+        return self.networks.block_modules()
+
+    def _condition(self, batch: Batch, draws: Draws) -> Condition:
+        guided = self.networks.student.module.params.guidance_embed
+        return condition_of(batch, draws.uniform(*self.settings.cfg.guidance) if guided else None)
+
+    def _student(self, condition: Condition):
+        def u(x_t: Tensor, r: Tensor, t: Tensor, chosen: Tensor | None = None, **options) -> Tensor:
+            told = condition if chosen is None else rows(condition, chosen)
+            return self.networks.student.velocity(x_t, t, told, r, **options)
+
+        return u
+
+    def _derivative(self, u, x_t: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Tensor:
+        if self.settings.meanflow.derivative == "dual":
+            return dual_numbers(u, x_t, r, t, v)
+        return central_difference(u, x_t, r, t, v, self.settings.meanflow.h)

@@ -1,0 +1,265 @@
+"""What a training needs: memory on a card by the settings that save it, and floating-point operations.
+
+A unit is the activations of one width: tokens x width x 2 bytes. What a block saves for backward is measured in units
+on ComfyUI's own blocks (`tests/training/test_memory.py` measures it anew); all else follows from shapes.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+
+from .settings import Settings
+
+GB = 1e9
+CARDS = (24, 48, 80, 141)  # GB
+RATE = 400e12  # operations a second: 40 % of an H100 or H200
+
+TRAINED, ADAPTED, FROZEN = 29.0, 25.0, 15.0  # units that one block saves: all weights trained, adapters, none
+BACKWARD = 1.5  # a block's backward on top of what it saved
+FUSION = 4.0  # units that the Predictor's fusion saves
+HEAD, TAPPED = 6.0, 2.0  # units for each block that the discriminator sees: saved by its head; features and gradient
+RUNTIME = 2 * GB  # CUDA context, fragmentation
+
+BF16, FP8, EMA = 2, 1, 4  # bytes per weight
+ADAMW = {"adamw": 18, "adamw8bit": 12}  # fp32 weight, gradient, moments, and the bf16 copy in use
+ADAMW8BIT_BF16 = 6  # bf16 weight and gradient, two moments of one byte: all weights trained with adamw8bit
+LORA_PER_RANK = {"double": 32, "single": 14}  # inputs and outputs of a block's adapted layers, in widths
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A network and what goes through it at once."""
+
+    width: int
+    double: int
+    single: int
+    weights: int
+    block_weights: int  # of those, the blocks'
+    tokens: int  # image and text
+    batch: int = 1
+
+    @property
+    def blocks(self) -> int:
+        """How many there are."""
+        return self.double + self.single
+
+    @property
+    def unit(self) -> float:
+        """Bytes of one width of activations in bf16."""
+        return 2.0 * self.tokens * self.width * self.batch
+
+    def forward(self, blocks: int | None = None) -> tuple[float, float]:
+        """Floating-point operations of so many blocks, by default all: in linear layers, in attention."""
+        blocks = self.blocks if blocks is None else blocks
+        each = 24 * self.width**2 * self.tokens, 4 * self.tokens**2 * self.width
+        return each[0] * blocks * self.batch, each[1] * blocks * self.batch
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, by settings that change the result."""
+
+    algorithm: str
+    rank: int = 0
+    adversarial: bool = False
+    depth: int = 2  # of the Predictor
+    taps: int = 4
+    ema: bool = True
+
+    @property
+    def freezes(self) -> bool:
+        """Whether the network itself stays as it is."""
+        return self.algorithm == "predictor" or self.rank > 0
+
+
+@dataclass(frozen=True)
+class Savings:
+    """The settings that trade something else for memory, from the cheapest to the dearest."""
+
+    checkpoint: bool = False  # the Predictor's blocks too; the network's always are
+    eight_bit: bool = False
+    fp8: bool = False
+    offload: bool = False
+    swap: int = 0
+    gpus: int = 1
+
+    def __str__(self) -> str:
+        chosen = {
+            "memory.checkpoint": self.checkpoint,
+            "optimiser.name: adamw8bit": self.eight_bit,
+            "model.weight_dtype: fp8_e4m3fn": self.fp8,
+            "memory.offload_activations": self.offload,
+            f"memory.swap_blocks: {self.swap}": self.swap > 0,
+        }
+        return ", ".join(name for name, on in chosen.items() if on) or "nothing to be saved"
+
+
+def peak(shape: Shape, job: Job, savings: Savings) -> dict[str, float]:
+    """Bytes on each card at the worst moment of an iteration, by what they are for."""
+    trained = _trained_weights(shape, job)
+    per_weight = ADAMW["adamw8bit" if savings.eight_bit else "adamw"]
+    if not job.freezes and savings.eight_bit:
+        per_weight = ADAMW8BIT_BF16
+    needs = {
+        "frozen weights": _frozen_weights(shape, job, savings) / savings.gpus,
+        "trained weights": trained * (per_weight + EMA * job.ema) / savings.gpus,
+        **_activations(shape, job, savings),
+        "runtime": RUNTIME,
+    }
+    if savings.gpus > 1:
+        needs["gathered blocks"] = 4 * BF16 * shape.block_weights / shape.blocks  # two blocks of two networks
+    return needs
+
+
+def operations(shape: Shape, job: Job) -> float:
+    """Floating-point operations of one iteration."""
+    linear, attention = shape.forward()
+    once, with_gradient = linear + attention, 2 * (linear + attention) + 2.5 * attention  # forward, recompute, backward
+    if job.algorithm != "predictor":
+        passes = {"flow": 0, "cfg": 2, "meanflow": 3}[job.algorithm]  # without gradient
+        return passes * once + with_gradient + (1 if job.rank else 2) * linear
+    predictor = sum(shape.forward(job.depth))
+    total = 2 * once + 4 * predictor
+    return total + once + with_gradient + linear if job.adversarial else total
+
+
+def cheapest(shape: Shape, job: Job, card: float, gpus: int = 1) -> Savings | None:
+    """The savings that cost least and fit on a card of so many GB; None if none do."""
+    swaps = range(shape.blocks + 1) if job.freezes and gpus == 1 else range(1)
+    checkpoints = (False, True) if job.algorithm == "predictor" else (False,)
+    switches = list(product((False, True), (False, True), (False, True), checkpoints))
+    choices = [(0, *chosen) for chosen in switches] + [(count, *chosen) for chosen in switches for count in swaps]
+    for count, offload, fp8, eight_bit, checkpoint in choices:
+        savings = Savings(checkpoint, eight_bit, fp8, offload, count, gpus)
+        if sum(peak(shape, job, savings).values()) <= card * GB:
+            return savings
+    return None
+
+
+def table(settings: Settings) -> str:
+    """What the run of these settings needs, and what would make it fit on each size of card."""
+    shape, job, own = _shape(settings), _job(settings), _savings(settings)
+    needs = peak(shape, job, own)
+    parts = ", ".join(f"{name} {need / GB:.1f}" for name, need in needs.items())
+    work = operations(shape, job)
+    lines = [
+        f"{settings.algorithm} on a network of {shape.weights / 1e9:.3g} billion weights, "
+        f"{shape.tokens:,} tokens, batch {shape.batch}",
+        f"memory with these settings: {sum(needs.values()) / GB:.1f} GB ({parts})",
+        f"work: {work / 1e15:.3g} PFLOP an iteration, {work / RATE:.3g} s at {RATE / 1e12:.0f} TFLOP/s",
+        "",
+        "card     needed   settings",
+    ]
+    return "\n".join(lines + [_row(shape, job, card) for card in CARDS])
+
+
+def _row(shape: Shape, job: Job, card: int) -> str:
+    for gpus in (1, 8):
+        savings = cheapest(shape, job, card, gpus)
+        if savings is not None:
+            need = sum(peak(shape, job, savings).values()) / GB
+            cards = f"{card} GB" if gpus == 1 else f"{gpus} x {card}"
+            return f"{cards:8} {need:5.1f} GB {savings}"
+    most = Savings(True, True, True, True, shape.blocks * job.freezes)
+    return (
+        f"{card:3} GB   {sum(peak(shape, job, most).values()) / GB:5.1f} GB does not fit: take shorter or smaller clips"
+    )
+
+
+def _trained_weights(shape: Shape, job: Job) -> float:
+    if job.algorithm == "predictor":
+        fusion = 3 * shape.width**2 * (1 if shape.single else 2)
+        kind = shape.single or shape.double
+        other = shape.double * 36 * shape.width**2 if shape.single else 0  # a double block has 36, a single one 15
+        return job.depth * (shape.block_weights - other) / kind + fusion
+    if not job.rank:
+        return shape.weights
+    widths = shape.double * LORA_PER_RANK["double"] + shape.single * LORA_PER_RANK["single"]
+    return job.rank * widths * shape.width
+
+
+def _frozen_weights(shape: Shape, job: Job, savings: Savings) -> float:
+    per_weight = FP8 if savings.fp8 else BF16
+    waiting = max(0, savings.swap - 2) / shape.blocks  # one at work, one on its way
+    if job.algorithm == "flow" and not job.rank:
+        return 0.0
+    return BF16 * (shape.weights - shape.block_weights) + per_weight * shape.block_weights * (1 - waiting)
+
+
+def _activations(shape: Shape, job: Job, savings: Savings) -> dict[str, float]:
+    inputs = 0.0 if savings.offload else shape.blocks * shape.unit
+    if job.algorithm != "predictor":
+        block = (ADAPTED if job.rank else TRAINED) * BACKWARD * shape.unit
+        return {"block inputs": inputs, "one block": block, "tokens": 2 * shape.unit}
+    units = FUSION + job.depth * (1.0 if savings.checkpoint else TRAINED)
+    own = {"Predictor": units * shape.unit, "features": 2 * shape.unit}
+    recomputed = TRAINED * shape.unit if savings.checkpoint else 0.0
+    if not job.adversarial:
+        return own | {"one block": recomputed}
+    # the heads let go of what they saved before the first block is recomputed, and all blocks before the Predictor is
+    judged = max(HEAD * job.taps, FROZEN * BACKWARD + TAPPED * job.taps) * shape.unit
+    return own | {"adversarial term": max(inputs + judged, recomputed)}
+
+
+def _job(settings: Settings) -> Job:
+    predictor = settings.predictor
+    return Job(
+        settings.algorithm,
+        rank=settings.lora.rank,
+        adversarial=settings.algorithm == "predictor" and predictor.gan_iterations > 0,
+        depth=predictor.depth,
+        taps=predictor.taps,
+        ema=settings.optimiser.ema > 0,
+    )
+
+
+def _savings(settings: Settings) -> Savings:
+    return Savings(
+        settings.memory.checkpoint,
+        settings.optimiser.name == "adamw8bit",
+        settings.model.weight_dtype == "fp8_e4m3fn",
+        settings.memory.offload_activations,
+        settings.memory.swap_blocks,
+    )
+
+
+def _shape(settings: Settings) -> Shape:
+    from .data import open_dataset
+
+    weights = _weight_shapes(settings)
+    patch = weights["img_in.proj.weight"][2:]
+    items = open_dataset(settings.data.path, settings.data.cache).index.items
+    tokens = max(_tokens(item.shapes, patch) for item in items)
+    return replace(shape_of(weights), tokens=tokens, batch=settings.data.batch)
+
+
+def shape_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Shape:
+    """The shape of a network from the shapes of its weights."""
+    counts = {name: prod(shape) for name, shape in weights.items()}
+    kinds = ("double_blocks.", "single_blocks.")
+    blocks = {kind: {name.split(".")[1] for name in weights if name.startswith(kind)} for kind in kinds}
+    return Shape(
+        width=weights["img_in.proj.weight"][0],
+        double=len(blocks[kinds[0]]),
+        single=len(blocks[kinds[1]]),
+        weights=sum(counts.values()),
+        block_weights=sum(count for name, count in counts.items() if name.startswith(kinds)),
+        tokens=tokens,
+    )
+
+
+def _weight_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    if not settings.model.path:
+        from ..toy.network import new_network
+
+        state = new_network(settings.model.toy, settings.seed).state_dict()
+        return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    from ..weights.files import open_weights
+    from ..weights.transformer_file import transformer_weights
+
+    return transformer_weights(open_weights(settings.model.path)).shapes
+
+
+def _tokens(shapes: dict[str, tuple[int, ...]], patch: tuple[int, ...]) -> int:
+    image = prod(size // by for size, by in zip(shapes["latent"][1:], patch, strict=True))
+    return image + sum(shapes[name][0] for name in ("context", "txt_byt5", "clip_fea") if name in shapes)

@@ -1,0 +1,132 @@
+"""The network as training sees it: u(x_t, r, t) of ComfyUI's HunyuanVideo, with times of each sample's own."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import comfy.model_management
+import torch
+from comfy.ldm.flux.layers import timestep_embedding
+from torch import Tensor, nn
+
+from ..host.blocks import CALL, Block, blocks_of
+from .blocks import Pass, TrainingCall, make_out_of_place, module_of, training_handlers
+
+Condition = Mapping[str, Tensor]  # context [B, L, D] and, as the model needs, y, txt_byt5, clip_fea, concat, guidance
+INPUTS = ("context", "y", "txt_byt5", "clip_fea", "attention_mask", "guidance")
+
+
+class Network:
+    """A HunyuanVideo that gradients may pass; the module itself stays ComfyUI's."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        checkpointed: bool = True,
+        offloaded: bool = False,
+        dtype: torch.dtype | None = None,
+    ):
+        """Blocks are recomputed in backward if `checkpointed`, from inputs on the host if `offloaded`.
+
+        `dtype` is what is computed in, whatever the weights are kept as; None for the type of the inputs.
+        """
+        _require_training()
+        self.module = module
+        self.checkpointed, self.offloaded, self.dtype = checkpointed, offloaded, dtype
+        self.blocks = blocks_of(module)
+        self.handlers = training_handlers(module)
+        make_out_of_place(self.block_modules())
+
+    def block_modules(self) -> list[nn.Module]:
+        """The blocks themselves, in the order they run."""
+        return [module_of(self.module, block) for block in self.blocks]
+
+    def spread(self, count: int) -> list[Block]:
+        """So many blocks, or all if there are fewer, spread over the first two thirds of the network."""
+        reach = max(1, 2 * len(self.blocks) // 3)
+        places = {max(0, round((i + 1) * reach / count) - 1) for i in range(count)}
+        return [self.blocks[place] for place in sorted(places)]
+
+    def velocity(self, x_t: Tensor, t: Tensor, condition: Condition, r: Tensor | None = None, **options) -> Tensor:
+        """u(x_t, r, t) [B, C, T, H, W] at the times t, r [B]; without r, what the network answers when told only t."""
+        return self._run(self._call(), x_t, t, condition, r, **options)[0]
+
+    def velocity_and_features(self, x_t: Tensor, t: Tensor, condition: Condition, r: Tensor | None = None):
+        """u and C, the last hidden features: [image and text] tokens in one tensor (1.0) or two (1.5)."""
+        u, kept = self._run(self._call(), x_t, t, condition, r)
+        return u, kept.features
+
+    def predicted_velocity(
+        self, predictor: nn.Module, cached: Sequence[Tensor], x_t: Tensor, t: Tensor, condition: Condition, r: Tensor
+    ) -> Tensor:
+        """u with the Predictor in place of the blocks: P(C, x_t, r, t) through the network's own final layer."""
+        return self._run(self._call(rule=predictor, cached=cached), x_t, t, condition, r)[0]
+
+    def taps(
+        self, x_t: Tensor, t: Tensor, condition: Condition, r: Tensor | None, blocks: Sequence[Block]
+    ) -> list[Tensor]:
+        """The image tokens [B, L, h] after each of the `blocks`."""
+        return self._run(self._call(tapped=frozenset(blocks)), x_t, t, condition, r)[1].taps
+
+    def _call(self, **kind) -> TrainingCall:
+        return TrainingCall(**kind, checkpointed=self.checkpointed, offloaded=self.offloaded)
+
+    def _run(
+        self,
+        call: TrainingCall,
+        x_t: Tensor,
+        t: Tensor,
+        condition: Condition,
+        r: Tensor | None,
+        transformer_options: Mapping = {},
+    ) -> tuple[Tensor, Pass]:
+        told = {name: self._cast(value) for name, value in condition.items() if value is not None}
+        inputs = {name: told[name] for name in INPUTS if name in told}
+        x = self._cast(x_t)
+        if "concat" in told:
+            x = torch.cat([x, told["concat"]], dim=1)
+        options = {
+            CALL: call,
+            "patches_replace": {"dit": self.handlers},
+            # ComfyUI looks the r of a time up among the run's times: one pair that always fits, its r replaced below
+            "sigmas": torch.ones(1, device=x.device),
+            "sample_sigmas": torch.tensor([1.0, 0.0], device=x.device),
+            **transformer_options,
+        }
+        with _times_r(self.module, r):
+            u = self.module(x, t * 1000.0, disable_time_r=r is None, transformer_options=options, **inputs)
+        return u[:, : x_t.shape[1]], call.kept
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x if self.dtype is None or not x.is_floating_point() else x.to(self.dtype)
+
+
+@contextmanager
+def _times_r(module: nn.Module, r: Tensor | None) -> Iterator[None]:
+    """Hands `time_r_in` the embedding of every sample's r, in place of ComfyUI's one for the whole batch."""
+    if r is None:
+        yield
+        return
+    if module.time_r_in is None:
+        raise ValueError("The network has no time_r_in, so it cannot be told r. Add it first: see states.with_time_r.")
+
+    def embed(_: nn.Module, args: tuple) -> Tensor:
+        return timestep_embedding(r, args[0].shape[-1], time_factor=1000.0).to(args[0])
+
+    hook = module.time_r_in.register_forward_pre_hook(embed)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _require_training() -> None:
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "Training was started in torch's inference mode, where gradients do not exist and derivatives are zero. "
+            "Start it in a process of its own: python -m disca.training run.yaml."
+        )
+    if not comfy.model_management.in_training:
+        raise RuntimeError(
+            "ComfyUI is not in training mode, so its rotary embedding has no gradient. Set "
+            "comfy.model_management.in_training = True before the network is made; python -m disca.training does."
+        )

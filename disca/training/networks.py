@@ -1,0 +1,196 @@
+"""The networks of a training: the one that learns, the one it learns from, the Predictor, and how they begin."""
+
+import os
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+
+import comfy.ops
+import torch
+from comfy.ldm.flux.layers import MLPEmbedder
+from torch import Tensor, nn
+
+from ..host.loading import build_predictor, load_network
+from ..toy.network import new_network
+from ..weights.files import open_weights
+from ..weights.predictor_file import read_predictor
+from ..weights.predictor_spec import PredictorSpec
+from .adapters import Lora, adapters_off, add_lora
+from .blocks import make_out_of_place
+from .fp8 import store_fp8
+from .network import Condition, Network
+from .offload import swap_blocks
+from .settings import Settings
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+EMBEDDERS = {
+    "time_r_in": "meanflow",
+    "guidance_in": "guidance_embed",
+}  # name -> ComfyUI's parameter that says it is there
+IDENTITY_SLOPE = 0.1  # SiLU(e·x)·2/e is x + e·x²/2: nearly x for small e
+
+
+@dataclass
+class Distillation:
+    """A student and the teacher that it learns from: with LoRA the same network, its adapters off."""
+
+    student: Network
+    product: nn.Module  # what is trained
+    teaching: Network
+    lora: Lora | None = None
+    extended: bool = False  # the student has an embedder that its file lacks
+
+    def block_modules(self) -> list[nn.Module]:
+        """The blocks of both."""
+        own = self.student.block_modules()
+        return own if self.teaching is self.student else own + self.teaching.block_modules()
+
+    def teacher(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The velocity that the teacher gives, without gradient."""
+        off = adapters_off(self.student.module, self.lora) if self.lora else nullcontext()
+        with off, torch.no_grad():
+            return self.teaching.velocity(x_t, t, condition)
+
+
+def distillation(settings: Settings, device: torch.device, added: str) -> Distillation:
+    """The networks of a run whose student gets the embedder `added` if its file has none."""
+    student = _load(settings, settings.model.path, device, trained=not settings.lora.rank)
+    extended = add_embedder(student.module, added)
+    if settings.lora.rank:
+        lora = add_lora(student.module, settings.lora.rank, settings.lora.alpha, settings.seed)
+        return Distillation(student, lora, student, lora, extended)
+    student.module.requires_grad_(True)
+    return Distillation(student, student.module, _load(settings, settings.model.teacher or settings.model.path, device))
+
+
+def frozen_network(settings: Settings, device: torch.device) -> Network:
+    """The run's network, for a training that leaves it as it is."""
+    return _load(settings, settings.model.path, device)
+
+
+def base_network(settings: Settings, device: torch.device) -> Network:
+    """The run's network to train from a file, or a new toy network."""
+    if settings.model.path:
+        network = _load(settings, settings.model.path, device, trained=True)
+    else:
+        module = new_network(settings.model.toy, settings.seed).to(device)
+        network = Network(module, settings.memory.checkpoint, dtype=DTYPES[settings.model.dtype])
+    network.module.requires_grad_(True)
+    return network
+
+
+def add_embedder(network: nn.Module, name: str) -> bool:
+    """Gives the network a `time_r_in` or `guidance_in` that changes nothing yet; False if it has one, which stays.
+
+    HunyuanVideo 1.0 averages the embeddings of t and r, so r starts as a copy of t: where r = t nothing changes.
+    1.5 sums them, and guidance is added: these start at zero.
+    """
+    if getattr(network.params, EMBEDDERS[name]):
+        return False
+    like = network.time_in
+    weight = like.in_layer.weight
+    embedder = MLPEmbedder(
+        like.in_layer.in_features,
+        network.hidden_size,
+        dtype=weight.dtype,
+        device=weight.device,
+        operations=comfy.ops.manual_cast,
+    )
+    with torch.no_grad():
+        for target, source in zip(embedder.parameters(), like.parameters(), strict=True):
+            target.copy_(source)
+        if name == "guidance_in" or network.params.meanflow_sum:
+            embedder.out_layer.weight.zero_()
+            embedder.out_layer.bias.zero_()
+    setattr(network, name, embedder)
+    setattr(network.params, EMBEDDERS[name], True)
+    return True
+
+
+def predictor_spec(network: nn.Module, settings: Settings) -> PredictorSpec:
+    """What a new Predictor for this network is, and how it is trained."""
+    params, predictor = network.params, settings.predictor
+    return PredictorSpec(
+        family=family_of(network),
+        width=params.hidden_size,
+        depth=predictor.depth,
+        heads=params.num_heads,
+        mlp_ratio=params.mlp_ratio,
+        residual=predictor.form == "residual",
+        base_model=os.path.basename(settings.model.path),
+        training={**asdict(predictor), "seed": settings.seed, "path": os.path.basename(predictor.path)},
+    )
+
+
+def family_of(network: nn.Module) -> str:
+    """ "1.0" with single-stream blocks, "1.5" without."""
+    return "1.0" if len(network.single_blocks) else "1.5"
+
+
+def new_predictor(spec: PredictorSpec, settings: Settings, device: torch.device) -> nn.Module:
+    """A Predictor to train, fp32: from the file to go on from, or new; "identity" starts as a copy of the cache."""
+    predictor = build_predictor(spec, dtype=torch.float32, device=device, operations=comfy.ops.manual_cast)
+    if path := settings.predictor.path:
+        found, state = read_predictor(open_weights(path))
+        _require_same(path, found, spec)
+        predictor.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+    else:
+        _initialise(predictor, spec, settings.seed, settings.predictor.start)
+    blocks = getattr(predictor, "mm_single_blocks", None) or predictor.double_blocks
+    make_out_of_place(blocks)
+    return predictor.requires_grad_(True)
+
+
+def _load(settings: Settings, path: str, device: torch.device, trained: bool = False) -> Network:
+    """A network whose frozen weights are kept as the settings ask; trained ones in fp32, or bf16 with 8-bit AdamW."""
+    model, memory = settings.model, settings.memory
+    compute = DTYPES[model.dtype]
+    if trained:
+        kept = torch.float32 if settings.optimiser.name == "adamw" else compute
+    else:
+        kept = torch.bfloat16 if model.weight_dtype != "default" else compute
+    module = load_network(path, kept).requires_grad_(False)
+    if model.weight_dtype == "fp8_e4m3fn" and not trained:
+        store_fp8(module)
+    if memory.swap_blocks and not trained:
+        swap_blocks(module, memory.swap_blocks, device)
+    else:
+        module.to(device)
+    return Network(module, memory.checkpoint, memory.offload_activations, compute)
+
+
+@torch.no_grad()
+def _initialise(predictor: nn.Module, spec: PredictorSpec, seed: int, start: str) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in predictor.named_parameters():
+        if weight.ndim > 1:
+            bound = (3.0 / weight.shape[1]) ** 0.5
+            drawn = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator)
+            weight.copy_(0.5 * drawn)
+        else:
+            weight.fill_(1.0 if "norm" in name else 0.0)
+    if start == "random":
+        return
+    for name, module in predictor.named_modules():
+        if name.endswith(".lin"):  # rows of shift, scale and gate
+            module.weight.unflatten(0, (-1, 3, spec.width))[:, 2].zero_()
+        if name.startswith("fusion_mlp") and name.count(".") == 0:
+            _copy_cache(module, spec)
+
+
+def _copy_cache(fusion: nn.Module, spec: PredictorSpec) -> None:
+    if spec.residual:
+        fusion.out.weight.zero_()  # nothing is added to the cached features
+        return
+    eye = torch.eye(spec.width, device=fusion.out.weight.device)
+    fusion.now.weight.mul_(1e-3)
+    fusion.cached.weight.copy_(IDENTITY_SLOPE * eye)
+    fusion.out.weight.copy_(2.0 / IDENTITY_SLOPE * eye)
+
+
+def _require_same(path: str, found: PredictorSpec, needed: PredictorSpec) -> None:
+    for name in ("family", "width", "depth", "heads", "residual"):
+        if getattr(found, name) != getattr(needed, name):
+            raise ValueError(
+                f"'{path}' is {found}; its {name} is {getattr(found, name)}, but the network and settings of this run "
+                f"need {getattr(needed, name)}. Choose a Predictor of this model, or change predictor.{name}."
+            )

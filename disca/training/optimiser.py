@@ -1,0 +1,64 @@
+"""AdamW, with its moments in 32 or in 8 bits."""
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from .settings import OptimiserSettings
+
+BYTES = {"adamw": 16, "adamw8bit": 10}  # per fp32 weight: the weight, its gradient and both moments
+BYTES_BF16 = {"adamw8bit": 6}  # the same per bf16 weight
+
+
+def make_optimiser(settings: OptimiserSettings, params: Iterable[nn.Parameter], lr: float) -> Optimizer:
+    """The optimiser that the settings name, over those of the parameters that are trained.
+
+    fp32 weights are their own master copy. bf16 weights are for `adamw8bit` alone, which rounds them stochastically, so
+    that updates below bf16's resolution are kept on average; AdamW would lose them.
+    """
+    params = [parameter for parameter in params if parameter.requires_grad]
+    options = {"lr": lr, "betas": tuple(settings.betas), "weight_decay": settings.weight_decay}
+    if settings.name == "adamw8bit":
+        return _adamw8bit(params, options)
+    kept = sorted({str(parameter.dtype) for parameter in params if parameter.dtype != torch.float32})
+    if kept:
+        raise ValueError(
+            f"adamw was given trained weights in {', '.join(kept)}, where small updates are rounded away. "
+            "Keep trained weights in float32, or set optimiser.name to adamw8bit."
+        )
+    return torch.optim.AdamW(params, **options, fused=all(parameter.is_cuda for parameter in params))
+
+
+def set_learning_rate(optimiser: Optimizer, lr: float) -> None:
+    """Sets the learning rate of every group."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def _adamw8bit(params: list[nn.Parameter], options: dict) -> Optimizer:
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise RuntimeError(
+            "optimiser.name is adamw8bit, but torchao cannot be imported. Install it into the Python that trains "
+            "(pip install torchao), or set optimiser.name to adamw."
+        ) from error
+
+    compiles = torch.utils._triton.has_triton() and all(parameter.is_cuda for parameter in params)
+
+    class Adjustable(AdamW8bit):
+        """torchao's with a learning rate that may be a number, repeatable rounding, and no compiler on the CPU."""
+
+        def step(self, closure=None):
+            for group in self.param_groups:
+                group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
+            done = int(max((state["step"] for state in self.state.values() if state), default=0))
+            stance = nullcontext() if compiles else torch.compiler.set_stance("force_eager")
+            with stance, torch.random.fork_rng():
+                torch.manual_seed(done)  # the rounding of bf16 weights: the same after a resume
+                return super().step(closure)
+
+    return Adjustable(params, **options, bf16_stochastic_round=True)

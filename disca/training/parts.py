@@ -1,0 +1,72 @@
+"""A part of what is trained: its weights and the optimiser that moves them."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from .distributed import World, average_gradients, norm
+from .optimiser import make_optimiser, set_learning_rate
+from .settings import Settings
+
+DISCRIMINATOR = "discriminator"
+
+
+class Part:
+    """One trained part, with one optimiser, its own warm-up and its own gradient clipping."""
+
+    def __init__(self, name: str, module: nn.Module, settings: Settings):
+        self.name = name
+        self.module = module
+        self.weights = {key: weight for key, weight in module.named_parameters() if weight.requires_grad}
+        if not self.weights:
+            raise ValueError(f"The part '{name}' has no weights to train.")
+        self.buffers = persistent_buffers(module)
+        self.updates = 0
+        self._total = settings.total
+        self._lr, self._optimiser_settings = settings.learning_rate, settings.optimiser
+        if name == DISCRIMINATOR:
+            self._lr = settings.predictor.lr_discriminator
+            self._optimiser_settings = replace(settings.optimiser, betas=(0.0, 0.999))
+        self.optimiser = make_optimiser(self._optimiser_settings, list(self.weights.values()), self._lr)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update: it rises during the warm-up, and may fall to zero over the run."""
+        warmup, decay = self._optimiser_settings.warmup, self._optimiser_settings.decay
+        rise = min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
+        fall = 0.5 + 0.5 * math.cos(math.pi * self.updates / self._total) if decay == "cosine" else 1.0
+        return self._lr * rise * fall
+
+    def gradient_norm(self, world: World) -> float:
+        """The norm of the whole gradient, averaged over processes; NaN or infinite if an entry is."""
+        average_gradients(self.weights.values(), world)
+        return norm(self._gradients(), world)
+
+    def update(self, gradient_norm: float) -> None:
+        """One step of the optimiser along the gradient, clipped."""
+        clip = self._optimiser_settings.clip
+        if clip and gradient_norm > clip:
+            torch._foreach_mul_(self._gradients(), clip / gradient_norm)
+        set_learning_rate(self.optimiser, self.lr)
+        self.optimiser.step()
+        self.updates += 1
+
+    def has_gradient(self) -> bool:
+        """Whether a loss of this part was there since the last zero_grad."""
+        return any(weight.grad is not None for weight in self.weights.values())
+
+    def zero_grad(self) -> None:
+        """Forgets the gradient."""
+        for weight in self.weights.values():
+            weight.grad = None
+
+    def _gradients(self) -> list[Tensor]:
+        return [weight.grad for weight in self.weights.values() if weight.grad is not None]
+
+
+def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers that a state_dict holds."""
+    saved = module.state_dict(keep_vars=True)
+    return {key: buffer for key, buffer in module.named_buffers() if key in saved}

@@ -1,0 +1,121 @@
+"""Predictor training: the two-block network learns what the frozen MeanFlow model answers (DisCa, Algorithm 3)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .conditions import condition_of, latents
+from .discriminator import Discriminator, adversarial_loss, discriminator_loss
+from .exports import export_predictor
+from .losses import mse
+from .network import Condition, Network
+from .networks import frozen_network, new_predictor, predictor_spec
+from .pairs import Pair, Pairs, following
+from .previews import Previews, cached, mean_flow
+from .protocol import Batch, Loss, Samples
+from .settings import Settings
+from .times import Draws
+
+RAMP = 100  # iterations over which the adversarial term comes in
+
+
+class PredictorTraining:
+    """First squared error alone, then with the discriminator."""
+
+    def __init__(self, settings: Settings, dataset: Samples, device: torch.device, network: Network | None = None):
+        self.settings, self.dataset, self.device = settings, dataset, device
+        self.network = network or frozen_network(settings, device)
+        module = self.network.module
+        self.spec = predictor_spec(module, settings)
+        self.predictor = new_predictor(self.spec, settings, device)
+        self.pairs = Pairs(settings.predictor, self.network, self.predictor)
+        self.parts: dict[str, nn.Module] = {"predictor": self.predictor}
+        if settings.predictor.gan_iterations:
+            self.tapped = self.network.spread(settings.predictor.taps)
+            self.discriminator = Discriminator(module.params.hidden_size, len(self.tapped)).to(device)
+            self.parts["discriminator"] = self.discriminator
+
+    def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
+        """Algorithm 3, lines 3 to 15: the Predictor's loss, then the discriminator's."""
+        draws = Draws(self.settings.seed, batch["index"], self.device)
+        condition = self._condition(batch, draws)
+        pair = self.pairs.draw(latents(batch), draws, condition)  # lines 3 to 5
+        u_pred = self.network.predicted_velocity(self.predictor, pair.cached, pair.x_t, pair.t, condition, pair.r)
+        value = mse(u_pred, pair.u_target)
+        since = iteration - self.settings.predictor.mse_iterations
+        if since < 0:
+            yield Loss("predictor", value, pair.t)
+            return
+        adversarial, share, fake = self._adversarial(u_pred, pair, condition)
+        weight = self.settings.predictor.gan_weight * min(1.0, (since + 1) / RAMP)
+        yield Loss("predictor", value + weight * adversarial, pair.t, {"adversarial share": share})
+        yield self._discriminator_loss(fake, pair, condition)
+
+    def probe(self, batch: Batch) -> list[str]:
+        """The error of the features as they are, which the Predictor has to beat; warns if r has no effect."""
+        draws = Draws(self.settings.seed, batch["index"], self.device)
+        condition = self._condition(batch, draws)
+        with torch.no_grad():
+            pair = self.pairs.draw(latents(batch), draws, condition)
+            u_pred = self.network.predicted_velocity(self.predictor, pair.cached, pair.x_t, pair.t, condition, pair.r)
+            apart = self.network.velocity(pair.x_t, pair.t, condition, torch.zeros_like(pair.r)) - pair.u_target
+        lines = [f"The Predictor begins at an error of {mse(u_pred, pair.u_target).mean():.4g}."]
+        if not apart.any():
+            lines.append(
+                "WARNING: r has no effect on this model's u. Is it a MeanFlow model with its time_r_in trained?"
+            )
+        return lines
+
+    def preview(self, path: Path | None) -> None:
+        """The model with every step in full, and with the Predictor on every other step."""
+        previews = Previews(self.settings.preview, self.dataset, self.device)
+        scale = self.settings.preview.guidance
+        rows = {
+            "full": mean_flow(self.network, previews, scale),
+            "predicted": cached(self.network, self.predictor, previews, scale),
+        }
+        previews.write(path, rows, self.network.module)
+
+    def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """The Predictor as Load Predictor reads it."""
+        export_predictor(folder, self.spec, self.predictor, weights, self.settings)
+
+    def shards(self) -> list[nn.Module]:
+        """The frozen network's blocks; the Predictor is a part, and so whole."""
+        return self.network.block_modules()
+
+    def _condition(self, batch: Batch, draws: Draws) -> Condition:
+        guided = self.network.module.params.guidance_embed
+        return condition_of(batch, draws.uniform(*self.settings.cfg.guidance) if guided else None)
+
+    def _adversarial(
+        self, u_pred: Tensor, pair: Pair, condition: Condition
+    ) -> tuple[Tensor, float, tuple[list[Tensor], Tensor]]:
+        """The adversarial term [B], what its gradient is to that of the squared error, and the features it judged.
+
+        Its gradient at u_pred is taken here and handed on as a product, so that the graph through the frozen network
+        is gone before the Predictor's backward; it is held down to the size of the squared error's.
+        """
+        u = u_pred.detach().requires_grad_(True)
+        x, t, r = following(pair, u)  # line 11
+        taps = self.network.taps(x, t, condition, r, self.tapped)
+        moving = (pair.t > pair.r).float()  # an empty step makes no sample
+        term = moving * adversarial_loss(self.discriminator(taps, t, x.shape[2]))  # line 12
+        (gradient,) = torch.autograd.grad(term.sum(), u)
+        squared = 2.0 * (u.detach().float() - pair.u_target.float()) / u[0].numel()
+        share = (gradient.float().norm() / squared.norm().clamp(min=1e-12)).item()
+        gradient = gradient * min(1.0, 1.0 / max(share, 1e-12))
+        carried = (gradient * (u_pred - u.detach())).flatten(1).sum(1)
+        return term.detach() + carried, share, ([tap.detach() for tap in taps], moving)
+
+    def _discriminator_loss(self, fake: tuple[list[Tensor], Tensor], pair: Pair, condition: Condition) -> Loss:
+        taps_pred, moving = fake
+        with torch.no_grad():
+            x, t, r = following(pair, pair.u_target)
+            taps_target = self.network.taps(x, t, condition, r, self.tapped)
+        frames = x.shape[2]
+        predicted, target = self.discriminator(taps_pred, t, frames), self.discriminator(taps_target, t, frames)
+        right = ((predicted < 0).float() + (target > 0).float()).mean().item() / 2.0
+        return Loss("discriminator", moving * discriminator_loss(predicted, target), pair.t, {"accuracy": right})  # 14

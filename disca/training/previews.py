@@ -1,0 +1,102 @@
+"""Previews: videos of fixed seeds and prompts, rows of frames side by side, as one picture."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import comfy.latent_formats
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from ..meanflow import shifted_sigmas
+from ..toy.world import CONTEXT_WIDTH, to_pictures
+from .adapters import Lora, adapters_off
+from .conditions import condition_of, without_prompt
+from .data import collate
+from .network import Condition, Network
+from .protocol import Samples
+from .sampling import CachedVelocity, Predicted, guided, mean_velocity, sample
+from .settings import PreviewSettings
+
+FORMATS = {16: comfy.latent_formats.HunyuanVideo, 32: comfy.latent_formats.HunyuanVideo15}  # by latent channels
+MOST_FRAMES = 6
+CAPTION = 16  # pixels above a row
+
+
+class Previews:
+    """The seeds, prompts and times that every preview of a run has."""
+
+    def __init__(self, settings: PreviewSettings, dataset: Samples, device: torch.device):
+        samples = [dataset[seed % len(dataset)] for seed in settings.seeds]
+        self.batch = {name: value.to(device) for name, value in collate(samples, list(settings.seeds))[0].items()}
+        self.null = without_prompt(self.batch, dataset.null)
+        latent = self.batch["latent"]
+        generators = [torch.Generator().manual_seed(seed) for seed in self.batch["index"].tolist()]
+        noise = [torch.randn(latent.shape[1:], generator=generator) for generator in generators]
+        self.noise = torch.stack(noise).to(latent)
+        self.sigmas = shifted_sigmas(settings.steps, settings.shift)
+
+    def condition(self, network: Network, scale: float) -> Condition:
+        """The prompts; with the guidance scale for a model that is told it."""
+        told = network.module.params.guidance_embed
+        return condition_of(self.batch, torch.full_like(self.batch["latent"][:, 0, 0, 0, 0], scale) if told else None)
+
+    def write(self, path: Path | None, rows: Mapping[str, Tensor], network: nn.Module) -> None:
+        """The rows [B, C, T, H, W] of latents as one picture; None: not this process's to write."""
+        if path is None:
+            return
+        strips = [_strip(name, colours(latents.float().cpu(), network)) for name, latents in rows.items()]
+        sheet = Image.new("RGB", (max(strip.width for strip in strips), sum(strip.height for strip in strips)))
+        top = 0
+        for strip in strips:
+            sheet.paste(strip, (0, top))
+            top += strip.height
+        sheet.save(path)
+
+
+def original(network: Network, previews: Previews, scale: float, lora: Lora | None = None) -> Tensor:
+    """Samples of a model without MeanFlow under classifier-free guidance."""
+    with adapters_off(network.module, lora) if lora else nullcontext():
+        u = guided(network, previews.condition(network, scale), previews.null, scale)
+        return sample(u, previews.noise, previews.sigmas)
+
+
+def one_call(network: Network, previews: Previews, scale: float, lora: Lora | None = None) -> Tensor:
+    """Samples of a model without MeanFlow that is told the guidance scale, if it can be."""
+    with adapters_off(network.module, lora) if lora else nullcontext():
+        u = guided(network, previews.condition(network, scale), previews.null, 1.0)
+        return sample(u, previews.noise, previews.sigmas)
+
+
+def mean_flow(network: Network, previews: Previews, scale: float) -> Tensor:
+    """Samples of a MeanFlow model."""
+    return sample(mean_velocity(network, previews.condition(network, scale)), previews.noise, previews.sigmas)
+
+
+def cached(network: Network, predictor: nn.Module, previews: Previews, scale: float) -> Tensor:
+    """Samples of a MeanFlow model with the Predictor on every other step."""
+    anchors = range(0, len(previews.sigmas) - 1, 2)
+    u = CachedVelocity(network, previews.condition(network, scale), anchors, Predicted(predictor))
+    return sample(u, previews.noise, previews.sigmas)
+
+
+def colours(latents: Tensor, network: nn.Module) -> Tensor:
+    """Pictures [B, 3, T, H, W] in [0, 1] of latents: exact in the toy world, else ComfyUI's linear preview."""
+    if network.params.context_in_dim == CONTEXT_WIDTH:
+        return (to_pictures(latents) + 1.0) / 2.0
+    found = FORMATS[latents.shape[1]]()
+    factors = torch.tensor(found.latent_rgb_factors)
+    bias = torch.tensor(found.latent_rgb_factors_bias or [0.0, 0.0, 0.0])
+    return (torch.einsum("bcthw,co->bothw", latents, factors) + bias[:, None, None, None] + 1.0) / 2.0
+
+
+def _strip(name: str, video: Tensor) -> Image.Image:
+    frames = torch.linspace(0, video.shape[2] - 1, min(MOST_FRAMES, video.shape[2])).round().long()
+    rows = video[:, :, frames].clamp(0.0, 1.0).permute(0, 3, 2, 4, 1).flatten(2, 3).flatten(0, 1)  # [B·H, T·W, 3]
+    zoom = max(1, 96 // video.shape[-1])
+    pixels = (rows * 255.0).byte().repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
+    strip = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + CAPTION))
+    ImageDraw.Draw(strip).text((2, 2), name, fill="white")
+    strip.paste(Image.fromarray(pixels.numpy()), (0, CAPTION))
+    return strip

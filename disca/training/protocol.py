@@ -1,0 +1,55 @@
+"""What the loop asks of a training, and what it gets back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+Sample = dict[str, Tensor]
+Batch = dict[str, Tensor]  # with a leading batch dimension, and index [B]: each sample's position in the whole training
+
+
+class Loss(NamedTuple):
+    """One loss of a batch."""
+
+    name: str  # the part it trains
+    value: Tensor  # [B], each sample's loss, differentiable
+    t: Tensor  # [B], its time, for the curves
+    extra: dict[str, float] = {}  # noqa: RUF012 (never written to)
+
+
+class Samples(Protocol):
+    """The samples that are trained on, by index."""
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> Sample: ...
+
+
+class Training(Protocol):
+    """One algorithm on one model. All draws come from (seed, index of the sample)."""
+
+    parts: dict[str, nn.Module]  # what is optimised; the first is the product
+
+    def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
+        """One loss at a time; backward runs before the next is asked for. Gradients reach only the part it names."""
+        ...
+
+    def probe(self, batch: Batch) -> list[str]:
+        """Lines to print at the start, warnings among them."""
+        ...
+
+    def preview(self, path: Path | None) -> None:
+        """Samples with fixed seeds; writes a picture at the path, which only the leading process is given."""
+        ...
+
+    def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """Writes what the inference nodes load, with these trained weights of the product in place of its own."""
+        ...
+
+    def shards(self) -> list[nn.Module]:
+        """The modules whose weights are spread over processes, inner ones first."""
+        ...

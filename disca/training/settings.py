@@ -1,0 +1,204 @@
+"""A training run as data. `yaml_settings` reads it from the one YAML file that describes the run."""
+
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import yaml
+
+Algorithm = Literal["flow", "cfg", "meanflow", "predictor"]
+
+MEANFLOW_PRESETS: dict[str, dict[str, Any]] = {"anchored": {}, "paper": {"anchor": 0.0}}
+PREDICTOR_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"form": "authors", "start": "random", "lr_discriminator": 1e-2},
+}
+
+
+def number(default: float, least: float | None = None, most: float | None = None) -> Any:
+    """A dataclass field whose value must lie in [least, most]."""
+    return field(default=default, metadata={"least": least, "most": most})
+
+
+def location(default: str | None = None, exists: bool = True) -> Any:
+    """A dataclass field that is a path, relative to the YAML's folder; `exists` says whether it must be there."""
+    metadata = {"path": True, "exists": exists}
+    return field(metadata=metadata) if default is None else field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network to train and the one it learns from."""
+
+    path: str = location("")  # a safetensors file; empty: a new toy network
+    toy: str = ""  # the shape of the new toy network
+    weight_dtype: Literal["default", "bf16", "fp8_e4m3fn"] = "default"  # how frozen weights are kept
+    dtype: Literal["bf16", "fp32"] = "bf16"  # what is computed in
+    teacher: str = location("")  # empty: the same file
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the samples are; an iteration takes batch x accumulate of them on each process."""
+
+    path: str = location()
+    cache: str = location("", exists=False)
+    batch: int = number(1, least=1)
+    accumulate: int = number(1, least=1)
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """How a part's weights move."""
+
+    name: Literal["adamw", "adamw8bit"] = "adamw"
+    lr: float = number(0.0, least=0)  # 0: see Settings.learning_rate
+    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata={"least": 0, "most": 1})
+    weight_decay: float = number(0.0, least=0)
+    warmup: int = number(0, least=0)  # iterations
+    decay: Literal["none", "cosine"] = "none"  # of the learning rate, to zero at the end of the run
+    clip: float = number(1.0, least=0)  # greatest norm of a part's gradient; 0: not clipped
+    ema: float = number(0.999, least=0, most=1)  # 0: no average
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters instead of all weights."""
+
+    rank: int = number(0, least=0)  # 0: all weights are trained
+    alpha: float = number(0.0, least=0)  # 0: the rank
+
+
+@dataclass(frozen=True)
+class CfgSettings:
+    """Algorithm 1: the range that guidance scales are drawn from."""
+
+    guidance: tuple[float, float] = field(default=(1.0, 8.0), metadata={"least": 0})
+
+
+@dataclass(frozen=True)
+class MeanFlowSettings:
+    """Algorithm 2, Restricted MeanFlow."""
+
+    preset: Literal["anchored", "paper"] = "anchored"
+    R: float = number(0.2, least=0, most=1)
+    anchor: float = number(0.5, least=0, most=1)  # share of samples with r = t
+    derivative: Literal["difference", "dual"] = "difference"
+    h: float = number(0.01, least=1e-6, most=0.5)
+    cap: float = number(1.0, least=0)  # |(t - r) du/dt| is at most cap |v|
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """Shares of training pairs by where their states come from."""
+
+    line: float = number(1.0, least=0)  # straight lines from data to noise, as in the paper
+    trajectory: float = number(0.0, least=0)  # the student's own trajectories
+    cached: float = number(0.0, least=0)  # states that the cached sampler visits
+
+
+@dataclass(frozen=True)
+class PredictorSettings:
+    """Algorithm 3, the Predictor."""
+
+    preset: Literal["default", "paper"] = "default"
+    delta_max: float = number(0.2, least=0, most=1)
+    depth: int = number(2, least=1)
+    form: Literal["residual", "authors"] = "residual"
+    start: Literal["identity", "random"] = "identity"
+    path: str = location("")  # a Predictor to go on from; empty: a new one
+    mse_iterations: int = number(500, least=0)
+    gan_iterations: int = number(1000, least=0)
+    gan_weight: float = number(1.0, least=0)
+    lr_discriminator: float = number(1e-4, least=0)
+    taps: int = number(4, least=1)  # blocks whose features the discriminator sees
+    pairs: PairSettings = field(default_factory=PairSettings)
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """What is traded for memory."""
+
+    checkpoint: bool = True
+    offload_activations: bool = False
+    swap_blocks: int = number(0, least=0)
+
+
+@dataclass(frozen=True)
+class SaveSettings:
+    """When a checkpoint is written, and how many stay."""
+
+    every: int = number(500, least=1)
+    keep: int = number(2, least=1)
+
+
+@dataclass(frozen=True)
+class PreviewSettings:
+    """When and how previews are sampled; every = 0: never."""
+
+    every: int = number(0, least=0)
+    seeds: tuple[int, ...] = (0, 1)
+    steps: int = number(8, least=1)
+    shift: float = number(5.0, least=0.01)
+    guidance: float = number(1.0, least=0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole training run."""
+
+    algorithm: Algorithm
+    out: str = location(exists=False)
+    data: DataSettings
+    model: ModelSettings = field(default_factory=ModelSettings)
+    seed: int = number(0, least=0)
+    iterations: int = number(1000, least=1)  # the predictor's are mse_iterations + gan_iterations
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    cfg: CfgSettings = field(default_factory=CfgSettings)
+    meanflow: MeanFlowSettings = field(default_factory=MeanFlowSettings)
+    predictor: PredictorSettings = field(default_factory=PredictorSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    save: SaveSettings = field(default_factory=SaveSettings)
+    preview: PreviewSettings = field(default_factory=PreviewSettings)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @property
+    def total(self) -> int:
+        """Iterations of the whole run."""
+        if self.algorithm == "predictor":
+            return self.predictor.mse_iterations + self.predictor.gan_iterations
+        return self.iterations
+
+    @property
+    def learning_rate(self) -> float:
+        """optimiser.lr, or if that is 0: 1e-4 for flow and predictor, else 5e-5 with LoRA and 1e-5 without."""
+        if self.optimiser.lr:
+            return self.optimiser.lr
+        if self.algorithm in ("flow", "predictor"):
+            return 1e-4
+        return 5e-5 if self.lora.rank else 1e-5
+
+
+SECTION_PRESETS = {MeanFlowSettings: MEANFLOW_PRESETS, PredictorSettings: PREDICTOR_PRESETS}
+
+
+def read_settings(file: str | os.PathLike) -> Settings:
+    """The run that a YAML file describes; ValueError names file and line of what is wrong in it."""
+    from .yaml_settings import read
+
+    return read(file)
+
+
+def write_settings(settings: Settings, file: str | os.PathLike) -> None:
+    """Writes a YAML file that reads back as the same settings; it appears whole or not at all."""
+    aside = f"{os.fspath(file)}.partial"
+    with open(aside, "w", encoding="utf-8") as out:
+        yaml.safe_dump(_plain(asdict(settings)), out, sort_keys=False, allow_unicode=True)
+    os.replace(aside, file)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value

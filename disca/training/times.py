@@ -1,0 +1,47 @@
+"""Times and noise for training: everything random of a sample comes from the run's seed and the sample's place."""
+
+import torch
+from torch import Tensor
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """values [B] with the trailing dimensions of `like` [B, ...]."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in fp32, or in its own type if that is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def at_time(x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t = (1 - t)·x_0 + t·noise."""
+    t = per_sample(t, x_0)
+    return (1.0 - t) * x_0 + t * noise
+
+
+class Draws:
+    """Random numbers of a batch, each sample's from its own generator: the same at any batch and world size."""
+
+    def __init__(self, seed: int, indices: Tensor, device: torch.device):
+        self.device = device
+        self._generators = [torch.Generator().manual_seed(seed * 1_000_003 + int(i)) for i in indices]
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """One number a sample, [B]."""
+        drawn = torch.cat([torch.rand(1, generator=g) for g in self._generators])
+        return low + (high - low) * drawn.to(self.device)
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal noise shaped as `like` [B, ...]."""
+        drawn = [torch.randn(like.shape[1:], generator=g) for g in self._generators]
+        return torch.stack(drawn).to(like)
+
+    def restricted_times(self, R: float, anchor: float = 0.0) -> tuple[Tensor, Tensor]:
+        """(t, r) with t ~ U(0, 1), t - r ~ U(0, R), r >= 0; a share `anchor` of the samples has r = t.
+
+        DisCa, Algorithm 2, lines 2 to 3; the anchored samples are ours (they hold u(x, t, t) = v).
+        """
+        t = self.uniform()
+        r = (t - self.uniform(0.0, R)).clamp(min=0.0)
+        return t, torch.where(self.uniform() < anchor, t, r)

@@ -1,0 +1,206 @@
+"""Makes a dataset, item by item; a kill at any moment costs the item at hand."""
+
+import logging
+import re
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .shards import (
+    INDEX,
+    NULL,
+    Index,
+    Item,
+    Part,
+    index_text,
+    part_of,
+    read_index,
+    sample_hash,
+    write_aside,
+    write_tensors,
+)
+
+SHARD_BYTES = 256 * 2**20
+KEY = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+log = logging.getLogger(__name__)
+
+
+class DatasetWriter:
+    """A dataset's folder, opened to add items; as a context it finishes the dataset when its block ends without error.
+
+    Items wait as files of their own in pending/ until they fill a shard. Interrupted and run again, it gives the bytes
+    of an unbroken run.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        encoder: str,
+        family: str,
+        null: dict[str, Tensor] | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ):
+        self._folder = Path(path).expanduser()
+        self._pending = self._folder / "pending"
+        self._pending.mkdir(parents=True, exist_ok=True)
+        self._shard_bytes = shard_bytes
+        self._index = _continued(self._folder, encoder, family)
+        self._keys = {item.key for item in self._index.items}
+        self._waiting = self._found_waiting()
+        self._waiting_bytes = sum(path.stat().st_size for path in self._waiting)
+        if null is not None and not self.has_null:
+            self.write_null(null)
+
+    @property
+    def has_null(self) -> bool:
+        """Whether the conditioning of the empty caption is there."""
+        return self._index.null is not None
+
+    def write_null(self, tensors: dict[str, Tensor]) -> None:
+        """Stores the conditioning of the empty caption, once for the whole dataset."""
+        write_tensors(self._folder / NULL, tensors)
+        self._index = replace(self._index, null=part_of(self._folder / NULL))
+        self._write_index()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, key: str, sample: dict[str, Tensor], caption: str = "", source: str = "") -> None:
+        """Stores a sample under its key, unless it is there; one of the same source but another key gives way to it."""
+        if not KEY.fullmatch(key):
+            raise ValueError(f"'{key}' cannot be the key of an item: use up to 100 letters, digits, dots and dashes.")
+        if key in self._keys:
+            return
+        stored = {name: tensor for name, tensor in sample.items() if name == "latent" or tensor.any()}
+        shapes = {name: ",".join(map(str, tensor.shape)) for name, tensor in sample.items() if name not in stored}
+        number = int(self._waiting[-1].name[:9]) + 1 if self._waiting else 0
+        path = self._pending / f"{number:09}-{key}.safetensors"
+        facts = {"caption": caption, "source": source, **{f"zeros/{name}": shape for name, shape in shapes.items()}}
+        write_tensors(path, stored, facts, lasting=False)  # one cut short by a power cut is found and made again
+        self._waiting.append(path)
+        self._waiting_bytes += path.stat().st_size
+        self._keys.add(key)
+        if self._waiting_bytes >= self._shard_bytes:
+            self._write_shard()
+
+    def prune(self, keys: set[str]) -> int:
+        """Leaves out all items but these, and says how many went."""
+        self._write_shard()
+        items = tuple(item for item in self._index.items if item.key in keys)
+        gone = len(self._index.items) - len(items)
+        self._index = replace(self._index, items=items)
+        self._keys = {item.key for item in items}
+        return gone
+
+    def close(self) -> None:
+        """Writes what waits as the last shard, and removes shards that no item is in."""
+        self._write_shard()
+        used = {item.shard for item in self._index.items}
+        self._index = replace(self._index, shards=tuple(part for part in self._index.shards if part.name in used))
+        self._write_index()
+        for path in self._folder.glob("shard-*.safetensors"):
+            if path.name not in used:
+                path.unlink()
+        with suppress(OSError):  # somebody else's file in it
+            self._pending.rmdir()
+
+    def __enter__(self) -> "DatasetWriter":
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            self.close()
+
+    def _found_waiting(self) -> list[Path]:
+        waiting = []
+        for path in sorted(self._pending.iterdir()):
+            key = path.stem[10:]
+            if path.suffix == ".safetensors" and key not in self._keys and _is_whole(path):
+                waiting.append(path)
+                self._keys.add(key)
+            else:
+                path.unlink()
+        return waiting
+
+    def _write_shard(self) -> None:
+        if not self._waiting:
+            return
+        number = max((int(part.name[6:12]) for part in self._index.shards), default=-1) + 1
+        path = self._folder / f"shard-{number:06}.safetensors"
+        tensors, items = {}, []
+        for waiting in self._waiting:
+            item, sample = _read_waiting(waiting, path.name)
+            items.append(item)
+            tensors |= {f"{item.key}/{name}": tensor for name, tensor in sample.items()}
+        write_tensors(path, tensors)
+        self._append(part_of(path), items)
+        for waiting in self._waiting:
+            waiting.unlink()
+        self._waiting, self._waiting_bytes = [], 0
+
+    def _append(self, part: Part, items: list[Item]) -> None:
+        newest = {item.source or item.key: item for item in items}
+        kept = [item for item in self._index.items if item.source not in newest]
+        self._index = replace(self._index, shards=(*self._index.shards, part), items=(*kept, *newest.values()))
+        self._keys = {item.key for item in self._index.items}
+        self._write_index()
+
+    def _write_index(self) -> None:
+        text = index_text(self._index)
+        write_aside(self._folder / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _continued(folder: Path, encoder: str, family: str) -> Index:
+    """The index in the folder without what is no longer whole, or an empty one."""
+    if not (folder / INDEX).exists():
+        return Index(family, encoder)
+    index = read_index((folder / INDEX).read_bytes(), str(folder / INDEX))
+    if (index.family, index.encoder) != (family, encoder):
+        raise ValueError(
+            f"'{folder}' was built for HunyuanVideo {index.family} with the encoder {index.encoder[:12]}; this is "
+            f"HunyuanVideo {family} with {encoder[:12]}. Use the models it was built with, or another folder."
+        )
+    shards = tuple(part for part in index.shards if _is_there(folder, part))
+    names = {part.name for part in shards}
+    items = tuple(item for item in index.items if item.shard in names)
+    if len(shards) < len(index.shards):
+        log.warning("%d items of missing or damaged shards have to be encoded again.", len(index.items) - len(items))
+    return replace(
+        index, null=index.null if index.null and _is_there(folder, index.null) else None, shards=shards, items=items
+    )
+
+
+def _is_there(folder: Path, part: Part) -> bool:
+    path = folder / part.name
+    return path.is_file() and path.stat().st_size == part.size
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "latent" in file.keys()  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError):
+        return False
+
+
+def _read_waiting(path: Path, shard: str) -> tuple[Item, dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        sample = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        facts = file.metadata()
+    shapes = {name: tuple(tensor.shape) for name, tensor in sample.items()}
+    zeros = {
+        name.removeprefix("zeros/"): tuple(map(int, shape.split(",")))
+        for name, shape in facts.items()
+        if "zeros/" in name
+    }
+    item = Item(
+        path.stem[10:], shard, shapes | zeros, tuple(zeros), sample_hash(sample), facts["caption"], facts["source"]
+    )
+    return item, sample

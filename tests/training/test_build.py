@@ -1,0 +1,324 @@
+"""The builder stores what the network sees in ComfyUI, once for each video, and goes on where it was."""
+
+import inspect
+import os
+import sys
+from fractions import Fraction
+from functools import partial
+from hashlib import sha256
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from disca.training.clips import Cut, find_clips, read_clip
+from disca.training.data import open_dataset, require_fits
+
+COMFYUI = os.environ.get("COMFYUI_PATH")
+if COMFYUI:
+    sys.path.insert(1, os.path.dirname(__file__))
+    import tiny_encoders as tiny
+
+    from disca.training import build
+    from disca.training.build import build_dataset
+    from disca.training.encoder import Encoder, model_without_weights
+
+CUT = Cut(32, 16, 5, fps=12)
+
+
+def make_video(path, values, fps=24, codec="mpeg4", times=None, rotation=0):
+    """A video of 64x32 frames: grey of one value each, or pictures that are given."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for i, value in enumerate(values):
+            picture = np.broadcast_to(value, (32, 64, 3)).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[i], Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def levels(pixels) -> list[int]:
+    """The mean value of every frame, in tens."""
+    return [round(value / 10) for value in (pixels.mean((1, 2, 3)) * 255).tolist()]
+
+
+def clip_of(path, cut, caption="a clip"):
+    path.with_suffix(".txt").write_text(caption)
+    (clip,) = (clip for clip in find_clips(str(path.parent)) if clip.path == path)
+    return read_clip(clip, cut)
+
+
+@pytest.mark.parametrize(
+    ("fps", "wanted"),
+    [(24, [1, 2, 3, 4, 5]), (12, [1, 3, 5, 7, 9]), (0, [1, 2, 3, 4, 5]), (60, [1, 1, 2, 2, 3])],
+)
+def test_a_video_is_sampled_at_the_nearest_frames(tmp_path, fps, wanted):
+    make_video(tmp_path / "a.mkv", range(10, 130, 10), codec="ffv1")  # whose times are rounded to milliseconds
+    assert levels(clip_of(tmp_path / "a.mkv", Cut(64, 32, 5, fps))) == wanted
+
+
+def test_frames_of_uneven_length_are_taken_at_their_times(tmp_path):
+    make_video(tmp_path / "a.mkv", (10, 20, 30, 40, 50), codec="ffv1", times=[0, 1, 6, 7, 8])
+    assert levels(clip_of(tmp_path / "a.mkv", Cut(64, 32, 9, 24))) == [1, 2, 2, 2, 3, 3, 3, 4, 5]
+
+
+def test_a_video_is_scaled_to_cover_and_cropped_around_its_middle(tmp_path):
+    picture = np.zeros((100, 400, 3), np.uint8)
+    picture[:, 100:300] = 200
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    pixels = clip_of(tmp_path / "a.png", Cut(64, 32, 9))
+    assert pixels.shape == (1, 32, 64, 3)
+    assert torch.allclose(pixels[:, :, 2:-2], torch.tensor(200 / 255), atol=0.01)
+
+
+def test_a_telephones_turned_video_is_turned_back(tmp_path):
+    left_is_white = np.repeat([255, 0], 32)[:, None]
+    make_video(tmp_path / "a.mp4", [left_is_white] * 5, rotation=90)  # a quarter turn against the clock
+    (pixels,) = clip_of(tmp_path / "a.mp4", Cut(32, 64, 1))
+    assert pixels[40:].mean() > 0.9 and pixels[:24].mean() < 0.1
+
+
+def test_a_playlist_named_like_a_video_is_not_followed(tmp_path):
+    make_video(tmp_path / "secret.avi", [90] * 5)
+    (tmp_path / "secret.avi").rename(tmp_path / "secret")
+    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile secret\n")
+    with av.open(str(tmp_path / "a.mp4")) as container:  # FFmpeg on its own follows it
+        assert next(container.decode(video=0)).width == 64
+    with pytest.raises(ValueError, match="'a.mp4' cannot be read"):
+        clip_of(tmp_path / "a.mp4", Cut(64, 32, 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"width": 850}, "Clips of 850x480 cannot be encoded: use multiples of 16"),
+        ({"frames": 120}, "Clips of 120 frames .* for example 121"),
+        ({"frames": 0}, "use 4n"),
+        ({"fps": -1.0}, "-1.0 frames per second cannot be"),
+    ],
+)
+def test_a_size_that_cannot_be_encoded_is_refused(settings, told):
+    with pytest.raises(ValueError, match=told):
+        Cut(**settings)
+
+
+def test_a_folder_without_videos_or_captions_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="There is no folder"):
+        find_clips(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="holds no videos or pictures"):
+        find_clips(str(tmp_path))
+    make_video(tmp_path / "a.mp4", [90] * 5)
+    with pytest.raises(ValueError, match="1 of 1 videos have no caption: a.mp4. .* a.txt"):
+        find_clips(str(tmp_path))
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ValueError, match="'a.txt' is not UTF-8"):
+        find_clips(str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory):
+    """The tiny encoders of both families by their name."""
+    made = {}
+    for family in ("1.0", "1.5"):
+        vision = tiny.tiny_vision(tmp_path_factory.mktemp("vision")) if family == "1.5" else None
+        made[family] = tiny.tiny_model(family), tiny.tiny_vae(family), tiny.tiny_clip(family), vision
+    return made
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Three videos and a picture, with captions."""
+    folder = tmp_path / "videos"
+    (folder / "more").mkdir(parents=True)
+    for i, name in enumerate(("a.mp4", "b.mkv", "more/c.avi")):
+        make_video(folder / name, range(10 + i, 250, 10))
+        (folder / name).with_suffix(".txt").write_text(f'Number {i} says "hello".')
+    Image.new("RGB", (80, 80), (200, 30, 30)).save(folder / "d.png")
+    (folder / "d.txt").write_text("Red.")
+    return folder
+
+
+def files(folder) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
+
+
+def seen_by_the_network(model, positive, latent) -> dict[str, torch.Tensor]:
+    """What core's sampling hands the network in its one step."""
+    import comfy.sample
+
+    seen = {}
+
+    def record(_, args, kwargs):
+        seen.update({name: value for name, value in kwargs.items() if torch.is_tensor(value)}, x=args[0])
+
+    hook = model.model.diffusion_model.register_forward_pre_hook(record, with_kwargs=True)
+    with torch.inference_mode():
+        comfy.sample.sample(
+            model, torch.zeros_like(latent), 1, 1.0, "euler", "simple", positive, positive, latent, disable_pbar=True
+        )
+    hook.remove()
+    return seen
+
+
+def text_to_video(clip, caption):
+    with torch.inference_mode():
+        return clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+
+
+@pytest.mark.parametrize("family", ["1.0", "1.5"])
+def test_text_to_video_samples_are_what_the_network_sees(encoders, videos, tmp_path, family):
+    model, vae, clip, _ = encoders[family]
+    build_dataset(str(videos), str(tmp_path / "data"), Encoder(model, vae, clip), CUT)
+    sample = open_dataset(str(tmp_path / "data"))[0]
+    (video, *_) = find_clips(str(videos))
+    with torch.inference_mode():
+        latent = vae.encode(read_clip(video, CUT))
+    seen = seen_by_the_network(model, text_to_video(clip, video.caption), torch.zeros_like(latent))
+    assert torch.equal(sample["latent"], model.model.process_latent_in(latent)[0].bfloat16())
+    assert torch.equal(sample["context"], seen["context"][0].bfloat16())
+    for name in {"1.0": ["y"], "1.5": ["txt_byt5"]}[family]:
+        assert torch.equal(sample[name], seen[name][0].bfloat16())
+    if family == "1.5":
+        assert torch.equal(sample["concat"], seen["x"][0, 32:].bfloat16())
+    require_fits(open_dataset(str(tmp_path / "data")), family, latent.shape[1], tiny.WIDTH)
+
+
+def test_image_to_video_samples_are_what_the_network_sees(encoders, videos, tmp_path):
+    from comfy_extras.nodes_hunyuan import HunyuanVideo15ImageToVideo
+
+    model, vae, clip, vision = encoders["1.5"]
+    build_dataset(str(videos), str(tmp_path / "data"), Encoder(model, vae, clip, vision), CUT, first_frame=True)
+    sample = open_dataset(str(tmp_path / "data"))[0]
+    (video, *_) = find_clips(str(videos))
+    pixels = read_clip(video, CUT)
+    positive = text_to_video(clip, video.caption)
+    with torch.inference_mode():
+        given = {"width": 32, "height": 16, "length": 5, "batch_size": 1, "start_image": pixels[:1]}
+        given["clip_vision_output"] = vision.encode_image(pixels[:1])
+        positive, _, latent = HunyuanVideo15ImageToVideo.execute(positive, positive, vae, **given).result
+    seen = seen_by_the_network(model, positive, latent["samples"])
+    assert torch.equal(sample["concat"], seen["x"][0, 32:].bfloat16())
+    assert sample["concat"][-1, 0].eq(1).all()  # the mask: the first frame is given
+    for name in ("context", "txt_byt5", "clip_fea"):
+        assert torch.equal(sample[name], seen[name][0].bfloat16())
+
+
+def test_the_null_is_the_empty_caption(encoders, videos, tmp_path):
+    model, vae, clip, _ = encoders["1.0"]
+    build_dataset(str(videos), str(tmp_path / "data"), Encoder(model, vae, clip), CUT)
+    ((context, options),) = text_to_video(clip, "")
+    null = open_dataset(str(tmp_path / "data")).null
+    assert set(null) == {"context", "y"}
+    assert torch.equal(null["context"], context[0].bfloat16())
+    assert torch.equal(null["y"], options["pooled_output"][0].bfloat16())
+
+
+def test_an_interrupted_build_continues_to_the_same_bytes(encoders, videos, tmp_path):
+    def interrupt(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    encoder = Encoder(*encoders["1.0"])
+    whole = build_dataset(str(videos), str(tmp_path / "whole"), encoder, CUT)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT, progress=interrupt)
+    assert (whole.samples, whole.encoded) == (4, 4)
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT).encoded == 2
+    assert files(tmp_path / "data") == files(tmp_path / "whole")
+
+
+def test_a_second_build_encodes_only_what_is_new(encoders, videos, tmp_path):
+    encoder = Encoder(*encoders["1.0"])
+    build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT) == (4, 0, {})
+    (videos / "a.txt").write_text("Another caption.")
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT) == (4, 1, {})
+    for path in videos.glob("b.*"):
+        path.unlink()
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT).samples == 4
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT, prune=True).samples == 3
+    captions = {item.caption for item in open_dataset(str(tmp_path / "data")).index.items}
+    assert captions == {"Another caption.", 'Number 2 says "hello".', "Red."}
+
+
+def test_other_weights_are_another_encoder(encoders, videos, tmp_path):
+    model, vae, clip, _ = encoders["1.0"]
+    encoder = Encoder(model, vae, clip)
+    other = Encoder(model, tiny.tiny_vae("1.0", seed=1), clip)
+    build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    assert encoder.fingerprint == Encoder(model, vae, clip).fingerprint != other.fingerprint
+    with pytest.raises(ValueError, match="Use the models it was built with, or another folder"):
+        build_dataset(str(videos), str(tmp_path / "data"), other, CUT)
+
+
+def test_videos_that_cannot_be_used_are_left_out_and_named(encoders, videos, tmp_path):
+    (videos / "a.mp4").write_bytes((videos / "a.mp4").read_bytes()[:200])
+    make_video(videos / "b.mkv", [90] * 6)
+    (videos / "d.png").write_bytes(b"no picture")
+    encoder = Encoder(*encoders["1.0"])
+    built = build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    assert (built.samples, list(built.skipped)) == (1, ["a.mp4", "b.mkv", "d.png"])
+    assert "'a.mp4' cannot be read" in built.skipped["a.mp4"]
+    assert "is too short: 3 frames at 12 per second, and 5 are needed" in built.skipped["b.mkv"]
+    with pytest.raises(ValueError, match="None of the 4 videos could be used. 'a.mp4' cannot be read"):
+        build_dataset(str(videos), str(tmp_path / "none"), encoder, Cut(32, 16, 401, 12))
+
+
+def test_encoders_of_another_model_are_refused(encoders, videos, tmp_path):
+    model, vae, clip, _ = encoders["1.0"]
+    with pytest.raises(ValueError, match="The VAE has 32 latent channels, but HunyuanVideo 1.0 has 16"):
+        Encoder(model, encoders["1.5"][1], clip)
+    with pytest.raises(ValueError, match="gives 32 values per token, but HunyuanVideo 1.0 takes 4096"):
+        Encoder(model_without_weights("1.0"), vae, clip).text("a caption")
+    with pytest.raises(ValueError, match="HunyuanVideo 1.0 has no input for a first frame"):
+        build_dataset(str(videos), str(tmp_path / "data"), Encoder(model, vae, clip), CUT, first_frame=True)
+
+
+def test_a_model_without_weights_gives_the_same_samples(encoders, videos, monkeypatch):
+    model, vae, clip, vision = encoders["1.5"]
+    monkeypatch.setitem(tiny.SHAPES["1.5"], "context_in_dim", tiny.WIDTH)
+    bare, full = Encoder(model_without_weights("1.5"), vae, clip, vision), Encoder(model, vae, clip, vision)
+    pixels = torch.rand(5, 16, 32, 3)
+    samples = [encoder.sample(pixels, encoder.text("A word."), first_frame=True) for encoder in (bare, full)]
+    assert bare.fingerprint == full.fingerprint
+    assert all(torch.equal(samples[0][name], samples[1][name]) for name in samples[1])
+
+
+def test_the_command_builds_and_goes_on(encoders, videos, tmp_path, monkeypatch, caplog):
+    command = ["--videos", str(videos), "--out", str(tmp_path / "data"), "--vae", "v.safetensors"]
+    command += ["--text-encoders", "t.safetensors", "--width", "32", "--height", "16", "--frames", "5", "--fps", "12"]
+    assert build.main(command) == 2
+    assert "'v.safetensors' is not a .safetensors file that is there" in caplog.text
+    monkeypatch.setattr(build, "_load_encoder", lambda options: Encoder(*encoders["1.0"]))
+    caplog.set_level("INFO")
+    assert [build.main(command), build.main(command)] == [0, 0]
+    assert "holds 4 samples, 4 of them new" in caplog.text and "holds 4 samples, 0 of them new" in caplog.text
+
+
+def test_the_command_loads_the_files_it_is_given(encoders, tmp_path, monkeypatch):
+    import comfy.sd
+
+    _, vae, clip, _ = encoders["1.0"]
+    signature, given = inspect.signature(comfy.sd.load_clip), {}
+
+    def load_clip(*args, **kwargs):  # ComfyUI makes text encoders of their full size only
+        given.update(signature.bind(*args, **kwargs).arguments)
+        return clip
+
+    monkeypatch.setattr(comfy.sd, "load_clip", load_clip)
+    monkeypatch.setattr(comfy.sd, "VAE", partial(tiny.tiny_vae_of, comfy.sd.VAE))
+    save_file(vae.first_stage_model.state_dict(), tmp_path / "vae.safetensors")
+    (tmp_path / "text.safetensors").touch()
+    paths = ["--vae", str(tmp_path / "vae.safetensors"), "--text-encoders", str(tmp_path / "text.safetensors")]
+    options = build._parser().parse_args(["--videos", "", "--out", "", "--model", "1.0", "--cpu", *paths])
+    loaded = build._load_encoder(options)
+    assert given == {"ckpt_paths": paths[3:], "clip_type": comfy.sd.CLIPType.HUNYUAN_VIDEO}
+    assert loaded.fingerprint == Encoder(*encoders["1.0"]).fingerprint

@@ -1,0 +1,306 @@
+"""The loop on a small real training, in one process."""
+
+import errno
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+sys.path.insert(1, str(Path(__file__).parent))
+from worlds import LENGTH, Points, Regression, settings  # noqa: E402
+
+from disca.training import checkpoints  # noqa: E402
+from disca.training.__main__ import Interrupt, comfy_folder, main  # noqa: E402
+from disca.training.checkpoints import SaveError  # noqa: E402
+from disca.training.events import crc32c  # noqa: E402
+from disca.training.loop import train  # noqa: E402
+from disca.training.order import order  # noqa: E402
+from disca.training.records import read_log  # noqa: E402
+from disca.training.settings import PreviewSettings  # noqa: E402
+
+
+def run(out, dataset=None, training=None, stop=lambda: False, **changes):
+    """Trains in a folder and gives the exported weights."""
+    export = train(settings(out, **changes), stop, training or Regression(), dataset or Points())
+    return load_file(export / "network.safetensors")
+
+
+def after(calls: int):
+    """A stop that asks at this call."""
+    left = iter(range(calls - 1, -1, -1))
+    return lambda: next(left) == 0
+
+
+def saved_bytes(out: Path, iteration: int) -> bytes:
+    """All weights, optimisers and averages of a checkpoint."""
+    return (out / "checkpoints" / f"step-{iteration:06d}" / "state" / "__0_0.distcp").read_bytes()
+
+
+def figures(out: Path) -> list[dict]:
+    """The log without what depends on the clock."""
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_log(out / "log.jsonl")]
+
+
+def difference(first: dict, second: dict) -> float:
+    """The greatest difference of two sets of weights."""
+    assert first.keys() == second.keys()
+    return max(float((first[key] - second[key]).abs().max()) for key in first)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A run from start to end."""
+    out = tmp_path_factory.mktemp("unbroken")
+    run(out)
+    return out
+
+
+def test_the_loss_falls(tmp_path):
+    run(tmp_path, iterations=40, every=100)
+    losses = [line["loss"]["network"] for line in read_log(tmp_path / "log.jsonl")]
+    assert sum(losses[-5:]) < sum(losses[:5]) / 2
+
+
+@pytest.mark.parametrize("stopped", [1, 4, 7])
+def test_a_resumed_run_gives_the_same_bits_as_an_unbroken_one(unbroken, tmp_path, stopped):
+    run(tmp_path, stop=after(stopped))
+    assert read_log(tmp_path / "log.jsonl")[-1]["iteration"] == stopped
+    run(tmp_path, training=Regression(seed=1))
+    assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
+    assert figures(tmp_path) == figures(unbroken)
+
+
+def test_a_run_that_died_repeats_what_came_after_its_checkpoint(unbroken, tmp_path):
+    shutil.copytree(unbroken / "checkpoints" / "step-000006", tmp_path / "checkpoints" / "step-000006")
+    shutil.copy(unbroken / "log.jsonl", tmp_path)
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"iteration": 9, "lo')
+    run(tmp_path)
+    assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
+    assert [line["iteration"] for line in read_log(tmp_path / "log.jsonl")] == list(range(1, 9))
+
+
+def test_a_finished_run_gives_its_export_again_and_can_be_made_longer(unbroken, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(unbroken, out)
+    training = Regression()
+    run(out, training=training)
+    assert training.seen == []
+    run(out, iterations=10)
+    run(tmp_path / "longer", iterations=10)
+    assert saved_bytes(out, 10) == saved_bytes(tmp_path / "longer", 10)
+
+
+def test_each_epoch_sees_each_sample_once(tmp_path):
+    training = Regression()
+    run(tmp_path, training=training, iterations=LENGTH)
+    drawn = [order(LENGTH, 0, position) for position in sorted(set(training.seen))]
+    assert sorted(drawn) == sorted(2 * list(range(LENGTH)))
+
+
+def test_accumulating_gives_the_gradient_of_all_samples_at_once(tmp_path):
+    at_once = run(tmp_path / "at once", batch=4, accumulate=1)
+    in_turn = run(tmp_path / "in turn", batch=1, accumulate=4)
+    by_shape = run(tmp_path / "by shape", dataset=Points(shapes=3), batch=4)
+    by_shape_in_turn = run(tmp_path / "by shape in turn", dataset=Points(shapes=3), batch=1, accumulate=4)
+    assert difference(at_once, in_turn) < 1e-6
+    assert difference(by_shape, by_shape_in_turn) < 1e-6
+
+
+def test_the_export_is_the_running_average(tmp_path):
+    training = Regression()
+    averaged = run(tmp_path, training=training)
+    weights = training.parts["network"].state_dict()
+    assert averaged.keys() == weights.keys()
+    assert difference(averaged, weights) > 1e-4
+
+
+def test_a_stop_file_saves_and_stops(tmp_path):
+    class Asked(Regression):
+        def losses(self, batch, iteration):
+            if iteration == 3:
+                (tmp_path / "stop").touch()
+            return super().losses(batch, iteration)
+
+    run(tmp_path, training=Asked())
+    assert checkpoints.newest(tmp_path / "checkpoints", print).name == "step-000004"
+    assert not (tmp_path / "stop").exists()
+    assert "Stopped at iteration 4" in json.loads((tmp_path / "state.json").read_text())["message"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_stops(tmp_path, number):
+    class Interrupted(Regression):
+        def losses(self, batch, iteration):
+            if iteration == 1:
+                os.kill(os.getpid(), number)
+            return super().losses(batch, iteration)
+
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        interrupt = Interrupt()
+        run(tmp_path, training=Interrupted(), stop=lambda: interrupt.asked)
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    assert checkpoints.newest(tmp_path / "checkpoints", print).name == "step-000002"
+
+
+def test_a_sample_with_nan_is_named_and_the_others_are_trained_on(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    weights = run(tmp_path, dataset=Points(spoiled=(5,)), iterations=LENGTH)
+    assert "Skipped sample 5" in caplog.text
+    assert [line["skipped"] for line in read_log(tmp_path / "log.jsonl") if line["skipped"]] == [[5], [5]]
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+@pytest.mark.parametrize("only_gradient", [False, True])
+def test_a_sample_whose_loss_or_gradient_is_not_finite_is_found(tmp_path, only_gradient):
+    class Marked(Points):
+        def __getitem__(self, i):
+            return {**super().__getitem__(i), "which": torch.tensor([float(i)])}
+
+    class Spoiling(Regression):
+        def losses(self, batch, iteration):
+            for loss in super().losses(batch, iteration):
+                zero = (loss.value - loss.value.detach())[batch["which"][:, 0] == 5]
+                yield loss._replace(value=loss.value + (zero.sqrt() if only_gradient else zero / zero).sum())
+
+    run(tmp_path, dataset=Marked(), training=Spoiling(), batch=1, accumulate=2)
+    skipped = [line["skipped"] for line in read_log(tmp_path / "log.jsonl") if line["skipped"]]
+    assert skipped and all(found == [5] for found in skipped)
+
+
+def test_a_run_of_bad_samples_stops_the_training_and_keeps_the_checkpoint(tmp_path):
+    class Diverging(Regression):
+        def losses(self, batch, iteration):
+            for loss in super().losses(batch, iteration):
+                yield loss._replace(value=loss.value * (float("nan") if iteration >= 3 else 1))
+
+    with pytest.raises(RuntimeError, match="9 samples in a row gave NaN or infinity, the last one sample") as error:
+        run(tmp_path, training=Diverging(), iterations=20)
+    assert "step-000006" in str(error.value)
+    weights = load_file(tmp_path / "checkpoints" / "step-000003" / "export" / "network.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("place", ["state", "export", "meta"])
+def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole(unbroken, tmp_path, monkeypatch, place):
+    run(tmp_path, stop=after(3))
+    if place == "state":
+        monkeypatch.setattr("torch.distributed.checkpoint.filesystem._write_item", full_disk)
+    elif place == "export":
+        monkeypatch.setattr(Regression, "export", full_disk)
+    else:
+        monkeypatch.setattr("disca.training.checkpoints.os.fsync", full_disk)
+    with pytest.raises(SaveError, match="step-000006 could not be written.*No space left.*step-000003"):
+        run(tmp_path)
+    assert [entry.name for entry in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
+    monkeypatch.undo()
+    run(tmp_path)
+    assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
+
+
+def test_a_checkpoint_that_is_not_whole_is_passed_over(unbroken, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    state = tmp_path / "checkpoints" / "step-000008" / "state" / "__0_0.distcp"
+    state.write_bytes(state.read_bytes()[:-1])
+    run(tmp_path)
+    assert "step-000008 is not whole and is passed over" in caplog.text
+    assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
+
+
+def test_only_the_last_checkpoints_stay(tmp_path):
+    run(tmp_path, every=1)
+    assert sorted(entry.name for entry in (tmp_path / "checkpoints").iterdir()) == ["step-000007", "step-000008"]
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_what_differs(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(ValueError, match="of another run: seed was 0 and is 7. Set these back"):
+        run(tmp_path, seed=7, iterations=9)
+    other = Points()
+    other.fingerprint = "other points"
+    with pytest.raises(ValueError, match="the dataset was points and is other points"):
+        run(tmp_path, dataset=other, iterations=9)
+
+
+def test_a_checkpoint_of_another_version_is_refused(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    meta = tmp_path / "checkpoints" / "step-000008" / "meta.json"
+    meta.write_text(meta.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(ValueError, match="has format 2, but this version of DisCa reads format 1"):
+        run(tmp_path)
+
+
+def test_the_command_ends_with_a_sentence_where_it_cannot_start(tmp_path, monkeypatch, caplog):
+    assert main([str(tmp_path / "none.yaml")]) == 2
+    assert "There is no file" in caplog.text
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="which is no ComfyUI. Set COMFYUI_PATH"):
+        comfy_folder()
+
+
+def test_inference_mode_is_refused(tmp_path):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="cannot run in inference mode"):
+        run(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="ask for device: cuda, but PyTorch finds no CUDA device"):
+        run(tmp_path, device="cuda")
+
+
+def test_previews_come_first_and_then_as_often_as_asked(tmp_path):
+    run(tmp_path, preview=PreviewSettings(every=4))
+    names = sorted(file.name for file in (tmp_path / "previews").iterdir())
+    assert names == ["step-000000.png", "step-000004.png", "step-000008.png"]
+
+
+def test_previews_change_no_number_of_the_training(unbroken, tmp_path):
+    class Drawing(Regression):
+        def preview(self, path):
+            torch.randn(3)
+
+    run(tmp_path, training=Drawing(), preview=PreviewSettings(every=1))
+    assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
+
+
+def test_curves_are_drawn_for_each_part(unbroken):
+    assert Image.open(unbroken / "curves.png").height == 2 * 320
+
+
+def test_the_event_file_has_the_checksums_that_tensorboard_asks_for(unbroken):
+    assert crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
+    (file,) = (unbroken / "tensorboard").iterdir()
+    data, records = file.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        records.append(data[12 : 12 + length])
+        masked = int.from_bytes(data[12 + length : 16 + length], "little") - 0xA282EAD8 & 0xFFFFFFFF
+        assert crc32c(records[-1]) == (masked << 15 | masked >> 17) & 0xFFFFFFFF
+        data = data[16 + length :]
+    assert len(records) == 2 + 8
+    assert b"loss by t/critic 0.25-0.50" in b"".join(records)

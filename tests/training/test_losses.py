@@ -1,0 +1,169 @@
+"""The three algorithms against closed forms: a linear flow dx/dt = a·x, whose mean velocity is known."""
+
+import pytest
+import torch
+
+from disca.training.discriminator import Discriminator, adversarial_loss, discriminator_loss
+from disca.training.losses import cfg_distillation_loss, flow_matching_loss, meanflow_loss, meanflow_target, mse
+from disca.training.pairs import Pair, following
+from disca.training.times import Draws, at_time, per_sample
+
+A = 1.7
+SHAPE = (6, 4, 2, 3, 3)
+
+
+def velocity(x_t, t):
+    return A * x_t
+
+
+def mean_velocity(x_t, r, t, **options):
+    """1/(t - r) of the integral of v along the flow through x_t, and v itself where r = t."""
+    length = per_sample(t - r, x_t)
+    back = torch.where(length > 0, (1.0 - torch.exp(-A * length)) / length.clamp(min=1e-12), torch.full_like(length, A))
+    return x_t * back
+
+
+def exact_derivative(u, x_t, r, t, v):
+    """d/dt of x·(1 - exp(-a(t - r)))/(t - r) along dx/dt = v."""
+    length = per_sample(t - r, x_t)
+    decay = torch.exp(-A * length)
+    return v * (1.0 - decay) / length + x_t * (A * decay * length - (1.0 - decay)) / length**2
+
+
+def no_derivative(u, x_t, r, t, v):
+    return torch.zeros_like(v)
+
+
+@pytest.fixture
+def points():
+    g = torch.Generator().manual_seed(0)
+    x_0, noise = (torch.randn(SHAPE, generator=g, dtype=torch.float64) for _ in range(2))
+    t = torch.linspace(0.3, 1.0, SHAPE[0], dtype=torch.float64)
+    return x_0, noise, t
+
+
+def test_the_true_mean_velocity_is_the_meanflow_optimum(points):
+    x_0, noise, t = points
+    loss, capped = meanflow_loss(mean_velocity, velocity, exact_derivative, x_0, noise, t - 0.2, t)
+    assert loss.max() < 1e-12
+    assert not capped.any()
+
+
+def test_without_the_derivative_the_true_mean_velocity_is_not_the_optimum(points):
+    x_0, noise, t = points
+    loss, _ = meanflow_loss(mean_velocity, velocity, no_derivative, x_0, noise, t - 0.2, t)
+    assert loss.min() > 1e-4
+
+
+def test_where_r_is_t_the_target_is_the_teachers_velocity(points):
+    x_0, noise, t = points
+
+    def never(*_):
+        raise AssertionError("no derivative is needed where r = t")
+
+    student = lambda x_t, r, t, **options: velocity(x_t, t) + 1.0  # noqa: E731
+    loss, _ = meanflow_loss(student, velocity, never, x_0, noise, t, t)
+    torch.testing.assert_close(loss, torch.ones_like(loss))
+
+
+def test_as_the_interval_vanishes_the_target_becomes_the_teachers_velocity(points):
+    x_0, _, t = points
+    v, du_dt = velocity(x_0, t), torch.randn_like(x_0)
+    apart = [mse(meanflow_target(v, du_dt, t - length, t)[0], v).max() for length in (1e-1, 1e-2, 1e-3)]
+    assert apart[0] > 50 * apart[1] > 2500 * apart[2] > 0
+
+
+def test_a_derivative_that_is_too_large_is_capped_at_the_velocity(points):
+    x_0, _, t = points
+    v = velocity(x_0, t)
+    target, capped = meanflow_target(v, 1e4 * torch.ones_like(v), t - 0.2, t, cap=1.0)
+    sizes = (target - v).flatten(1).norm(dim=1)
+    assert capped.all()
+    torch.testing.assert_close(sizes.double(), v.flatten(1).norm(dim=1))
+
+
+def test_only_the_student_gets_a_gradient(points):
+    x_0, noise, t = points
+    own, teachers = (torch.ones((), dtype=torch.float64, requires_grad=True) for _ in range(2))
+    student = lambda x_t, r, t, **options: own * mean_velocity(x_t, r, t)  # noqa: E731
+    loss, _ = meanflow_loss(student, lambda x, t: teachers * velocity(x, t), exact_derivative, x_0, noise, t - 0.1, t)
+    (2.0 * loss.sum()).backward()
+    assert own.grad is not None and teachers.grad is None
+
+
+def test_flow_matching_is_solved_by_noise_minus_data(points):
+    x_0, noise, t = points
+    assert flow_matching_loss(lambda x_t, t: noise - x_0, x_0, noise, t).max() == 0
+
+
+@pytest.mark.parametrize("g", [0.0, 1.0, 4.0])
+def test_the_guided_velocity_is_null_plus_g_times_the_difference(points, g):
+    x_0, noise, t = points
+    scale = torch.full_like(t, g)
+    guided = lambda x_t, t, g: x_t + per_sample(g, x_t) * (3.0 * x_t - x_t)  # noqa: E731
+    loss = cfg_distillation_loss(guided, lambda x, t: 3.0 * x, lambda x, t: x, x_0, noise, t, scale)
+    assert loss.max() < 1e-25
+
+
+def test_the_discriminator_wants_targets_up_and_predictions_down():
+    predicted, target = torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)
+    discriminator_loss(predicted, target).sum().backward()
+    assert (predicted.grad > 0).all() and (target.grad < 0).all()
+
+
+def test_the_predictor_wants_predictions_up_as_the_discriminator_does_not():
+    predicted = torch.zeros(3, requires_grad=True)
+    adversarial_loss(predicted).sum().backward()
+    assert (predicted.grad < 0).all()
+
+
+def test_the_hinge_is_at_rest_once_both_are_told_apart():
+    assert discriminator_loss(torch.tensor([-1.0]), torch.tensor([1.0])) == 0
+
+
+def test_a_discriminator_learns_to_tell_two_kinds_of_features_apart():
+    torch.manual_seed(0)
+    discriminator = Discriminator(features=16, taps=2, width=32)
+    optimiser = torch.optim.AdamW(discriminator.parameters(), lr=1e-3)
+    direction = torch.randn(16)
+    for _ in range(60):
+        fake = [torch.randn(8, 12, 16) for _ in range(2)]
+        real = [torch.randn(8, 12, 16) + direction for _ in range(2)]
+        t = torch.rand(8)
+        loss = discriminator_loss(discriminator(fake, t, 3), discriminator(real, t, 3)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss < 0.5
+
+
+def test_the_next_step_has_the_same_length_and_stops_at_zero():
+    t, r = torch.tensor([0.9, 0.3]), torch.tensor([0.7, 0.1])
+    x_t = torch.ones(2, 1, 1, 1, 1)
+    x, t_next, r_next = following(Pair([], x_t, t, r, x_t), 2.0 * x_t)
+    torch.testing.assert_close(x.flatten(), torch.tensor([0.6, 0.6]))
+    torch.testing.assert_close(t_next, r)
+    torch.testing.assert_close(r_next, torch.tensor([0.5, 0.0]))
+
+
+def test_times_stay_within_the_restriction():
+    t, r = Draws(0, torch.arange(2000), torch.device("cpu")).restricted_times(0.2)
+    assert (r >= 0).all() and (r <= t).all() and (t - r <= 0.2 + 1e-6).all()
+    assert 0.09 < (t - r)[t > 0.2].mean() < 0.11
+
+
+def test_a_share_of_the_samples_is_anchored():
+    t, r = Draws(0, torch.arange(2000), torch.device("cpu")).restricted_times(0.2, anchor=0.5)
+    assert 0.45 < (t == r).float().mean() < 0.56
+
+
+def test_a_sample_draws_the_same_in_any_batch():
+    like = torch.zeros(4, 3, 2)
+    whole, part = (Draws(7, torch.arange(first, 4), torch.device("cpu")) for first in (0, 2))
+    assert torch.equal(whole.uniform()[2:], part.uniform())
+    assert torch.equal(whole.noise(like)[2:], part.noise(like[2:]))
+
+
+def test_at_time_runs_from_data_to_noise():
+    x_0, noise = torch.zeros(2, 1), torch.ones(2, 1)
+    assert at_time(x_0, noise, torch.tensor([0.25, 1.0])).flatten().tolist() == [0.25, 1.0]

@@ -1,0 +1,155 @@
+"""The budget: what a block saves is measured, the rest is held to what was worked out by hand and by the paper."""
+
+import pytest
+import small_networks
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch.autograd.graph import saved_tensors_hooks
+
+from disca.training import memory
+from disca.training.adapters import add_lora
+from disca.training.blocks import make_out_of_place
+from disca.training.data import DatasetWriter
+from disca.training.memory import GB, Job, Savings, Shape, cheapest, operations, peak, shape_of
+from disca.training.settings import DataSettings, ModelSettings, Settings
+
+SHAPES = {  # what goes through them: 480p, 121 frames; 704 x 704, 129 frames
+    "1.5": Shape(2048, 54, 0, 8_331_330_848, 8_274_574_336, tokens=50_290),
+    "1.0": Shape(3072, 20, 40, 12_831_242_304, 12_724_631_552, tokens=64_144),
+}
+PREDICTOR, ADVERSARIAL = Job("predictor", ema=False), Job("predictor", adversarial=True, ema=False)
+LORA, FULL = Job("meanflow", rank=64, ema=False), Job("meanflow", ema=False)
+NONE = Savings()
+
+
+def gigabytes(family: str, job: Job, savings: Savings) -> float:
+    """The whole of a peak."""
+    return sum(peak(SHAPES[family], job, savings).values()) / GB
+
+
+@pytest.mark.parametrize(
+    ("family", "job", "savings", "expected"),
+    [
+        ("1.5", PREDICTOR, NONE, 37),
+        ("1.5", PREDICTOR, Savings(checkpoint=True), 33),
+        ("1.5", PREDICTOR, Savings(checkpoint=True, eight_bit=True, fp8=True), 22.6),
+        ("1.5", ADVERSARIAL, Savings(checkpoint=True), 45),
+        ("1.5", LORA, NONE, 40),
+        ("1.5", LORA, Savings(fp8=True), 31),
+        ("1.5", LORA, Savings(fp8=True, offload=True), 21),
+        ("1.5", FULL, Savings(gpus=8), 44),
+        ("1.0", PREDICTOR, NONE, 58),
+        ("1.0", PREDICTOR, Savings(checkpoint=True), 50),
+        ("1.0", ADVERSARIAL, Savings(checkpoint=True), 74),
+        ("1.0", ADVERSARIAL, Savings(checkpoint=True, fp8=True), 61),
+        ("1.0", ADVERSARIAL, Savings(checkpoint=True, fp8=True, offload=True), 38),
+        ("1.0", LORA, NONE, 67),
+        ("1.0", LORA, Savings(fp8=True), 54),
+        ("1.0", FULL, Savings(gpus=8), 76),
+    ],
+)
+def test_the_peak_is_what_was_worked_out_by_hand(family, job, savings, expected):
+    assert gigabytes(family, job, savings) == pytest.approx(expected, rel=0.1)
+
+
+def test_a_full_fine_tuning_of_1_5_fits_on_one_card_of_141_gb():
+    """With bf16 weights, stochastic rounding and moments of one byte: 6 bytes per weight."""
+    averaged = Job("meanflow")
+    assert cheapest(SHAPES["1.5"], averaged, 141) == Savings(eight_bit=True)
+    assert cheapest(SHAPES["1.5"], averaged, 80) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"), [("1.5", 1.39e15), ("1.0", 3.91e15)], ids=["1.5", "1.0: the paper counts 3.946"]
+)
+def test_operations_of_a_forward_pass(family, expected):
+    assert sum(SHAPES[family].forward()) == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [(PREDICTOR, 3.0), (ADVERSARIAL, 10.2), (Job("cfg"), 8.9), (FULL, 10.3), (LORA, 10.1)],
+    ids=["predictor", "adversarial", "cfg", "meanflow", "lora"],
+)
+def test_operations_of_an_iteration(job, expected):
+    assert operations(SHAPES["1.5"], job) == pytest.approx(expected * 1e15, rel=0.03)
+
+
+@pytest.mark.parametrize("family", ["1.0", "1.5"])
+@pytest.mark.parametrize("kind", ["trained", "adapted", "frozen"])
+def test_what_a_block_saves_for_backward(family, kind):
+    expected = {"trained": memory.TRAINED, "adapted": memory.ADAPTED, "frozen": memory.FROZEN}[kind]
+    with small_networks.training_mode():
+        assert _saved_units(family, kind) == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("family", ["1.0", "1.5"])
+def test_weights_are_counted_from_the_files_shapes(family):
+    module = small_networks.network(family)
+    shape = shape_of({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()})
+    assert shape.weights == sum(parameter.numel() for parameter in module.parameters())
+    assert (shape.double, shape.single) == (len(module.double_blocks), len(module.single_blocks))
+    lora = add_lora(module, rank=3)
+    assert memory._trained_weights(shape, Job("cfg", rank=3)) == sum(
+        parameter.numel() for adapter in lora.adapters().values() for parameter in adapter.parameters()
+    )
+
+
+@pytest.mark.parametrize("family", ["1.0", "1.5"])
+@pytest.mark.parametrize("job", [PREDICTOR, ADVERSARIAL, LORA, FULL], ids=["mse", "gan", "lora", "full"])
+def test_a_larger_card_never_needs_more_savings(family, job):
+    chosen = [cheapest(SHAPES[family], job, card) for card in memory.CARDS]
+    first = next((i for i, savings in enumerate(chosen) if savings), len(chosen))
+    assert all(savings for savings in chosen[first:])
+    needs = [gigabytes(family, job, savings) for savings in chosen[first:]]
+    assert needs == sorted(needs)
+    assert all(need <= card for need, card in zip(needs, memory.CARDS[first:], strict=True))
+
+
+def test_a_card_of_24_gb_trains_the_predictor_of_1_5():
+    savings = cheapest(SHAPES["1.5"], Job("predictor"), 24)
+    assert savings == Savings(checkpoint=True, eight_bit=True, fp8=True)
+
+
+def test_the_table_names_the_settings_for_each_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_shape", lambda settings: SHAPES["1.5"])
+    settings = Settings("predictor", out=str(tmp_path), data=DataSettings(path=""))
+    lines = memory.table(settings).splitlines()
+    assert "8.33 billion weights, 50,290 tokens" in lines[0]
+    assert [line.split("GB")[0].strip() for line in lines[-4:]] == ["24", "48", "80", "141"]
+    assert "model.weight_dtype: fp8_e4m3fn" in lines[-4] and "nothing to be saved" in lines[-1]
+
+
+def test_tokens_are_those_of_the_largest_sample(tmp_path):
+    with DatasetWriter(str(tmp_path), encoder="any", family="1.0") as writer:
+        for frames in (1, 5):
+            writer.add(f"{frames}", {"latent": torch.zeros(4, frames, 16, 16), "context": torch.zeros(4, 8)})
+    settings = Settings("meanflow", out="", data=DataSettings(path=str(tmp_path)), model=ModelSettings(toy="tiny"))
+    assert f"{5 * 8 * 8 + 4} tokens, batch 1" in memory.table(settings)
+
+
+def _saved_units(family: str, kind: str) -> float:
+    width, image, text = 256, 1016, 8
+    module = small_networks.network(family, torch.bfloat16, hidden_size=width, axes_dim=[16, 56, 56])
+    module.requires_grad_(kind == "trained")
+    if kind == "adapted":
+        add_lora(module, rank=2)
+    vec = torch.randn(1, width).bfloat16().requires_grad_(kind != "frozen")
+    pe = module.pe_embedder(torch.zeros(1, image + text, 3))
+    sizes = (image, text) if family == "1.5" else (image + text,)
+    tokens = [torch.randn(1, size, width).bfloat16().requires_grad_() for size in sizes]
+    block = (module.double_blocks if family == "1.5" else module.single_blocks)[0]
+    make_out_of_place([block])
+    counted = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), pe)}
+    saved = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in counted:
+            saved[storage.data_ptr()] = storage
+        return tensor
+
+    fused = {"optimized_attention_override": lambda _, *args, **options: attention_pytorch(*args, **options)}
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        block(*tokens, vec, pe, transformer_options=fused)
+    return sum(storage.nbytes() for storage in saved.values()) / ((image + text) * width * 2)

@@ -1,0 +1,204 @@
+"""The network while training: the same numbers as ComfyUI's, right gradients, right derivatives."""
+
+import pytest
+import small_networks
+import torch
+
+from disca.training.derivative import attention_with_tangent, central_difference, dual_numbers
+from disca.training.network import Network
+from disca.training.networks import add_embedder
+from disca.training.probe import probe_derivative
+
+FAMILIES = ["1.0", "1.5"]
+
+
+@pytest.fixture(autouse=True)
+def _training():
+    with small_networks.training_mode():
+        yield
+
+
+def flow(network, condition):
+    """u(x_t, r, t) of the network under one condition."""
+    return lambda x_t, r, t, **options: network.velocity(x_t, t, condition, r, **options)
+
+
+def in_double(family):
+    """A network in fp64 and inputs for two samples with times of their own."""
+    module = small_networks.network(family, torch.float64)
+    x, t, r, condition = small_networks.inputs(family, torch.float64, batch=2)
+    return module, x, t.double(), r.double(), {name: value.double() for name, value in condition.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_answers_as_comfyui_does_at_a_step_of_a_run(family):
+    module = small_networks.network(family)
+    x, t, r, condition = small_networks.inputs(family)
+    options = {"sigmas": t, "sample_sigmas": torch.stack([t[0], r[0], torch.zeros(())])}
+    with torch.no_grad():
+        comfys = module(x.clone(), t * 1000.0, transformer_options=options, **condition)
+        ours = Network(module).velocity(x, t, condition, r)
+    torch.testing.assert_close(ours, comfys, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_sample_has_its_own_t_and_r(family):
+    module, x, t, r, condition = in_double(family)
+    network = Network(module)
+    with torch.no_grad():
+        together = network.velocity(x, t, condition, r)
+        apart = [
+            network.velocity(x[i : i + 1], t[i : i + 1], {k: v[i : i + 1] for k, v in condition.items()}, r[i : i + 1])
+            for i in range(2)
+        ]
+    torch.testing.assert_close(together, torch.cat(apart), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_the_same_with_and_without_checkpointing(family):
+    gradients = {}
+    for checkpointed in (False, True):
+        module, x, t, r, condition = in_double(family)
+        module.requires_grad_(True)
+        Network(module, checkpointed).velocity(x, t, condition, r).square().mean().backward()
+        gradients[checkpointed] = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+    assert torch.equal(gradients[True], gradients[False])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_the_slope_of_the_loss(family):
+    """Breaks when ComfyUI's blocks come to change a tensor in place in a way that is not guarded against."""
+    module, x, t, r, condition = in_double(family)
+    network = Network(module.requires_grad_(True))
+    loss = lambda: network.velocity(x, t, condition, r).square().mean()  # noqa: E731
+    loss().backward()
+    weights = [p for p in module.parameters() if p.grad is not None]
+    size = torch.stack([p.grad.norm() for p in weights]).norm()
+    ends = []
+    with torch.no_grad():
+        for step in (1e-5, -2e-5):
+            for p in weights:
+                p.add_(step * p.grad / size)
+            ends.append(loss())
+    torch.testing.assert_close((ends[0] - ends[1]) / 2e-5, size, rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_inputs_are_left_as_they_were(family):
+    module, x, t, r, condition = in_double(family)
+    before = x.clone()
+    Network(module).velocity(x.requires_grad_(True), t, condition, r).sum().backward()
+    assert torch.equal(x, before) and x.grad.norm() > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_finite_difference_converges_to_the_exact_derivative(family):
+    module, x, t, r, condition = in_double(family)
+    u, v = flow(Network(module), condition), torch.ones_like(x)
+    exact = dual_numbers(u, x, r, t, v)
+    apart = [((central_difference(u, x, r, t, v, h) - exact).norm() / exact.norm()).item() for h in (4e-4, 1e-4)]
+    assert exact.norm() > 0
+    assert apart[1] < 0.01 and apart[1] < apart[0] / 4
+
+
+def test_the_difference_is_one_sided_at_the_ends():
+    square = lambda x_t, r, t: t.view(-1, 1) ** 2  # noqa: E731
+    x, t, r = torch.zeros(2, 1), torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.5])
+    slopes = central_difference(square, x, r, t, torch.zeros_like(x), h=0.1).flatten()
+    torch.testing.assert_close(slopes, torch.tensor([1.9, 1.1]))
+
+
+def test_attention_has_the_tangent_of_its_formula():
+    torch.manual_seed(0)
+    q, k, v, dq, dk, dv = (torch.randn(1, 2, 300, 8, dtype=torch.float64) for _ in range(6))
+
+    def plain(q, k, v):
+        return ((q @ k.transpose(-1, -2) / 8**0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+    with torch.autograd.forward_ad.dual_level():
+        dual = [torch.autograd.forward_ad.make_dual(*pair) for pair in ((q, dq), (k, dk), (v, dv))]
+        out = attention_with_tangent(None, *dual, 2, skip_reshape=True)
+        ours = torch.autograd.forward_ad.unpack_dual(out).tangent
+    _, exact = torch.func.jvp(plain, (q, k, v), (dq, dk, dv))
+    torch.testing.assert_close(ours, exact)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_new_r_embedding_changes_nothing_where_r_is_t(family):
+    module = small_networks.network(family, meanflow=False, meanflow_sum=family == "1.5")
+    x, t, _, condition = small_networks.inputs(family)
+    network = Network(module)
+    with torch.no_grad():
+        before = network.velocity(x, t, condition)
+        add_embedder(module, "time_r_in")
+        torch.testing.assert_close(network.velocity(x, t, condition, t), before)
+
+
+def test_a_new_guidance_embedding_changes_nothing():
+    module = small_networks.network("1.5")
+    x, t, r, condition = small_networks.inputs("1.5")
+    network = Network(module)
+    with torch.no_grad():
+        before = network.velocity(x, t, condition, r)
+        add_embedder(module, "guidance_in")
+        assert torch.equal(network.velocity(x, t, condition | {"guidance": torch.tensor([5.0])}, r), before)
+
+
+def test_the_probe_says_when_r_has_no_effect():
+    module = small_networks.network("1.0")
+    module.time_r_in.out_layer.weight.data.zero_()
+    x, t, _, condition = small_networks.inputs("1.0")
+    network = Network(module)
+    lines = probe_derivative(flow(network, condition), lambda x, t: network.velocity(x, t, condition), x, 0.01)
+    assert "no effect" in lines[-1]
+
+
+def test_the_probe_says_when_the_derivative_is_zero():
+    module = small_networks.network("1.0")
+    module.final_layer.linear.weight.data.zero_()
+    x, t, _, condition = small_networks.inputs("1.0")
+    network = Network(module)
+    lines = probe_derivative(flow(network, condition), lambda x, t: torch.ones_like(x), x, 0.01)
+    assert any("derivative is zero" in line for line in lines)
+
+
+def test_training_outside_training_mode_is_refused():
+    import comfy.model_management
+
+    comfy.model_management.in_training = False
+    with pytest.raises(RuntimeError, match="not in training mode"):
+        Network(small_networks.network("1.0"))
+
+
+def test_training_in_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference mode"):
+        Network(small_networks.network("1.0"))
+
+
+def test_an_r_for_a_network_without_time_r_in_is_refused():
+    module = small_networks.network("1.0", meanflow=False)
+    x, t, r, condition = small_networks.inputs("1.0")
+    with pytest.raises(ValueError, match="no time_r_in"):
+        Network(module).velocity(x, t, condition, r)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_the_same_with_the_kept_inputs_on_the_host(family):
+    gradients = {}
+    for offloaded in (False, True):
+        module, x, t, r, condition = in_double(family)
+        module.requires_grad_(True)
+        Network(module, offloaded=offloaded).velocity(x, t, condition, r).square().mean().backward()
+        gradients[offloaded] = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+    assert torch.equal(gradients[True], gradients[False])
+
+
+def test_it_computes_in_the_type_it_is_told_whatever_the_weights_are_kept_as():
+    module = small_networks.network("1.0")
+    x, t, r, condition = small_networks.inputs("1.0")
+    condition["guidance"] = torch.tensor([4.0])  # a thousand of it is the same in bf16
+    with torch.no_grad():
+        in_bf16 = Network(module, dtype=torch.bfloat16).velocity(x, t, condition, r)
+        exact = Network(module).velocity(x, t, condition, r)
+    assert in_bf16.dtype == torch.bfloat16 and module.time_in.in_layer.weight.dtype == torch.float32
+    assert 0.0 < (in_bf16.float() - exact).norm() / exact.norm() < 0.1

@@ -1,0 +1,96 @@
+"""The loop in processes of its own: killed, restarted, two at once."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+sys.path.insert(1, str(Path(__file__).parent))
+import worlds  # noqa: E402
+from worlds import Points, Regression, settings  # noqa: E402
+
+from disca.training.distributed import joined  # noqa: E402
+from disca.training.loop import train  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+
+
+def program(*arguments: str, two: bool = False) -> str:
+    """Runs the small training as a program, or as two under torchrun; gives what it told."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"] if two else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launch, worlds.__file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def exported(out: Path, iteration: int = 8) -> dict:
+    """The weights that a run exported."""
+    return load_file(out / "checkpoints" / f"step-{iteration:06d}" / "export" / "network.safetensors")
+
+
+def difference(first: dict, second: dict) -> float:
+    """The greatest difference of two sets of weights."""
+    assert first.keys() == second.keys()
+    return max(float((first[key] - second[key]).abs().max()) for key in first)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    """A run of one process with as many samples in an iteration."""
+    out = tmp_path_factory.mktemp("one")
+    train(settings(out, batch=4), training=Regression(), dataset=Points(shapes=2))
+    return out
+
+
+@pytest.fixture(scope="module")
+def two_processes(one_process, tmp_path_factory):
+    """A run of two processes from start to end, and one that goes on from a checkpoint of one process."""
+    start, onward = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("onward")
+    shutil.copytree(one_process / "checkpoints" / "step-000006", onward / "checkpoints" / "step-000006")
+    program("train", str(start), str(onward), two=True)
+    return start, onward
+
+
+def test_two_processes_train_as_one_with_the_same_samples(one_process, two_processes):
+    assert difference(exported(two_processes[0]), exported(one_process)) < 1e-5
+
+
+def test_a_process_that_is_killed_is_started_again_with_the_same_numbers(two_processes, tmp_path):
+    told = program("train-and-die", str(tmp_path), two=True)
+    assert (tmp_path / "died").exists() and "step-000003, iteration 3 of 8" in told
+    assert difference(exported(tmp_path), exported(two_processes[0])) == 0
+
+
+def test_a_run_of_two_processes_goes_on_with_one(two_processes, one_process, tmp_path):
+    shutil.copytree(two_processes[0] / "checkpoints" / "step-000006", tmp_path / "checkpoints" / "step-000006")
+    train(settings(tmp_path, batch=2), training=Regression(seed=1), dataset=Points(shapes=2))
+    assert difference(exported(tmp_path), exported(one_process)) < 1e-5
+
+
+def test_a_run_of_one_process_goes_on_with_two(two_processes, one_process):
+    assert difference(exported(two_processes[1]), exported(one_process)) < 1e-5
+
+
+def test_restarts_on_several_machines_need_a_store_of_their_own(monkeypatch):
+    about = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "GROUP_WORLD_SIZE": "2"}
+    for key, value in {**about, "TORCHELASTIC_MAX_RESTARTS": "3"}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", raising=False)
+    with pytest.raises(RuntimeError, match="Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), joined("cpu"):
+        pass
+
+
+def test_a_kill_at_any_moment_leaves_the_last_checkpoint_whole(tmp_path):
+    told = program("be-killed", str(tmp_path / "killed"))
+    found = [int(number) for number in re.findall(r"step-(\d+)$", told, flags=re.M)]
+    assert "broken" not in told and found == sorted(found) and found[-1] > found[0]
+    train(settings(tmp_path / "unbroken", 12, every=12), training=Regression(), dataset=Points())
+    assert difference(exported(tmp_path / "killed", 12), exported(tmp_path / "unbroken", 12)) == 0

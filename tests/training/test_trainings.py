@@ -1,0 +1,234 @@
+"""The trainings on the smallest toy network: what is trained, what is not, and what comes out."""
+
+from dataclasses import replace
+
+import pytest
+import small_networks
+import torch
+from PIL import Image
+
+from disca.host.loading import load_network
+from disca.toy.dataset import ToyDataset
+from disca.toy.network import new_network
+from disca.training.data import collate
+from disca.training.exports import export_network
+from disca.training.loop import train
+from disca.training.losses import mse
+from disca.training.networks import add_embedder, new_predictor, predictor_spec
+from disca.training.settings import (
+    DataSettings,
+    LoraSettings,
+    ModelSettings,
+    OptimiserSettings,
+    PairSettings,
+    PredictorSettings,
+    PreviewSettings,
+    SaveSettings,
+    Settings,
+)
+from disca.training.times import Draws
+from disca.training.trainings import make_training
+from disca.weights.files import open_weights
+from disca.weights.predictor_file import read_predictor
+
+CPU = torch.device("cpu")
+KINDS = ("line", "trajectory", "cached")
+
+
+@pytest.fixture(autouse=True)
+def _training():
+    with small_networks.training_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files of a base model, one told its guidance, and one with MeanFlow, whose outputs are not zero."""
+    folder = tmp_path_factory.mktemp("toys")
+    network = new_network("tiny", 0)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if not weight.any() and weight.ndim > 1:
+                weight.normal_(std=0.05, generator=torch.Generator().manual_seed(len(name)))
+    found = {}
+    for name, embedder in (("base", None), ("cfg", "guidance_in"), ("meanflow", "time_r_in")):
+        if embedder:
+            add_embedder(network, embedder)
+        if embedder == "time_r_in":
+            torch.nn.init.normal_(network.time_r_in.out_layer.weight, std=0.1)
+        place = folder / name
+        place.mkdir()
+        export_network(place, network, {}, Settings("flow", str(place), DataSettings("toy://shapes")))
+        found[name] = str(place / "model.safetensors")
+    return found
+
+
+def settings(tmp_path, algorithm: str, path: str, **changes) -> Settings:
+    """A run of two iterations."""
+    given = {
+        "data": DataSettings("toy://shapes", batch=2),
+        "model": ModelSettings(path=path, dtype="fp32"),
+        "optimiser": OptimiserSettings(lr=1e-3, ema=0.5),
+        "save": SaveSettings(every=2),
+        "preview": PreviewSettings(every=2, steps=2),
+        "iterations": 2,
+        "device": "cpu",
+    }
+    return Settings(algorithm=algorithm, out=str(tmp_path / algorithm), **(given | changes))
+
+
+def batch(samples: int = 2) -> dict:
+    """Samples of the toy world."""
+    dataset = ToyDataset()
+    return collate([dataset[i] for i in range(samples)], list(range(samples)))[0]
+
+
+def predictor_settings(**changes) -> PredictorSettings:
+    return PredictorSettings(**({"mse_iterations": 1, "gan_iterations": 1} | changes))
+
+
+def test_the_whole_chain_runs_from_nothing_to_a_predictor(tmp_path):
+    model = train(settings(tmp_path, "flow", "", model=ModelSettings(toy="tiny", dtype="fp32"))) / "model.safetensors"
+    for algorithm in ("cfg", "meanflow"):
+        model = train(settings(tmp_path, algorithm, str(model))) / "model.safetensors"
+    network = load_network(str(model), torch.float32)
+    assert network.params.guidance_embed and network.params.meanflow
+    made = train(settings(tmp_path, "predictor", str(model), predictor=predictor_settings()))
+    spec, _ = read_predictor(open_weights(str(made / "predictor.safetensors")))
+    assert (spec.family, spec.width, spec.residual) == ("1.0", 128, True)
+    for algorithm in ("flow", "cfg", "meanflow", "predictor"):
+        with Image.open(tmp_path / algorithm / "previews" / "step-000002.png") as picture:
+            assert picture.height > 100 and picture.convert("L").getextrema()[1] > 0
+
+
+@pytest.mark.parametrize("algorithm", ["cfg", "meanflow"])
+def test_a_lora_run_leaves_its_base_as_it_was(tmp_path, files, algorithm):
+    path = files["base" if algorithm == "cfg" else "cfg"]
+    run = settings(tmp_path, algorithm, path, lora=LoraSettings(rank=2))
+    training = make_training(run, ToyDataset(), CPU)
+    before = {name: weight.clone() for name, weight in training.networks.student.module.state_dict().items()}
+    made = train(run, training=training, dataset=ToyDataset())
+    assert (made / "lora.safetensors").stat().st_size > 0
+    after = training.networks.student.module.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(
+        ".adapter." in name or name.split(".")[0] in training.networks.lora.originals for name in moved
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["cfg", "meanflow"])
+def test_before_training_student_and_teacher_are_one(tmp_path, files, algorithm):
+    """CFG at g = 1 and MeanFlow at r = t ask for what the teacher answers."""
+    path = files["base" if algorithm == "cfg" else "cfg"]
+    training = make_training(settings(tmp_path, algorithm, path), ToyDataset(), CPU)
+    told = {name: value for name, value in batch().items() if name in ("context", "y")}
+    x, t = batch()["latent"], torch.tensor([0.3, 0.8])
+    extra = {"guidance": torch.ones(2)}
+    with torch.no_grad():
+        student = training.networks.student.velocity(x, t, told | extra, t if algorithm == "meanflow" else None)
+        teacher = training.networks.teacher(x, t, told if algorithm == "cfg" else told | extra)
+    torch.testing.assert_close(student, teacher)
+
+
+def test_the_predictor_and_the_discriminator_get_their_own_gradients_only(tmp_path, files):
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(mse_iterations=0))
+    training = make_training(run, ToyDataset(), CPU)
+    grown = []
+    for loss in training.losses(batch(), iteration=5):
+        loss.value.sum().backward()
+        grown.append((loss.name, {part for part, m in training.parts.items() if _has_gradient(m)}))
+        for part in training.parts.values():
+            part.zero_grad()
+    assert grown == [("predictor", {"predictor"}), ("discriminator", {"discriminator"})]
+    assert not _has_gradient(training.network.module)
+
+
+def test_the_adversarial_gradient_is_held_down_to_that_of_the_squared_error(tmp_path, files):
+    loud = predictor_settings(mse_iterations=0, gan_weight=1.0, start="random")
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=loud)
+    training = make_training(run, ToyDataset(), CPU)
+    for head in training.discriminator.heads:
+        torch.nn.init.normal_(head.out.weight, std=1e3)
+        head.out.bias.data.fill_(-1e6)  # the hinge acts
+    samples = batch()
+    told = {name: samples[name] for name in ("context", "y")}
+    pair = training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told)
+    u = (pair.u_target + 0.1).requires_grad_(True)
+    adversarial, share, _ = training._adversarial(u, pair, told)
+    squared, capped = (torch.autograd.grad(term.sum(), u)[0] for term in (mse(u, pair.u_target), adversarial))
+    assert share > 1.0
+    torch.testing.assert_close(capped.norm(), squared.norm())
+
+
+@pytest.mark.parametrize("form", ["residual", "authors"])
+def test_a_new_predictor_starts_as_a_copy_of_the_cache(tmp_path, files, form):
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(form=form))
+    network = load_network(files["meanflow"], torch.float32)
+    predictor = new_predictor(predictor_spec(network, run), run, CPU)
+    tokens, cached = torch.randn(2, 1, 12, 128)
+    pe = torch.eye(2).expand(1, 1, 12, 64, 2, 2)
+    with torch.no_grad():
+        features = predictor(tokens, cached, vec=torch.randn(1, 128), pe=pe)
+    apart = (features - cached).norm() / cached.norm()
+    assert apart == 0.0 if form == "residual" else apart < 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["residual", "authors"])
+def test_every_form_learns_from_every_kind_of_pair(tmp_path, files, form, kind):
+    shares = PairSettings(**{name: float(name == kind) for name in KINDS})
+    chosen = predictor_settings(form=form, pairs=shares, mse_iterations=12, gan_iterations=0)
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=chosen, preview=PreviewSettings())
+    training = make_training(run, ToyDataset(), CPU)
+
+    def error() -> float:
+        with torch.no_grad():
+            return next(training.losses(batch(), 0)).value.mean().item()
+
+    before = error()
+    optimiser = torch.optim.AdamW(training.predictor.parameters(), lr=1e-3 if form == "residual" else 1e-4)
+    for _ in range(12):
+        optimiser.zero_grad()
+        next(training.losses(batch(), 0)).value.mean().backward()
+        optimiser.step()
+    assert error() < 0.95 * before
+
+
+def test_a_residual_predictor_survives_its_file(tmp_path, files):
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings())
+    training = make_training(run, ToyDataset(), CPU)
+    training.export(tmp_path, {})
+    file = open_weights(str(tmp_path / "predictor.safetensors"))
+    spec, state = read_predictor(file)
+    assert spec.residual and file.metadata["disca.format_version"] == "2"
+    assert all(torch.equal(state[key], weight) for key, weight in training.predictor.state_dict().items())
+
+
+def test_training_goes_on_from_a_predictor_file(tmp_path, files):
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(start="random"))
+    first = make_training(run, ToyDataset(), CPU)
+    first.export(tmp_path, {})
+    more = replace(run.predictor, path=str(tmp_path / "predictor.safetensors"))
+    second = make_training(replace(run, seed=9, predictor=more), ToyDataset(), CPU)
+    for key, weight in first.predictor.state_dict().items():
+        assert torch.equal(weight, second.predictor.state_dict()[key])
+
+
+def test_a_predictor_of_another_shape_is_refused(tmp_path, files):
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings())
+    make_training(run, ToyDataset(), CPU).export(tmp_path, {})
+    other = predictor_settings(path=str(tmp_path / "predictor.safetensors"), depth=3)
+    with pytest.raises(ValueError, match="its depth is 2, but .* need 3"):
+        make_training(replace(run, predictor=other), ToyDataset(), CPU)
+
+
+def test_a_model_without_r_is_noticed_before_the_predictor_is_trained_on_it(tmp_path, files):
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings())
+    training = make_training(run, ToyDataset(), CPU)
+    assert not any("WARNING" in line for line in training.probe(batch()))
+    torch.nn.init.zeros_(training.network.module.time_r_in.out_layer.weight)
+    assert any("r has no effect" in line for line in training.probe(batch()))
+
+
+def _has_gradient(module: torch.nn.Module) -> bool:
+    return any(weight.grad is not None and weight.grad.any() for weight in module.parameters())

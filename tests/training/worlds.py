@@ -1,0 +1,141 @@
+"""A small real training: a line that is learnt from points, by the real loop. Also a program, for torchrun."""
+
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from disca.training import checkpoints  # noqa: E402
+from disca.training.loop import train  # noqa: E402
+from disca.training.protocol import Loss  # noqa: E402
+from disca.training.settings import DataSettings, OptimiserSettings, SaveSettings, Settings  # noqa: E402
+
+WIDTH = 4
+LENGTH = 11
+
+
+class Points:
+    """Points x and what a fixed map makes of them; some are spoiled."""
+
+    fingerprint = "points"
+
+    def __init__(self, spoiled: tuple[int, ...] = (), shapes: int = 1):
+        self._spoiled, self._shapes = spoiled, shapes
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        x = torch.randn(2 + i % self._shapes, WIDTH, generator=torch.Generator().manual_seed(i))
+        return {"x": x * float("nan") if i in self._spoiled else x, "y": x.sin()}
+
+
+class Regression:
+    """Two parts: a network that learns the map with noise on its input, and a critic that learns its error."""
+
+    def __init__(self, seed: int = 0):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(WIDTH, 16), nn.Tanh(), nn.Linear(16, WIDTH))
+        self.parts = {"network": network, "critic": nn.Linear(WIDTH, 1)}
+        self.seen: list[int] = []
+
+    def losses(self, batch: dict[str, Tensor], iteration: int) -> Iterator[Loss]:
+        positions = batch["index"].tolist()
+        self.seen += positions
+        draws = [torch.Generator().manual_seed(position) for position in positions]
+        t = torch.stack([torch.rand((), generator=draw) for draw in draws]).to(batch["x"].device)
+        x = batch["x"] + 0.1 * t[:, None, None]
+        error = (self.parts["network"](x) - batch["y"]).square().mean((1, 2))
+        yield Loss("network", error, t)
+        if iteration >= 3:
+            guess = self.parts["critic"](batch["x"]).mean((1, 2))
+            yield Loss("critic", (guess - error.detach()).square(), t, {"guess": float(guess.detach().mean())})
+
+    def probe(self, batch: dict[str, Tensor]) -> list[str]:
+        return [f"probe of {len(batch['index'])}"]
+
+    def preview(self, path: Path | None) -> None:
+        if path:
+            path.write_bytes(b"picture")
+
+    def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        save_file(weights, folder / "network.safetensors")
+
+    def shards(self) -> list[nn.Module]:
+        network = self.parts["network"]
+        return [network[0], network[2], network]
+
+
+def settings(
+    out: Path, iterations: int = 8, batch: int = 2, accumulate: int = 1, every: int = 3, **changes
+) -> Settings:
+    """A short run in a folder."""
+    made = Settings(
+        algorithm="flow",
+        out=str(out),
+        data=DataSettings(path=str(out), batch=batch, accumulate=accumulate),
+        iterations=iterations,
+        optimiser=OptimiserSettings(lr=1e-2, warmup=3, clip=0.5, ema=0.9),
+        save=SaveSettings(every=every),
+        device="cpu",
+    )
+    return replace(made, model=replace(made.model, dtype="fp32"), **changes)
+
+
+class Mortal(Regression):
+    """Kills its own process at one iteration, the first time it gets there."""
+
+    def __init__(self, mark: Path, iteration: int, rank: int):
+        super().__init__()
+        self._mark, self._iteration, self._rank = mark, iteration, rank
+
+    def losses(self, batch: dict[str, Tensor], iteration: int) -> Iterator[Loss]:
+        if iteration == self._iteration and os.environ["RANK"] == str(self._rank) and not self._mark.exists():
+            self._mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from super().losses(batch, iteration)
+
+
+def be_killed(out: Path, times: int, iterations: int) -> None:
+    """Trains in processes that are killed at random moments; says what was found after each, then trains to the end."""
+    random.seed(0)
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports what each child would import anew
+    for _ in range(times):
+        child = os.fork()
+        if not child:
+            train(settings(out, iterations, every=1), training=Regression(), dataset=Points())
+            os._exit(0)
+        before = checkpoints.newest(out / "checkpoints", print)
+        while checkpoints.newest(out / "checkpoints", lambda told: None) == before:
+            time.sleep(0.05)
+        time.sleep(random.uniform(0, 0.1))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        partial = len(list((out / "checkpoints").glob("*.partial")))
+        print(partial, checkpoints.newest(out / "checkpoints", lambda told: print("broken", told)), flush=True)
+    train(settings(out, iterations, every=1), training=Regression(), dataset=Points())
+
+
+if __name__ == "__main__":
+    what, folder, *more = sys.argv[1], *map(Path, sys.argv[2:])
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO)
+    if what == "train":
+        for out in (folder, *more):
+            train(settings(out), training=Regression(), dataset=Points(shapes=2))
+    elif what == "train-and-die":
+        train(settings(folder), training=Mortal(folder / "died", 5, rank=1), dataset=Points(shapes=2))
+    elif what == "be-killed":
+        be_killed(folder, times=4, iterations=12)
