@@ -74,7 +74,7 @@ def random_model(size: Size) -> ModelPatcher:
         shape |= {"vision_in_dim": 1152, "meanflow_sum": True}
         config = comfy.supported_models.HunyuanVideo15(shape)
     config.set_inference_dtype(dtype, None)
-    with torch.inference_mode():
+    with torch.no_grad():
         return ModelPatcher(_randomised(config.get_model({}, device=device)), device, torch.device("cpu"))
 
 
@@ -82,7 +82,7 @@ def random_predictor(size: Size) -> LoadedPredictor:
     """A two-block Predictor for a model of that size."""
     dtype, device = dtype_and_device()
     spec = PredictorSpec(size.family, size.width, depth=2, heads=size.width // 128, mlp_ratio=4.0)
-    with torch.inference_mode():
+    with torch.no_grad():
         network = _randomised(build_predictor(spec, dtype=dtype, device=device))
     return LoadedPredictor(ModelPatcher(network, device, torch.device("cpu")), spec)
 

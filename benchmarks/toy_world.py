@@ -1,0 +1,186 @@
+"""What the trainings are worth on the toy world: distances to the teacher's finest samples, over several seeds.
+
+    COMFYUI_PATH=... python benchmarks/toy_world.py                     the trained chain in runs/toy
+    COMFYUI_PATH=... python benchmarks/toy_world.py --train 3           trains two more seeds on its teacher first
+
+All distances are squared errors relative to the squared reference, on the same noise and prompts.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from disca.training.__main__ import prepare_comfy  # noqa: E402
+
+prepare_comfy("cpu")
+
+import comfy.ops  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from disca.host.loading import build_predictor, load_network  # noqa: E402
+from disca.meanflow import shifted_sigmas  # noqa: E402
+from disca.schedule import PRESETS  # noqa: E402
+from disca.toy import world  # noqa: E402
+from disca.toy.__main__ import train_chain  # noqa: E402
+from disca.training.blocks import make_out_of_place  # noqa: E402
+from disca.training.network import Network  # noqa: E402
+from disca.training.pairs import Pairs  # noqa: E402
+from disca.training.sampling import (  # noqa: E402
+    CachedVelocity,
+    Extrapolation,
+    Predicted,
+    Rule,
+    guided,
+    mean_velocity,
+    sample,
+)
+from disca.training.settings import PairSettings, PredictorSettings  # noqa: E402
+from disca.training.times import Draws  # noqa: E402
+from disca.weights.files import open_weights  # noqa: E402
+from disca.weights.predictor_file import read_predictor  # noqa: E402
+
+RUNS = Path(__file__).resolve().parents[1] / "runs" / "toy"
+GUIDANCE, SHIFT = 3.0, 5.0
+SAMPLES, FIRST = 32, 900_000  # held-out scenes: no training comes that far
+STEPS = (20, 10, 8, 4)
+SCHEDULES = [preset for preset in PRESETS.values() if ", N=" in preset.name]
+
+Figures = dict[str, float]
+
+
+class Toy:
+    """The trained chain of one seed, and the noise and prompts that everything is measured on."""
+
+    def __init__(self, runs: Path, seed_runs: Path):
+        self.teacher = _network(runs / "cfg" / "export" / "model.safetensors")
+        self.student = _network(seed_runs / "meanflow" / "export" / "model.safetensors")
+        self.predictor = _predictor(seed_runs / "predictor" / "export" / "predictor.safetensors")
+        scenes = [world.random_scene(FIRST + i) for i in range(SAMPLES)]
+        joined = world.Scene(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
+        self.x_0 = world.to_latents(world.pictures(joined))
+        self.condition = world.condition(joined.attributes) | {"guidance": torch.full((SAMPLES,), GUIDANCE)}
+        self.noise = torch.randn(self.x_0.shape, generator=torch.Generator().manual_seed(FIRST))
+
+    def teachers(self, steps: int) -> Tensor:
+        """The teacher's Euler samples."""
+        u = guided(self.teacher, self.condition, {}, 1.0)
+        return sample(u, self.noise, shifted_sigmas(steps, SHIFT))
+
+    def students(self, steps: int) -> Tensor:
+        """R-MeanFlow's samples, every step in full."""
+        return sample(mean_velocity(self.student, self.condition), self.noise, shifted_sigmas(steps, SHIFT))
+
+    def cached(self, anchors: frozenset[int], rule: Rule, steps: int = 20) -> Tensor:
+        """R-MeanFlow's samples with a rule on all but the anchor steps."""
+        u = CachedVelocity(self.student, self.condition, anchors, rule)
+        return sample(u, self.noise, shifted_sigmas(steps, SHIFT))
+
+
+def distance(a: Tensor, reference: Tensor) -> float:
+    """The squared error relative to the squared reference."""
+    return ((a - reference).square().mean() / reference.square().mean()).item()
+
+
+def meanflow_figures(toy: Toy, reference: Tensor) -> Figures:
+    """R-MeanFlow and the teacher, each at few steps, against the teacher's finest samples."""
+    figures = {}
+    for steps in STEPS:
+        figures[f"teacher, {steps} steps"] = distance(toy.teachers(steps), reference)
+        figures[f"R-MeanFlow, {steps} steps"] = distance(toy.students(steps), reference)
+    return figures
+
+
+def pair_figures(toy: Toy) -> Figures:
+    """The error of u on held-out pairs: by the Predictor, and by the features as they are."""
+    figures = {}
+    for kind in ("line", "trajectory"):
+        settings = PredictorSettings(pairs=PairSettings(**{"line": 0.0, kind: 1.0}))
+        draws = Draws(FIRST, torch.arange(SAMPLES), toy.x_0.device)
+        pair = Pairs(settings, toy.student, toy.predictor).draw(toy.x_0, draws, toy.condition)
+        for name, rule in (("Predictor", Predicted(toy.predictor)), ("reuse", Rule())):
+            rule.keep(pair.cached, pair.t)
+            u = toy.student.predicted_velocity(rule, pair.cached, pair.x_t, pair.t, toy.condition, pair.r)
+            figures[f"{name}, pairs on a {kind}"] = distance(u, pair.u_target)
+    return figures
+
+
+def path_figures(toy: Toy) -> Figures:
+    """The error of u at the predicted steps of a 20-step run that stays on the uncached path, N = 4."""
+    anchors, sigmas = SCHEDULES[0].of(20), shifted_sigmas(20, SHIFT)
+    rules = {"Predictor": Predicted(toy.predictor), "reuse": Rule(), "extrapolation": Extrapolation()}
+    errors = {name: [] for name in rules}
+    x = toy.noise
+    for i, (t, r) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)):
+        times, ends = torch.full((SAMPLES,), t), torch.full((SAMPLES,), r)
+        u, features = toy.student.velocity_and_features(x, times, toy.condition, ends)
+        for name, rule in rules.items():
+            if i in anchors:
+                rule.keep(features, times)
+                continue
+            rule.begin(times)
+            guess = toy.student.predicted_velocity(rule, rule.cached, x, times, toy.condition, ends)
+            errors[name].append(distance(guess, u))
+        x = x - (t - r) * u
+    return {f"{name}, steps of a run": statistics.mean(found) for name, found in errors.items()}
+
+
+def schedule_figures(toy: Toy, reference: Tensor) -> Figures:
+    """Videos at the paper's schedules, against the teacher's finest and against the same run without a cache."""
+    uncached, finer = toy.students(20), toy.students(40)
+    figures = {"between 20 and 40 uncached steps": distance(uncached, finer)}
+    for preset in SCHEDULES:
+        anchors, name = preset.of(20), preset.name.split(", ")[-1]
+        rules = {"DisCa": Predicted(toy.predictor), "reuse": Rule(), "extrapolation": Extrapolation()}
+        for rule_name, rule in rules.items():
+            video = toy.cached(anchors, rule)
+            figures[f"{rule_name}, {name}, to 20 uncached steps"] = distance(video, uncached)
+            figures[f"{rule_name}, {name}, to the teacher"] = distance(video, reference)
+        fewer = toy.students(len(anchors))
+        figures[f"R-MeanFlow in {len(anchors)} steps ({name}), to 20 uncached steps"] = distance(fewer, uncached)
+        figures[f"R-MeanFlow in {len(anchors)} steps ({name}), to the teacher"] = distance(fewer, reference)
+    return figures
+
+
+@torch.no_grad()
+def measure(runs: Path, seed_runs: Path) -> Figures:
+    """All figures of one seed."""
+    toy = Toy(runs, seed_runs)
+    reference = toy.teachers(100)
+    return meanflow_figures(toy, reference) | pair_figures(toy) | path_figures(toy) | schedule_figures(toy, reference)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", type=int, default=0, help="train this many seeds first")
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    options = parser.parse_args()
+    seeds = [options.runs]
+    for seed in range(1, options.train):
+        seeds.append(options.runs / f"seed-{seed}")
+        train_chain(seed, seeds[-1], ("meanflow", "predictor"))
+    found = [measure(options.runs, seed_runs) for seed_runs in seeds]
+    for name in found[0]:
+        values = [figures[name] for figures in found]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        sys.stdout.write(f"{name:60s} {statistics.mean(values):.4f} +- {spread:.4f}\n")
+
+
+def _network(path: Path) -> Network:
+    return Network(load_network(str(path), torch.float32).requires_grad_(False))
+
+
+def _predictor(path: Path) -> torch.nn.Module:
+    spec, state = read_predictor(open_weights(str(path)))
+    predictor = build_predictor(spec, dtype=torch.float32, operations=comfy.ops.manual_cast)
+    predictor.load_state_dict(state)
+    make_out_of_place(getattr(predictor, "mm_single_blocks", None) or predictor.double_blocks)
+    return predictor
+
+
+if __name__ == "__main__":
+    main()
