@@ -1,9 +1,11 @@
 """What a user sees: a schema and one call into `disca` each."""
 
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
+from .dataset import DiscaBuildDataset
 from .loaders import DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
 from .speed import DiscaAttention
+from .training import DiscaTrainCFG, DiscaTrainMeanFlow, DiscaTrainPredictor
 
 NODES = [
     DiscaLoadModel,
@@ -14,4 +16,8 @@ NODES = [
     DiscaMeanFlowSampler,
     DiscaSample,
     DiscaAttention,
+    DiscaBuildDataset,
+    DiscaTrainPredictor,
+    DiscaTrainMeanFlow,
+    DiscaTrainCFG,
 ]

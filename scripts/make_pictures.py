@@ -31,6 +31,22 @@ class Scene(NamedTuple):
 
 HV10, HV15 = hunyuanvideo10_groups(), hunyuanvideo15_groups()
 UNCACHED = [*HV10, Group("", WIDTH, [[Node("attention", "DiscaAttention", {"model": ("model", 0)})]])]
+ENCODERS = {"vae": ("vae", 0), "clip": ("clip", 0)}
+DATASET = {"dataset": ("build", 0)}
+TRAINING = Group(
+    "",
+    WIDTH,
+    [
+        [
+            Node("build", "DiscaBuildDataset", ENCODERS | {"videos_name": "cats", "dataset": "cats"}),
+            Node("train_predictor", "DiscaTrainPredictor", DATASET | {"run": "cats_predictor"}),
+            Node("train_meanflow", "DiscaTrainMeanFlow", DATASET | {"run": "cats_meanflow"}),
+            Node("train_cfg", "DiscaTrainCFG", DATASET | {"run": "cats_cfg"}),
+            Node("trained", "DiscaApplyPredictor", {"predictor": ("train_predictor", 0)}),
+        ]
+    ],
+)
+TRAINED = [*HV15, TRAINING]
 SCENES = {
     "DiscaLoadModel": Scene(HV10, [["model"], ["apply"]]),
     "DiscaLoadPredictor": Scene(HV10, [["predictor"], ["apply"]]),
@@ -40,6 +56,10 @@ SCENES = {
     "DiscaMeanFlowSampler": Scene(HV10, [["sampler"], ["sample"]]),
     "DiscaSample": Scene(HV15, [["apply", "conditions"], ["sample", "report"]]),
     "DiscaAttention": Scene(UNCACHED, [["model"], ["attention"]]),
+    "DiscaBuildDataset": Scene(TRAINED, [["clip", "vae"], ["build"]]),
+    "DiscaTrainPredictor": Scene(TRAINED, [["build"], ["train_predictor"], ["trained"]]),
+    "DiscaTrainMeanFlow": Scene(TRAINED, [["build"], ["train_meanflow"]]),
+    "DiscaTrainCFG": Scene(TRAINED, [["build"], ["train_cfg"]]),
 }
 
 
@@ -80,6 +100,7 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
+        (base / "input" / "cats").mkdir(parents=True)
         for graph in (GRAPHS[0], *map(cut_out, SCENES.values())):
             for model in (model for node in graph.nodes for model in node.models):
                 place_model(base, model._asdict())

@@ -19,6 +19,7 @@ COSTS = {  # room -> what is lost without it
     "speed": "attention and compilation stay as they are",
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",
 }
+IMPORTS = {"training": ("loading",)}  # room -> others that it takes with it
 # Room of this package ("model" is used by all) -> module -> its attributes; words in its code: keys, parameters,
 # attributes of objects.
 NEEDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -107,9 +108,8 @@ logger = logging.getLogger(__name__)
 @cache
 def missing(*rooms: str) -> tuple[str, ...]:
     """The names that the rooms need and this ComfyUI has not."""
-    names = [
-        name for room in ("model", *rooms) for module, needed in NEEDS[room].items() for name in _lacks(module, *needed)
-    ]
+    rooms = ("model", *rooms, *(other for room in rooms for other in IMPORTS.get(room, ())))
+    names = [name for room in rooms for module, needed in NEEDS[room].items() for name in _lacks(module, *needed)]
     return tuple(dict.fromkeys(names))
 
 

@@ -1,6 +1,7 @@
 """The pack as ComfyUI loads it, and what a user's graph does with it, in one process."""
 
 import asyncio
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,7 +94,7 @@ def load(call, golden_files):
 def pack(comfy_nodes):
     """A module of the pack as ComfyUI loaded it, by its name in the pack: pack("disca.host.run")."""
     root = comfy_nodes.NODE_CLASS_MAPPINGS["DiscaSample"].__module__.removesuffix(".nodes.sampling")
-    return lambda name: sys.modules[f"{root}.{name}"]
+    return lambda name: importlib.import_module(f"{root}.{name}")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ ROOMS = {  # what a node does when a name of the room is missing
         "attention": "left",
         "train": "refused",
     },
-    "loading": {"apply": "native", "load": "refused"},
+    "loading": {"apply": "native", "load": "refused", "train": "refused"},
     "attach": {"apply": "native"},
     "sampling": {"sample": "refused", "sampler": "refused"},
     "speed": {"attention": "left"},
@@ -131,6 +131,6 @@ def _used(tree: ast.Module, modules: set[str]) -> set[str]:
             used |= {f"{node.module}.{name.name}" for name in node.names}
         elif isinstance(node, ast.Import):
             used |= {name.name for name in node.names}
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in modules:
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in modules and node.attr != "__file__":
             used.add(ast.unparse(node))
     return {name for name in used if name.startswith(("comfy.", "comfy_", "latent_preview"))}

@@ -130,12 +130,14 @@ def outcome_of(history: dict) -> str:
 
 def free(server: Server) -> None:
     """Empties the executor's cache and unloads the models, as the interface's button does; they must go."""
-    server.post("/free", {"unload_models": True, "free_memory": True})
     deadline = time.monotonic() + 60
-    while server.get("/soak/census")["networks"]:
+    while True:
+        server.post("/free", {"unload_models": True, "free_memory": True})  # ComfyUI misses it while it collects garbage
+        if not server.get("/soak/census")["networks"]:
+            return
         if time.monotonic() > deadline:
             raise TimeoutError("networks are alive a minute after /free")
-        time.sleep(0.1)
+        time.sleep(0.5)
 
 
 def fresh_results(server: Server, jobs: list[Job]) -> dict[Job, str]:

@@ -1,0 +1,98 @@
+"""Build Dataset."""
+
+import folder_paths
+from comfy_api.v0_0_2 import io
+
+from ..disca import host
+from .types import CATEGORY
+
+SIZES = {  # name -> width, height, frames
+    "848x480, 121 frames": (848, 480, 121),
+    "704x704, 129 frames": (704, 704, 129),
+    "1280x720, 121 frames": (1280, 720, 121),
+}
+
+
+class DiscaBuildDataset(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaBuildDataset",
+            display_name="DisCa Build Dataset",
+            category=CATEGORY,
+            description="Encodes a folder of videos and captions into a dataset that the training nodes read.",
+            search_aliases=["training data", "encode videos", "captions"],
+            inputs=[
+                io.Combo.Input(
+                    "videos_name",
+                    options=folder_paths.get_input_subfolders(),
+                    tooltip="A folder in ComfyUI's input folder, with videos or pictures, and beside each its caption "
+                    "in a .txt file of the same name.",
+                ),
+                io.String.Input(
+                    "dataset", default="my_dataset", tooltip="The dataset's folder in output/disca/datasets."
+                ),
+                io.Combo.Input("family", options=["1.5", "1.0"], tooltip="The HunyuanVideo that is to be trained."),
+                io.Vae.Input("vae", tooltip="The VAE of this HunyuanVideo."),
+                io.Clip.Input("clip", tooltip="The text encoders of this HunyuanVideo, without LoRA."),
+                io.DynamicCombo.Input(
+                    "size",
+                    options=[
+                        *(io.DynamicCombo.Option(name, []) for name in SIZES),
+                        io.DynamicCombo.Option("own", _size_inputs()),
+                    ],
+                    tooltip="Every clip is scaled and cropped to it. Train at the size at which you will sample.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.1,
+                    tooltip="Frames a second that are taken. 0: every frame.",
+                ),
+                io.Boolean.Input(
+                    "first_frame", default=False, tooltip="For image to video with 1.5: gives the model first frames."
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="SigLIP, for first frames, if the model looks at them with it.",
+                ),
+                io.Boolean.Input(
+                    "prune",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Takes samples out of the dataset whose video, caption or size is no longer asked for.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="dataset", tooltip="Its name, for the training nodes."),
+                io.String.Output(display_name="report", tooltip="What was encoded, and what was left out and why."),
+            ],
+            is_output_node=True,
+            not_idempotent=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, videos_name, dataset, family, vae, clip, size, fps, first_frame, clip_vision=None, prune=False
+    ) -> io.NodeOutput:
+        cut = (*_size(**size), fps)
+        built = host.training.build_dataset(
+            videos_name, dataset, family, vae, clip, clip_vision, cut, first_frame, prune
+        )
+        return io.NodeOutput(dataset, built)
+
+
+def _size(size: str, **own: int) -> tuple[int, int, int]:
+    return (own["width"], own["height"], own["frames"]) if size == "own" else SIZES[size]
+
+
+def _size_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input("width", default=848, min=16, max=4096, step=16, tooltip="In pixels."),
+        io.Int.Input("height", default=480, min=16, max=4096, step=16, tooltip="In pixels."),
+        io.Int.Input("frames", default=121, min=1, max=1001, step=4, tooltip="4n + 1 frames."),
+    ]

@@ -1,0 +1,225 @@
+"""The training nodes train in a process of their own, and what happens to it is said in the graph."""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import comfy.model_management
+import folder_paths
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from disca.toy.network import new_network
+from disca.toy.world import condition, random_scene
+from disca.training.networks import add_embedder
+from disca.training.settings import MemorySettings, read_settings
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "training"))
+
+BASE, MEANFLOW = "toy_base.safetensors", "toy_meanflow.safetensors"
+SHARED = {
+    "dataset": "toy://shapes",
+    "optimiser": {"optimiser": "own", "lr": 1e-3, "warmup": 0, "decay": "none", "weight_decay": 0.0, "clip": 1.0}
+    | {"ema": 0.0, "batch": 2, "accumulate": 1},
+    "memory": {"memory": "auto"},
+    "record": {"record": "no previews"},
+    "seed": 0,
+    "guidance_low": 1.0,
+    "guidance_high": 5.0,
+}
+PREDICTOR = {"model_name": MEANFLOW, "method": {"method": "default"}, "mse_iterations": 2, "gan_iterations": 1}
+LORA = {"model_name": BASE, "weights": {"weights": "LoRA", "rank": 4, "alpha": 0.0}, "iterations": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def output(tmp_path_factory):
+    """ComfyUI's output folder."""
+    folder, before = tmp_path_factory.mktemp("output"), folder_paths.get_output_directory()
+    folder_paths.set_output_directory(str(folder))
+    yield folder
+    folder_paths.set_output_directory(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files(model_folders):
+    """A toy network without and with the second time embedding."""
+    network = new_network("tiny", seed=0)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    save_file(network.state_dict(), model_folders.diffusion_models / BASE)
+    add_embedder(network, "time_r_in")
+    save_file(network.state_dict(), model_folders.diffusion_models / MEANFLOW)
+
+
+@pytest.fixture(scope="module")
+def train(call):
+    """The outputs of a training node; inputs left out are small ones."""
+
+    def run(node: str, name: str, **inputs):
+        return call(node, **({**SHARED, "run": name} | inputs))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def predictor_run(train):
+    """A Predictor that was trained for three iterations."""
+    return train("DiscaTrainPredictor", "predictor", **PREDICTOR | {"record": previews_at_the_end(3)})
+
+
+def previews_at_the_end(iteration: int) -> dict:
+    """The input `record` that makes them."""
+    steps = {"preview_every": iteration, "preview_steps": 1, "preview_shift": 5.0, "preview_guidance": 3.0}
+    return {"record": "own", "save_every": 1, "keep": 2} | steps
+
+
+def during(out: Path, found: str, act) -> None:
+    """Calls `act` once there is a file of this pattern in the run's folder."""
+
+    def wait() -> None:
+        while not (paths := list(out.glob(found))):
+            time.sleep(0.05)
+        act(paths[0])
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def sampled(call, model) -> torch.Tensor:
+    """What a model makes of a toy scene in two steps."""
+    told = condition(random_scene(3).attributes)
+    positive = [[told["context"], {"pooled_output": told["y"], "guidance": 3.0}]]
+    latent = {"samples": torch.zeros(1, 16, 6, 12, 12)}
+    settings = {"positive": positive, "latent_image": latent, "seed": 1, "steps": 2, "shift": 5.0, "denoise": 1.0}
+    return call("DiscaSample", model=model, **settings)[0]["samples"]
+
+
+def test_the_trained_predictor_predicts_in_a_graph(predictor_run, call, apply):
+    (model,) = call("DiscaLoadModel", model_name=MEANFLOW, weight_dtype="default")
+    patched = apply(model, predictor_run[0], "0")
+    assert not torch.equal(sampled(call, patched), sampled(call, model))
+
+
+def test_the_run_is_the_one_that_the_inputs_describe(predictor_run, output):
+    settings = read_settings(output / "disca" / "runs" / "predictor" / "run.yaml")
+    assert (settings.algorithm, settings.data.batch, settings.total) == ("predictor", 2, 3)
+    assert (settings.optimiser.lr, settings.cfg.guidance, settings.preview.every) == (1e-3, (1.0, 5.0), 3)
+    assert predictor_run[1].startswith("Done. The result is in")
+
+
+def test_a_finished_run_shows_its_curves_and_previews(predictor_run, pack, output):
+    out = output / "disca" / "runs" / "predictor"
+    pictures = [
+        pack("disca.host.training")._picture(path) for path in (out / "curves.png", *out.glob("previews/*3.png"))
+    ]
+    assert [tuple(picture) for picture in pictures] == [
+        ("curves.png", "disca/runs/predictor"),
+        ("step-000003.png", "disca/runs/predictor/previews"),
+    ]
+
+
+def test_a_lora_for_a_model_without_meanflow_gives_a_meanflow_model(train, call, output):
+    inputs = LORA | {"method": {"method": "anchored"}}
+    model, _ = train("DiscaTrainMeanFlow", "lora", **inputs)
+    written = load_file(output / "disca" / "runs" / "lora" / "export" / "lora.safetensors")
+    assert len(model.patches) == sum(key.endswith((".lora_up.weight", ".diff", ".diff_b")) for key in written)
+    assert model.model.diffusion_model.params.meanflow and any("time_r_in" in key for key in model.patches)
+    assert sampled(call, model).isfinite().all()
+
+
+def test_an_interrupt_saves_and_stops(train, output):
+    out = output / "disca" / "runs" / "interrupted"
+    during(out, "log.jsonl", lambda _: comfy.model_management.interrupt_current_processing())
+    inputs = LORA | {"weights": {"weights": "all"}}
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train("DiscaTrainCFG", "interrupted", **inputs | {"iterations": 1_000_000})
+    assert not comfy.model_management.processing_interrupted()
+    (export,) = out.glob("export/*.safetensors")
+    assert export.name == "model.safetensors" and list(out.glob("checkpoints/step-*/meta.json"))
+
+
+def test_a_second_interrupt_ends_the_run_at_once(train, output):
+    interrupted = comfy.model_management.processing_interrupted
+
+    def twice(_) -> None:
+        for _ in range(2):
+            comfy.model_management.interrupt_current_processing()
+            while interrupted():
+                time.sleep(0.01)
+
+    out = output / "disca" / "runs" / "twice"
+    during(out, "worker/*/attempt_0/0/stderr.log", twice)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train("DiscaTrainCFG", "twice", **LORA)
+    assert not (out / "log.jsonl").exists() and not (out / "stop").exists()
+
+
+def test_what_is_wrong_is_said_in_the_workers_words(train):
+    with pytest.raises(RuntimeError, match=r"run.yaml, line \d+: 'guidance' is -1.0, but must be at least 0") as told:
+        train("DiscaTrainCFG", "wrong", **LORA | {"guidance_low": -1.0})
+    assert "Traceback" not in str(told.value)
+
+
+def test_a_worker_that_is_killed_leaves_an_error_that_names_its_log(train, output, pack, monkeypatch):
+    started = pack("disca.host.worker")._start
+
+    def start(settings, logs):
+        process = started(settings, logs)
+        os.kill(process.pids()[0], signal.SIGKILL)
+        return process
+
+    monkeypatch.setattr(pack("disca.host.worker"), "_start", start)
+    with pytest.raises(RuntimeError, match="The training was killed by signal 9.*The log is .*stderr.log"):
+        train("DiscaTrainCFG", "killed", **LORA)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../other", "/etc", "."])
+def test_a_run_stays_in_its_folder(train, name):
+    with pytest.raises(ValueError, match="is no name of a folder in"):
+        train("DiscaTrainCFG", name, **LORA)
+
+
+def test_a_dataset_that_is_not_there_is_named_with_those_that_are(train, output):
+    (output / "disca" / "datasets" / "cats").mkdir(parents=True)
+    with pytest.raises(ValueError, match="There is no dataset 'dogs' in .* There are cats."):
+        train("DiscaTrainCFG", "any", **LORA | {"dataset": "dogs"})
+
+
+def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
+    from test_memory import SHAPES
+
+    memory, settings = pack("disca.training.memory"), pack("disca.training.settings")
+    run = settings.Settings("predictor", out=str(tmp_path), data=settings.DataSettings(path=""))
+    shape = memory.Shape(**vars(SHAPES["1.5"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_shape", lambda run: shape)
+        small, large = (pack("disca.training.cards").fitted(run, card) for card in (24, 141))
+        with pytest.raises(ValueError, match="does not fit on a card of 2 GB"):
+            pack("disca.training.cards").fitted(run, 2)
+    assert small.optimiser.name == "adamw8bit" and small.model.weight_dtype == "fp8_e4m3fn"
+    assert large == run and vars(large.memory) == vars(MemorySettings())
+
+
+def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypatch):
+    import tiny_encoders as tiny
+    from PIL import Image
+
+    encoder = importlib.import_module(f"{pack('disca.training').__name__}.encoder")
+    monkeypatch.setattr(encoder, "model_without_weights", tiny.tiny_model)
+    before = folder_paths.get_input_directory()
+    (tmp_path / "clips").mkdir()
+    Image.new("RGB", (32, 16), "red").save(tmp_path / "clips" / "red.png")
+    (tmp_path / "clips" / "red.txt").write_text("all red")
+    inputs = {"family": "1.0", "vae": tiny.tiny_vae("1.0"), "clip": tiny.tiny_clip("1.0"), "fps": 0.0}
+    inputs |= {"size": {"size": "own", "width": 32, "height": 16, "frames": 1}, "first_frame": False}
+    try:
+        folder_paths.set_input_directory(str(tmp_path))
+        name, report = call("DiscaBuildDataset", videos_name="clips", dataset="reds", **inputs)
+    finally:
+        folder_paths.set_input_directory(before)
+    assert name == "reds" and "holds 1 samples, 1 of them new." in report
+    assert (output / "disca" / "datasets" / "reds" / "index.json").is_file()
