@@ -132,7 +132,7 @@ def free(server: Server) -> None:
     """Empties the executor's cache and unloads the models, as the interface's button does; they must go."""
     deadline = time.monotonic() + 60
     while True:
-        server.post("/free", {"unload_models": True, "free_memory": True})  # ComfyUI misses it while it collects garbage
+        server.post("/free", {"unload_models": True, "free_memory": True})  # missed during a garbage collection
         if not server.get("/soak/census")["networks"]:
             return
         if time.monotonic() > deadline:
