@@ -24,6 +24,7 @@ class CfgDistillation:
     ):
         self.settings, self.dataset, self.device = settings, dataset, device
         self.networks = networks or distillation(settings, device, added="guidance_in")
+        self.network = self.networks.student
         self.parts: dict[str, nn.Module] = {"network": self.networks.product}
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:

@@ -2,11 +2,10 @@
 
 from torch import Tensor
 
+from .data import unconditional
 from .network import INPUTS, Condition
 from .protocol import Batch
 from .times import per_sample
-
-SPOKEN = ("context", "y", "txt_byt5", "attention_mask")  # what the prompt says; images stay in the unconditional twin
 
 
 def latents(batch: Batch) -> Tensor:
@@ -22,9 +21,7 @@ def condition_of(batch: Batch, guidance: Tensor | None = None) -> Condition:
 
 def without_prompt(batch: Batch, null: dict[str, Tensor]) -> Condition:
     """The same with the dataset's unconditional prompt."""
-    samples = len(batch["latent"])
-    told = {name: value for name, value in condition_of(batch).items() if name not in SPOKEN}
-    return told | {name: value.to(batch["latent"].device).expand(samples, *value.shape) for name, value in null.items()}
+    return condition_of(unconditional(batch, null))
 
 
 def dropped(condition: Condition, null: Condition, drop: Tensor) -> Condition:

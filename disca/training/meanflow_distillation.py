@@ -27,6 +27,7 @@ class MeanFlowDistillation:
     ):
         self.settings, self.dataset, self.device = settings, dataset, device
         self.networks = networks or distillation(settings, device, added="time_r_in")
+        self.network = self.networks.student
         self.parts: dict[str, nn.Module] = {"network": self.networks.product}
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:

@@ -4,9 +4,10 @@ import torch
 
 from ..toy.dataset import ToyDataset
 from .cfg_distillation import CfgDistillation
-from .data import open_dataset
+from .data import Dataset, open_dataset, require_fits
 from .flow_matching import FlowMatching
 from .meanflow_distillation import MeanFlowDistillation
+from .networks import family_of
 from .predictor_training import PredictorTraining
 from .protocol import Samples, Training
 from .settings import Settings
@@ -21,8 +22,12 @@ TRAININGS = {
 
 
 def make_training(settings: Settings, dataset: Samples, device: torch.device) -> Training:
-    """The training, its networks loaded."""
-    return TRAININGS[settings.algorithm](settings, dataset, device)
+    """The training, its networks loaded; ValueError if the samples are of another model."""
+    training = TRAININGS[settings.algorithm](settings, dataset, device)
+    if isinstance(dataset, Dataset):
+        network = training.network.module
+        require_fits(dataset, family_of(network), network.out_channels, network.params.context_in_dim)
+    return training
 
 
 def open_samples(settings: Settings) -> Samples:

@@ -10,7 +10,7 @@ from PIL import Image
 from disca.host.loading import load_network
 from disca.toy.dataset import ToyDataset
 from disca.toy.network import new_network
-from disca.training.data import collate
+from disca.training.data import DatasetWriter, collate, open_dataset
 from disca.training.exports import export_network
 from disca.training.loop import train
 from disca.training.losses import mse
@@ -228,6 +228,18 @@ def test_a_model_without_r_is_noticed_before_the_predictor_is_trained_on_it(tmp_
     assert not any("WARNING" in line for line in training.probe(batch()))
     torch.nn.init.zeros_(training.network.module.time_r_in.out_layer.weight)
     assert any("r has no effect" in line for line in training.probe(batch()))
+
+
+@pytest.mark.parametrize(
+    "family, channels, width, told",
+    [("1.5", 16, 32, "built for HunyuanVideo 1.5"), ("1.0", 32, 32, "32 latent channels"), ("1.0", 16, 64, "width 64")],
+)
+def test_a_dataset_of_another_model_is_refused(tmp_path, files, family, channels, width, told):
+    with DatasetWriter(str(tmp_path / "data"), "encoder", family) as writer:
+        writer.add("one", {"latent": torch.zeros(channels, 1, 4, 4), "context": torch.zeros(2, width)})
+    run = settings(tmp_path, "meanflow", files["cfg"])
+    with pytest.raises(ValueError, match=told):
+        make_training(run, open_dataset(str(tmp_path / "data")), CPU)
 
 
 def _has_gradient(module: torch.nn.Module) -> bool:
