@@ -8,7 +8,7 @@ from .settings import MemorySettings, Settings
 
 def fitted(settings: Settings, card: float) -> Settings:
     """The run with the savings that cost least on a card of so many GB; ValueError if none suffice."""
-    shape, job = memory._shape(settings), memory._job(settings)
+    shape, job = memory.shape_of_run(settings), memory.job_of_run(settings)
     savings = memory.cheapest(shape, job, card)
     if savings is None:
         raise ValueError(

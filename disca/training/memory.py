@@ -138,7 +138,7 @@ def cheapest(shape: Shape, job: Job, card: float, gpus: int = 1) -> Savings | No
 
 def table(settings: Settings) -> str:
     """What the run of these settings needs, and what would make it fit on each size of card."""
-    shape, job, own = _shape(settings), _job(settings), _savings(settings)
+    shape, job, own = shape_of_run(settings), job_of_run(settings), _savings(settings)
     needs = peak(shape, job, own)
     parts = ", ".join(f"{name} {need / GB:.1f}" for name, need in needs.items())
     work = operations(shape, job)
@@ -201,7 +201,8 @@ def _activations(shape: Shape, job: Job, savings: Savings) -> dict[str, float]:
     return own | {"adversarial term": max(inputs + judged, recomputed)}
 
 
-def _job(settings: Settings) -> Job:
+def job_of_run(settings: Settings) -> Job:
+    """What the settings train."""
     predictor = settings.predictor
     return Job(
         settings.algorithm,
@@ -223,7 +224,8 @@ def _savings(settings: Settings) -> Savings:
     )
 
 
-def _shape(settings: Settings) -> Shape:
+def shape_of_run(settings: Settings) -> Shape:
+    """The network that the settings name, and the longest sample of their dataset."""
     from .data import open_dataset
 
     weights = _weight_shapes(settings)

@@ -24,7 +24,7 @@ from disca.host.loading import load_meanflow_model, load_predictor
 from disca.weights import layouts
 from disca.weights.predictor_spec import PredictorSpec, published_shapes
 
-CASES = {"short": 300, "full": 2000}
+CASES = {"short": 200, "full": 2000}
 LARGE_CASES = {"short": 4, "full": 40}
 LARGE = dict(hidden_size=1536, num_heads=12, depth=1)
 SECONDS = 20  # of the processor that one file may take
