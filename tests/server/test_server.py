@@ -26,6 +26,10 @@ NODE_IDS = {
     "DiscaMeanFlowSampler",
     "DiscaSample",
     "DiscaAttention",
+    "DiscaBuildDataset",
+    "DiscaTrainPredictor",
+    "DiscaTrainMeanFlow",
+    "DiscaTrainCFG",
 }
 TEXT_EVENT = 3
 PREVIEW_EVENTS = {1, 4}  # a picture, without and with metadata
