@@ -99,6 +99,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "comfy.sd": ("load_diffusion_model load_diffusion_model_state_dict load_lora_for_models", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute load_torch_file", ""),
+        "comfy_execution.utils": ("get_executing_context", "node_id"),
     },
 }
 

@@ -69,7 +69,8 @@ def probe(model_path: str, predictor_path: str, hidden: str | None = None) -> di
     """What each node does, and whether the sampled bits are the plain model's."""
     import comfy.samplers
     import comfy.sd
-    import comfy_extras.nodes_easycache  # noqa: F401 (what is to be hidden must be there)
+    import comfy_api.torch_helpers  # noqa: F401 (what is to be hidden must be there, and what needs it)
+    import comfy_extras.nodes_easycache  # noqa: F401
     import folder_paths
     import graph
     import latent_preview  # noqa: F401

@@ -112,7 +112,7 @@ def test_a_card_of_24_gb_trains_the_predictor_of_1_5():
 
 
 def test_the_table_names_the_settings_for_each_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "_shape", lambda settings: SHAPES["1.5"])
+    monkeypatch.setattr(memory, "shape_of_run", lambda settings: SHAPES["1.5"])
     settings = Settings("predictor", out=str(tmp_path), data=DataSettings(path=""))
     lines = memory.table(settings).splitlines()
     assert "8.33 billion weights, 50,290 tokens" in lines[0]
