@@ -178,7 +178,7 @@ def _predictor(path: Path) -> torch.nn.Module:
     spec, state = read_predictor(open_weights(str(path)))
     predictor = build_predictor(spec, dtype=torch.float32, operations=comfy.ops.manual_cast)
     predictor.load_state_dict(state)
-    make_out_of_place(getattr(predictor, "mm_single_blocks", None) or predictor.double_blocks)
+    make_out_of_place(predictor.blocks)
     return predictor
 
 

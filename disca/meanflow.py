@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def shifted_sigmas(steps: int, shift: float, denoise: float = 1.0) -> Tensor:
-    """The `steps + 1` times of a run, decreasing to 0: s·u / (1 + (s - 1)·u) over evenly spaced u.
+    """The `steps + 1` times of a run, decreasing to 0: `shifted` over evenly spaced u.
 
     With `denoise` below 1 the last `steps` of int(steps / denoise) steps, as ComfyUI's schedulers do; empty at 0.
     """
@@ -18,8 +18,12 @@ def shifted_sigmas(steps: int, shift: float, denoise: float = 1.0) -> Tensor:
         return torch.empty(0)
     total = int(steps / denoise)
     u = 1.0 - torch.arange(total + 1, dtype=torch.float64) / total
-    sigmas = shift * u / (1.0 + (shift - 1.0) * u)
-    return sigmas[-(steps + 1) :].to(torch.float32)
+    return shifted(u, shift)[-(steps + 1) :].to(torch.float32)
+
+
+def shifted(u: Tensor, shift: float) -> Tensor:
+    """s·u / (1 + (s - 1)·u): times in [0, 1], leaning towards noise for s above 1."""
+    return shift * u / (1.0 + (shift - 1.0) * u)
 
 
 def mean_velocity(x_t: Tensor, x_0: Tensor, t: Tensor | float) -> Tensor:

@@ -40,6 +40,11 @@ class SingleStreamPredictor(nn.Module):
         self.fusion_mlp = FusionMLP(width, linear)
         self.mm_single_blocks = nn.ModuleList(block() for _ in range(depth))
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Its transformer blocks, under the name they have in either family."""
+        return self.mm_single_blocks
+
     def forward(self, x: Tensor, cached: Tensor, vec: Tensor, pe: Tensor, **context) -> Tensor:
         """Predicted features [B, L, h] of the tokens x [B, L, h]; `context` goes to the blocks."""
         x = self.fusion_mlp(x, cached)
@@ -57,6 +62,11 @@ class DoubleStreamPredictor(nn.Module):
         self.fusion_mlp_img = FusionMLP(width, linear)
         self.fusion_mlp_txt = FusionMLP(width, linear)
         self.double_blocks = nn.ModuleList(block() for _ in range(depth))
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Its transformer blocks, under the name they have in either family."""
+        return self.double_blocks
 
     def forward(
         self, img: Tensor, txt: Tensor, cached_img: Tensor, cached_txt: Tensor, vec: Tensor, pe: Tensor, **context

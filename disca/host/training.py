@@ -12,6 +12,7 @@ import comfy.utils
 import folder_paths
 from PIL import Image
 
+from ..toy.dataset import TOY
 from ..training.cards import fitted
 from ..training.curves import draw_curves
 from ..training.memory import table
@@ -25,7 +26,6 @@ __all__ = ["build_dataset", "dataset_folder", "device", "fitted", "run_folder", 
 
 ROOT = "disca"  # in ComfyUI's output folder
 RUNS, DATASETS = "runs", "datasets"
-TOY = "toy://shapes"  # the dataset that needs no files
 LOOK_SECONDS, DRAW_SECONDS = 0.3, 5.0
 DRAW_SHARE = 0.05  # of the time, at most, is spent on drawing
 

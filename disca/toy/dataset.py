@@ -4,6 +4,7 @@ from torch import Tensor
 
 from .world import condition, no_condition, pictures, random_scene, to_latents
 
+TOY = "toy://shapes"  # the path of the dataset, which needs no files
 LENGTH = 1_000_000
 
 

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from .data import unconditional
-from .network import INPUTS, Condition
+from .network import INPUTS, Condition, Network
 from .protocol import Batch
-from .times import per_sample
+from .times import Draws, per_sample
 
 
 def latents(batch: Batch) -> Tensor:
@@ -17,6 +17,11 @@ def condition_of(batch: Batch, guidance: Tensor | None = None) -> Condition:
     """What the network is told of these samples; `guidance` [B] for models that are told their scale."""
     told = {name: batch[name] for name in (*INPUTS, "concat") if name in batch}
     return told if guidance is None else told | {"guidance": guidance}
+
+
+def guided_condition(batch: Batch, network: Network, draws: Draws, guidance: tuple[float, float]) -> Condition:
+    """What the network is told, at guidance scales from that range if it is told them."""
+    return condition_of(batch, draws.uniform(*guidance) if network.module.params.guidance_embed else None)
 
 
 def without_prompt(batch: Batch, null: dict[str, Tensor]) -> Condition:

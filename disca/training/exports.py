@@ -19,9 +19,7 @@ def export_network(folder: Path, network: nn.Module, weights: dict[str, Tensor] 
     """The network's whole state, with these trained weights in place of its own; None: not this process's to write."""
     if weights is None:
         return
-    state = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items() if ".adapter." not in key}
-    state |= {key: tensor.detach().cpu() for key, tensor in weights.items()}
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / NETWORK, metadata(settings))
+    save_file(_with_trained(network, weights), folder / NETWORK, metadata(settings))
 
 
 def export_distilled(
@@ -46,9 +44,7 @@ def export_predictor(
     """The Predictor in the form that Load Predictor reads."""
     if weights is None:
         return
-    state = {key: tensor.detach().cpu() for key, tensor in predictor.state_dict().items()}
-    state |= {key: tensor.detach().cpu() for key, tensor in weights.items()}
-    write_predictor(str(folder / PREDICTOR), spec, state)
+    write_predictor(str(folder / PREDICTOR), spec, _with_trained(predictor, weights))
 
 
 def metadata(settings: Settings) -> dict[str, str]:
@@ -56,3 +52,8 @@ def metadata(settings: Settings) -> dict[str, str]:
     section = getattr(settings, settings.algorithm, None)
     told = {} if section is None else {f"disca.{key}": str(value) for key, value in asdict(section).items()}
     return {"disca.algorithm": settings.algorithm, "disca.seed": str(settings.seed), **told}
+
+
+def _with_trained(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    state = module.state_dict() | weights
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..meanflow import shifted
 from .conditions import condition_of, dropped, latents, without_prompt
 from .exports import export_network
 from .losses import flow_matching_loss
@@ -30,8 +31,7 @@ class FlowMatching:
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
         """The flow-matching loss."""
         draws = Draws(self.settings.seed, batch["index"], self.device)
-        t, noise = draws.uniform(), draws.noise(latents(batch))
-        t = SHIFT * t / (1.0 + (SHIFT - 1.0) * t)
+        t, noise = shifted(draws.uniform(), SHIFT), draws.noise(latents(batch))
         null = without_prompt(batch, self.dataset.null)
         condition = dropped(condition_of(batch), null, draws.uniform() < DROP)
         value = flow_matching_loss(lambda x_t, t: self.network.velocity(x_t, t, condition), latents(batch), noise, t)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .conditions import condition_of, latents, rows
+from .conditions import guided_condition, latents, rows
 from .derivative import central_difference, dual_numbers
 from .exports import export_distilled
 from .losses import meanflow_loss
@@ -35,7 +35,8 @@ class MeanFlowDistillation:
         meanflow = self.settings.meanflow
         draws = Draws(self.settings.seed, batch["index"], self.device)
         t, r = draws.restricted_times(meanflow.R, meanflow.anchor)
-        noise, condition = draws.noise(latents(batch)), self._condition(batch, draws)
+        noise = draws.noise(latents(batch))
+        condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         value, capped = meanflow_loss(
             self._student(condition), lambda x_t, t: self.networks.teacher(x_t, t, condition), self._derivative,
             latents(batch), noise, r, t, meanflow.cap,
@@ -45,7 +46,7 @@ class MeanFlowDistillation:
     def probe(self, batch: Batch) -> list[str]:
         """Compares the two derivatives, and asks whether r has an effect."""
         draws = Draws(self.settings.seed, batch["index"], self.device)
-        condition = self._condition(batch, draws)
+        condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         return probe_derivative(
             self._student(condition), lambda x_t, t: self.networks.teacher(x_t, t, condition),
             draws.noise(latents(batch)), self.settings.meanflow.h,
@@ -68,10 +69,6 @@ class MeanFlowDistillation:
     def shards(self) -> list[nn.Module]:
         """The blocks of both networks."""
         return self.networks.block_modules()
-
-    def _condition(self, batch: Batch, draws: Draws) -> Condition:
-        guided = self.networks.student.module.params.guidance_embed
-        return condition_of(batch, draws.uniform(*self.settings.cfg.guidance) if guided else None)
 
     def _student(self, condition: Condition):
         def u(x_t: Tensor, r: Tensor, t: Tensor, chosen: Tensor | None = None, **options) -> Tensor:

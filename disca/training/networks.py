@@ -135,8 +135,7 @@ def new_predictor(spec: PredictorSpec, settings: Settings, device: torch.device)
         predictor.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     else:
         _initialise(predictor, spec, settings.seed, settings.predictor.start)
-    blocks = getattr(predictor, "mm_single_blocks", None) or predictor.double_blocks
-    make_out_of_place(blocks)
+    make_out_of_place(predictor.blocks)
     return predictor.requires_grad_(True)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .conditions import condition_of, latents
+from .conditions import guided_condition, latents
 from .discriminator import Discriminator, adversarial_loss, discriminator_loss
 from .exports import export_predictor
 from .losses import mse
@@ -40,7 +40,7 @@ class PredictorTraining:
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
         """Algorithm 3, lines 3 to 15: the Predictor's loss, then the discriminator's."""
         draws = Draws(self.settings.seed, batch["index"], self.device)
-        condition = self._condition(batch, draws)
+        condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         pair = self.pairs.draw(latents(batch), draws, condition)  # lines 3 to 5
         u_pred = self.network.predicted_velocity(self.predictor, pair.cached, pair.x_t, pair.t, condition, pair.r)
         value = mse(u_pred, pair.u_target)
@@ -56,7 +56,7 @@ class PredictorTraining:
     def probe(self, batch: Batch) -> list[str]:
         """The error of the features as they are, which the Predictor has to beat; warns if r has no effect."""
         draws = Draws(self.settings.seed, batch["index"], self.device)
-        condition = self._condition(batch, draws)
+        condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         with torch.no_grad():
             pair = self.pairs.draw(latents(batch), draws, condition)
             u_pred = self.network.predicted_velocity(self.predictor, pair.cached, pair.x_t, pair.t, condition, pair.r)
@@ -85,10 +85,6 @@ class PredictorTraining:
     def shards(self) -> list[nn.Module]:
         """The frozen network's blocks; the Predictor is a part, and so whole."""
         return self.network.block_modules()
-
-    def _condition(self, batch: Batch, draws: Draws) -> Condition:
-        guided = self.network.module.params.guidance_embed
-        return condition_of(batch, draws.uniform(*self.settings.cfg.guidance) if guided else None)
 
     def _adversarial(
         self, u_pred: Tensor, pair: Pair, condition: Condition

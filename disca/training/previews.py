@@ -57,16 +57,12 @@ class Previews:
 
 def original(network: Network, previews: Previews, scale: float, lora: Lora | None = None) -> Tensor:
     """Samples of a model without MeanFlow under classifier-free guidance."""
-    with adapters_off(network.module, lora) if lora else nullcontext():
-        u = guided(network, previews.condition(network, scale), previews.null, scale)
-        return sample(u, previews.noise, previews.sigmas)
+    return _euler(network, previews, scale, scale, lora)
 
 
 def one_call(network: Network, previews: Previews, scale: float, lora: Lora | None = None) -> Tensor:
     """Samples of a model without MeanFlow that is told the guidance scale, if it can be."""
-    with adapters_off(network.module, lora) if lora else nullcontext():
-        u = guided(network, previews.condition(network, scale), previews.null, 1.0)
-        return sample(u, previews.noise, previews.sigmas)
+    return _euler(network, previews, scale, 1.0, lora)
 
 
 def mean_flow(network: Network, previews: Previews, scale: float) -> Tensor:
@@ -89,6 +85,12 @@ def colours(latents: Tensor, network: nn.Module) -> Tensor:
     factors = torch.tensor(found.latent_rgb_factors)
     bias = torch.tensor(found.latent_rgb_factors_bias or [0.0, 0.0, 0.0])
     return (torch.einsum("bcthw,co->bothw", latents, factors) + bias[:, None, None, None] + 1.0) / 2.0
+
+
+def _euler(network: Network, previews: Previews, told: float, cfg: float, lora: Lora | None) -> Tensor:
+    with adapters_off(network.module, lora) if lora else nullcontext():
+        u = guided(network, previews.condition(network, told), previews.null, cfg)
+        return sample(u, previews.noise, previews.sigmas)
 
 
 def _strip(name: str, video: Tensor) -> Image.Image:

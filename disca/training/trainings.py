@@ -2,7 +2,7 @@
 
 import torch
 
-from ..toy.dataset import ToyDataset
+from ..toy.dataset import TOY, ToyDataset
 from .cfg_distillation import CfgDistillation
 from .data import Dataset, open_dataset, require_fits
 from .flow_matching import FlowMatching
@@ -12,7 +12,6 @@ from .predictor_training import PredictorTraining
 from .protocol import Samples, Training
 from .settings import Settings
 
-TOY = "toy://shapes"  # data.path of the toy world
 TRAININGS = {
     "flow": FlowMatching,
     "cfg": CfgDistillation,

@@ -12,6 +12,8 @@ import recipes
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SOME = "0 1 4 6"
 OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
 SIZES = {  # frames, height, width of the latent, batch
@@ -91,15 +93,6 @@ def of_size(case: str, model, size: tuple[int, ...] | None) -> dict:
     channels = recipes.golden(case).tensors["latent"].shape[1]
     latent = {"samples": torch.zeros(batch, channels, frames, height, width)}
     return {"positive": [[text, options]], "latent_image": latent}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads on a busy machine take ten times as long over networks of this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from disca.host.loading import load_meanflow_model, load_predictor
 from disca.weights import layouts
 from disca.weights.predictor_spec import PredictorSpec, published_shapes
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CASES = {"short": 200, "full": 2000}
 LARGE_CASES = {"short": 4, "full": 40}
 LARGE = dict(hidden_size=1536, num_heads=12, depth=1)
@@ -123,15 +125,6 @@ def _casts(parts: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     """The parts joined in that type, converted at once, and by way of float32 as parts of mixed types are."""
     cast = ([part.to(dtype) for part in parts], [part.float().to(dtype) for part in parts])
     return [torch.cat(each) if len(each) > 1 else each[0] for each in cast if each]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """More are slower over files of this size, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
