@@ -109,6 +109,7 @@ def shared_inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=0xFFFFFFFF,
+            control_after_generate=io.ControlAfterGenerate.fixed,  # a run goes on with the seed it began with
             tooltip="The seed of all that is drawn.",
         ),
     ]

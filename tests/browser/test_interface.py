@@ -28,7 +28,7 @@ SELECT = "() => { app.canvas.deselectAll(); app.canvas.selectItems([app.graph.no
 HELP = ".node-help-content"
 LABELS = """() => {
   const node = app.graph.nodes[0]
-  const widgets = node.widgets?.filter(w => w.name !== "control_after_generate") ?? []
+  const widgets = node.widgets?.filter(w => !["control_after_generate", "fixed"].includes(w.name)) ?? []
   return {
     inputs: Object.fromEntries(node.inputs.map(input => [input.name, input.localized_name])),
     widgets: Object.fromEntries(widgets.map(w => [w.name, w.label])),
