@@ -105,8 +105,8 @@ def main() -> None:
             for model in (model for node in graph.nodes for model in node.models):
                 place_model(base, model._asdict())
         with serve(base) as server, interface(server, width=1800, height=1000, pixel_ratio=2) as ui:
-            ui.open()
             for node_id, scene in SCENES.items():
+                ui.open()  # anew: the interface keeps values of nodes that are gone for others of their number
                 draw(ui, scene, PICTURES / f"{node_id}.png")
                 print(node_id)
             draw_graph(ui, GRAPHS[0], PICTURES / "graph.png")
