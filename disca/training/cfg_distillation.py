@@ -10,7 +10,7 @@ from .conditions import condition_of, latents, without_prompt
 from .exports import export_distilled
 from .losses import cfg_distillation_loss
 from .networks import Distillation, distillation
-from .previews import Previews, one_call, original
+from .previews import Previews, distance, one_call, original
 from .protocol import Batch, Loss, Samples
 from .settings import Settings
 from .times import Draws
@@ -52,7 +52,7 @@ class CfgDistillation:
             line = f"WARNING: {line} Guidance has nothing to work on: is the teacher one that was distilled already?"
         return [line]
 
-    def preview(self, path: Path | None) -> None:
+    def preview(self, path: Path | None) -> dict[str, float]:
         """Teacher with guidance, and student."""
         previews = Previews(self.settings.preview, self.dataset, self.device)
         scale = self.settings.preview.guidance
@@ -61,6 +61,7 @@ class CfgDistillation:
             "student": one_call(self.networks.student, previews, scale),
         }
         previews.write(path, rows, self.networks.student.module)
+        return {"student to teacher": distance(rows["student"], rows["teacher"])}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """The student, or its LoRA."""

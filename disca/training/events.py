@@ -36,13 +36,20 @@ class Events:
 
     def add(self, line: dict[str, Any]) -> None:
         """Writes an iteration's line of the log."""
-        summary = b"".join(_bytes(1, _bytes(1, tag.encode()) + _float(2, value)) for tag, value in _scalars(line))
-        self._write(_bytes(5, summary), line["iteration"])
-        self._file.flush()
+        self._write_scalars(_scalars(line), line["iteration"])
+
+    def add_previews(self, iteration: int, distances: dict[str, float]) -> None:
+        """Writes what the previews were apart."""
+        self._write_scalars([(f"previews/{name}", value) for name, value in distances.items()], iteration)
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+    def _write_scalars(self, scalars: list[tuple[str, float]], step: int) -> None:
+        summary = b"".join(_bytes(1, _bytes(1, tag.encode()) + _float(2, value)) for tag, value in scalars)
+        self._write(_bytes(5, summary), step)
+        self._file.flush()
 
     def _write(self, content: bytes, step: int) -> None:
         event = b"\x09" + struct.pack("<d", time.time()) + b"\x10" + _varint(step) + content

@@ -41,7 +41,7 @@ class FlowMatching:
         """Nothing can be silently wrong here."""
         return []
 
-    def preview(self, path: Path | None) -> None:
+    def preview(self, path: Path | None) -> dict[str, float]:
         """Samples with and without guidance."""
         previews = Previews(self.settings.preview, self.dataset, self.device)
         rows = {
@@ -51,6 +51,7 @@ class FlowMatching:
             ),
         }
         previews.write(path, rows, self.network.module)
+        return {}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """The whole network."""

@@ -220,7 +220,11 @@ class Run:
         if self.world.leads:
             path.parent.mkdir(exist_ok=True)
         with self.ema.in_place() if self.ema is not None else nullcontext(), torch.no_grad():
-            self.training.preview(path if self.world.leads else None)
+            distances = self.training.preview(path if self.world.leads else None)
+        if distances and self.events:
+            self.events.add_previews(self.progress.iteration, distances)
+            told = ", ".join(f"{name} {value:.4g}" for name, value in distances.items())
+            self._say(f"Previews of iteration {self.progress.iteration}: {told}.")
         self._tell("Training")
 
     def _end(self) -> None:

@@ -12,7 +12,7 @@ from .exports import export_distilled
 from .losses import meanflow_loss
 from .network import Condition
 from .networks import Distillation, distillation
-from .previews import Previews, mean_flow, one_call
+from .previews import Previews, distance, mean_flow, one_call
 from .probe import probe_derivative
 from .protocol import Batch, Loss, Samples
 from .settings import Settings
@@ -52,7 +52,7 @@ class MeanFlowDistillation:
             draws.noise(latents(batch)), self.settings.meanflow.h,
         )  # fmt: skip
 
-    def preview(self, path: Path | None) -> None:
+    def preview(self, path: Path | None) -> dict[str, float]:
         """Teacher and student with the same number of steps."""
         previews = Previews(self.settings.preview, self.dataset, self.device)
         scale = self.settings.preview.guidance
@@ -61,6 +61,7 @@ class MeanFlowDistillation:
             "student": mean_flow(self.networks.student, previews, scale),
         }
         previews.write(path, rows, self.networks.student.module)
+        return {"student to teacher": distance(rows["student"], rows["teacher"])}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """The student, or its LoRA."""

@@ -13,7 +13,7 @@ from .losses import mse
 from .network import Condition, Network
 from .networks import frozen_network, new_predictor, predictor_spec
 from .pairs import Pair, Pairs, following
-from .previews import Previews, cached, mean_flow
+from .previews import Previews, cached, distance, mean_flow
 from .protocol import Batch, Loss, Samples
 from .settings import Settings
 from .times import Draws
@@ -68,7 +68,7 @@ class PredictorTraining:
             )
         return lines
 
-    def preview(self, path: Path | None) -> None:
+    def preview(self, path: Path | None) -> dict[str, float]:
         """The model with every step in full, and with the Predictor on every other step."""
         previews = Previews(self.settings.preview, self.dataset, self.device)
         scale = self.settings.preview.guidance
@@ -77,6 +77,7 @@ class PredictorTraining:
             "predicted": cached(self.network, self.predictor, previews, scale),
         }
         previews.write(path, rows, self.network.module)
+        return {"predicted to full": distance(rows["predicted"], rows["full"])}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """The Predictor as Load Predictor reads it."""

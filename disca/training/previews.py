@@ -77,6 +77,11 @@ def cached(network: Network, predictor: nn.Module, previews: Previews, scale: fl
     return sample(u, previews.noise, previews.sigmas)
 
 
+def distance(a: Tensor, reference: Tensor) -> float:
+    """The squared error relative to the squared reference."""
+    return ((a - reference).square().mean() / reference.square().mean()).item()
+
+
 def colours(latents: Tensor, network: nn.Module) -> Tensor:
     """Pictures [B, 3, T, H, W] in [0, 1] of latents: exact in the toy world, else ComfyUI's linear preview."""
     if network.params.context_in_dim == CONTEXT_WIDTH:

@@ -42,8 +42,11 @@ class Training(Protocol):
         """Lines to print at the start, warnings among them."""
         ...
 
-    def preview(self, path: Path | None) -> None:
-        """Samples with fixed seeds; writes a picture at the path, which only the leading process is given."""
+    def preview(self, path: Path | None) -> dict[str, float]:
+        """Samples with fixed seeds; writes a picture at the path, which only the leading process is given.
+
+        Gives distances worth watching by name, such as that of the student's samples to the teacher's.
+        """
         ...
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
