@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ class Records:
         }
         aside = self._state.with_suffix(".partial")
         aside.write_text(json.dumps(state), encoding="utf-8")
-        os.replace(aside, self._state)
+        with suppress(PermissionError):  # Windows, while it is being read: what is told next takes its place
+            os.replace(aside, self._state)
 
     def seconds_left(self, iteration: int) -> float | None:
         """An estimate from the iterations since the start."""

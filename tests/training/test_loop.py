@@ -273,16 +273,38 @@ def test_cuda_without_a_gpu_is_refused(tmp_path):
         run(tmp_path, device="cuda")
 
 
+def test_a_state_that_is_being_read_on_windows_does_not_end_the_run(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def refusing(source, target):
+        if Path(target).name == "state.json":
+            raise PermissionError(errno.EACCES, "being read")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refusing)
+    run(tmp_path)
+    assert not (tmp_path / "state.json").exists()
+
+
 def test_previews_come_first_and_then_as_often_as_asked(tmp_path):
     run(tmp_path, preview=PreviewSettings(every=4))
     names = sorted(file.name for file in (tmp_path / "previews").iterdir())
     assert names == ["step-000000.png", "step-000004.png", "step-000008.png"]
 
 
+def test_what_previews_are_apart_is_said_and_written_for_tensorboard(tmp_path, caplog):
+    caplog.set_level("INFO")
+    run(tmp_path, preview=PreviewSettings(every=4))
+    assert "Previews of iteration 4: this to that 0.25." in caplog.messages
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert file.read_bytes().count(b"previews/this to that") == 3
+
+
 def test_previews_change_no_number_of_the_training(unbroken, tmp_path):
     class Drawing(Regression):
         def preview(self, path):
             torch.randn(3)
+            return {}
 
     run(tmp_path, training=Drawing(), preview=PreviewSettings(every=1))
     assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
