@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
+from ..toy.dataset import TOY, ToyDataset
 from .settings import Settings
 
 GB = 1e9
@@ -53,6 +54,12 @@ class Shape:
         blocks = self.blocks if blocks is None else blocks
         each = 24 * self.width**2 * self.tokens, 4 * self.tokens**2 * self.width
         return each[0] * blocks * self.batch, each[1] * blocks * self.batch
+
+
+PUBLISHED = {  # at the sizes they were published for: 848x480, 121 frames; 704x704, 129 frames
+    "1.5": Shape(2048, 54, 0, 8_331_330_848, 8_274_574_336, tokens=50_290),
+    "1.0": Shape(3072, 20, 40, 12_831_242_304, 12_724_631_552, tokens=64_144),
+}
 
 
 @dataclass(frozen=True)
@@ -226,12 +233,9 @@ def _savings(settings: Settings) -> Savings:
 
 def shape_of_run(settings: Settings) -> Shape:
     """The network that the settings name, and the longest sample of their dataset."""
-    from .data import open_dataset
-
     weights = _weight_shapes(settings)
     patch = weights["img_in.proj.weight"][2:]
-    items = open_dataset(settings.data.path, settings.data.cache).index.items
-    tokens = max(_tokens(item.shapes, patch) for item in items)
+    tokens = max(_tokens(shapes, patch) for shapes in _sample_shapes(settings))
     return replace(shape_of(weights), tokens=tokens, batch=settings.data.batch)
 
 
@@ -260,6 +264,14 @@ def _weight_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     from ..weights.transformer_file import transformer_weights
 
     return transformer_weights(open_weights(settings.model.path)).shapes
+
+
+def _sample_shapes(settings: Settings) -> list[dict[str, tuple[int, ...]]]:
+    if settings.data.path == TOY:
+        return [{name: tuple(tensor.shape) for name, tensor in ToyDataset()[0].items()}]
+    from .data import open_dataset
+
+    return [item.shapes for item in open_dataset(settings.data.path, settings.data.cache).index.items]
 
 
 def _tokens(shapes: dict[str, tuple[int, ...]], patch: tuple[int, ...]) -> int:

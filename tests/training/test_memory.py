@@ -10,13 +10,9 @@ from disca.training import memory
 from disca.training.adapters import add_lora
 from disca.training.blocks import make_out_of_place
 from disca.training.data import DatasetWriter
-from disca.training.memory import GB, Job, Savings, Shape, cheapest, operations, peak, shape_of
+from disca.training.memory import GB, PUBLISHED, Job, Savings, cheapest, operations, peak, shape_of
 from disca.training.settings import DataSettings, ModelSettings, Settings
 
-SHAPES = {  # what goes through them: 480p, 121 frames; 704 x 704, 129 frames
-    "1.5": Shape(2048, 54, 0, 8_331_330_848, 8_274_574_336, tokens=50_290),
-    "1.0": Shape(3072, 20, 40, 12_831_242_304, 12_724_631_552, tokens=64_144),
-}
 PREDICTOR, ADVERSARIAL = Job("predictor", ema=False), Job("predictor", adversarial=True, ema=False)
 LORA, FULL = Job("meanflow", rank=64, ema=False), Job("meanflow", ema=False)
 NONE = Savings()
@@ -24,7 +20,7 @@ NONE = Savings()
 
 def gigabytes(family: str, job: Job, savings: Savings) -> float:
     """The whole of a peak."""
-    return sum(peak(SHAPES[family], job, savings).values()) / GB
+    return sum(peak(PUBLISHED[family], job, savings).values()) / GB
 
 
 @pytest.mark.parametrize(
@@ -55,15 +51,15 @@ def test_the_peak_is_what_was_worked_out_by_hand(family, job, savings, expected)
 def test_a_full_fine_tuning_of_1_5_fits_on_one_card_of_141_gb():
     """With bf16 weights, stochastic rounding and moments of one byte: 6 bytes per weight."""
     averaged = Job("meanflow")
-    assert cheapest(SHAPES["1.5"], averaged, 141) == Savings(eight_bit=True)
-    assert cheapest(SHAPES["1.5"], averaged, 80) is None
+    assert cheapest(PUBLISHED["1.5"], averaged, 141) == Savings(eight_bit=True)
+    assert cheapest(PUBLISHED["1.5"], averaged, 80) is None
 
 
 @pytest.mark.parametrize(
     ("family", "expected"), [("1.5", 1.39e15), ("1.0", 3.91e15)], ids=["1.5", "1.0: the paper counts 3.946"]
 )
 def test_operations_of_a_forward_pass(family, expected):
-    assert sum(SHAPES[family].forward()) == pytest.approx(expected, rel=0.03)
+    assert sum(PUBLISHED[family].forward()) == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +68,7 @@ def test_operations_of_a_forward_pass(family, expected):
     ids=["predictor", "adversarial", "cfg", "meanflow", "lora"],
 )
 def test_operations_of_an_iteration(job, expected):
-    assert operations(SHAPES["1.5"], job) == pytest.approx(expected * 1e15, rel=0.03)
+    assert operations(PUBLISHED["1.5"], job) == pytest.approx(expected * 1e15, rel=0.03)
 
 
 @pytest.mark.parametrize("family", ["1.0", "1.5"])
@@ -98,7 +94,7 @@ def test_weights_are_counted_from_the_files_shapes(family):
 @pytest.mark.parametrize("family", ["1.0", "1.5"])
 @pytest.mark.parametrize("job", [PREDICTOR, ADVERSARIAL, LORA, FULL], ids=["mse", "gan", "lora", "full"])
 def test_a_larger_card_never_needs_more_savings(family, job):
-    chosen = [cheapest(SHAPES[family], job, card) for card in memory.CARDS]
+    chosen = [cheapest(PUBLISHED[family], job, card) for card in memory.CARDS]
     first = next((i for i, savings in enumerate(chosen) if savings), len(chosen))
     assert all(savings for savings in chosen[first:])
     needs = [gigabytes(family, job, savings) for savings in chosen[first:]]
@@ -107,12 +103,12 @@ def test_a_larger_card_never_needs_more_savings(family, job):
 
 
 def test_a_card_of_24_gb_trains_the_predictor_of_1_5():
-    savings = cheapest(SHAPES["1.5"], Job("predictor"), 24)
+    savings = cheapest(PUBLISHED["1.5"], Job("predictor"), 24)
     assert savings == Savings(checkpoint=True, eight_bit=True, fp8=True)
 
 
 def test_the_table_names_the_settings_for_each_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "shape_of_run", lambda settings: SHAPES["1.5"])
+    monkeypatch.setattr(memory, "shape_of_run", lambda settings: PUBLISHED["1.5"])
     settings = Settings("predictor", out=str(tmp_path), data=DataSettings(path=""))
     lines = memory.table(settings).splitlines()
     assert "8.33 billion weights, 50,290 tokens" in lines[0]
@@ -126,6 +122,11 @@ def test_tokens_are_those_of_the_largest_sample(tmp_path):
             writer.add(f"{frames}", {"latent": torch.zeros(4, frames, 16, 16), "context": torch.zeros(4, 8)})
     settings = Settings("meanflow", out="", data=DataSettings(path=str(tmp_path)), model=ModelSettings(toy="tiny"))
     assert f"{5 * 8 * 8 + 4} tokens, batch 1" in memory.table(settings)
+
+
+def test_a_toy_run_is_planned_too():
+    settings = Settings("flow", out="", data=DataSettings(path="toy://shapes"), model=ModelSettings(toy="tiny"))
+    assert f"{6 * 4 * 4 + 8} tokens, batch 1" in memory.table(settings)
 
 
 def _saved_units(family: str, kind: str) -> float:

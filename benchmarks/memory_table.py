@@ -1,0 +1,46 @@
+"""The README's table of what trainings need: the cheapest settings for each size of card, computed from shapes.
+
+python benchmarks/memory_table.py
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from disca.training.memory import CARDS, GB, PUBLISHED, RATE, Job, cheapest, operations, peak  # noqa: E402
+
+ROWS = {
+    "Predictor, squared error, 1.5": ("1.5", Job("predictor")),
+    "Predictor with discriminator, 1.5": ("1.5", Job("predictor", adversarial=True)),
+    "MeanFlow LoRA of rank 64, 1.5": ("1.5", Job("meanflow", rank=64)),
+    "MeanFlow, all weights, 1.5": ("1.5", Job("meanflow")),
+    "Predictor, squared error, 1.0": ("1.0", Job("predictor")),
+    "Predictor with discriminator, 1.0": ("1.0", Job("predictor", adversarial=True)),
+    "MeanFlow LoRA of rank 64, 1.0": ("1.0", Job("meanflow", rank=64)),
+}
+
+
+def main() -> None:
+    """A line for each training and card, then the work of the paper's Predictor iterations."""
+    for name, (family, job) in ROWS.items():
+        for card in CARDS:
+            sys.stdout.write(f"{name:36s} {card:4d} GB: {needed(family, job, card)}\n")
+    for family, shape in PUBLISHED.items():
+        phases = 500 * operations(shape, Job("predictor")), 1000 * operations(shape, Job("predictor", adversarial=True))
+        hours = sum(phases) / RATE / 3600
+        sys.stdout.write(f"500 + 1000 Predictor iterations, {family}: {hours:.1f} h at {RATE / 1e12:.0f} TFLOP/s\n")
+
+
+def needed(family: str, job: Job, card: int) -> str:
+    """Memory on one card, or on each of eight, and the settings that make it fit."""
+    for gpus in (1, 8):
+        savings = cheapest(PUBLISHED[family], job, card, gpus)
+        if savings is not None:
+            memory = sum(peak(PUBLISHED[family], job, savings).values()) / GB
+            return f"{'8 cards: ' if gpus > 1 else ''}{memory:.1f} GB, {savings}"
+    return "no"
+
+
+if __name__ == "__main__":
+    main()
