@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from .settings import OptimiserSettings
 
 BYTES = {"adamw": 16, "adamw8bit": 10}  # per fp32 weight: the weight, its gradient and both moments
+FUSED = ("cuda", "cpu")  # where PyTorch updates all weights in one pass
 BYTES_BF16 = {"adamw8bit": 6}  # the same per bf16 weight
 
 
@@ -29,7 +30,7 @@ def make_optimiser(settings: OptimiserSettings, params: Iterable[nn.Parameter], 
             f"adamw was given trained weights in {', '.join(kept)}, where small updates are rounded away. "
             "Keep trained weights in float32, or set optimiser.name to adamw8bit."
         )
-    return torch.optim.AdamW(params, **options, fused=all(parameter.is_cuda for parameter in params))
+    return torch.optim.AdamW(params, **options, fused=all(parameter.device.type in FUSED for parameter in params))
 
 
 def set_learning_rate(optimiser: Optimizer, lr: float) -> None:
