@@ -13,7 +13,7 @@ class ToyDataset:
 
     family = "1.0"
     encoder = "toy"
-    fingerprint = "toy world 1"
+    fingerprint = "toy world 3"
 
     def __init__(self):
         self.null = {name: value[0] for name, value in no_condition().items()}

@@ -18,46 +18,54 @@ COLOURS = {
     "magenta": (1.0, -0.6, 0.9),
     "white": (1.0, 1.0, 1.0),
 }
-DIRECTIONS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
-SPEEDS = {"slow": 1.0, "medium": 2.5, "fast": 4.0}  # picture pixels per frame
-ATTRIBUTES = (SHAPES, tuple(COLOURS), DIRECTIONS, tuple(SPEEDS))
+DIRECTIONS = {
+    "right": (1, 0),
+    "down right": (1, 1),
+    "down": (0, 1),
+    "down left": (-1, 1),
+    "left": (-1, 0),
+    "up left": (-1, -1),
+    "up": (0, -1),
+    "up right": (1, -1),
+}
+SPEEDS = {"slow": 1, "medium": 2, "fast": 3}  # picture pixels per frame
+ATTRIBUTES = (SHAPES, tuple(COLOURS), tuple(DIRECTIONS), tuple(SPEEDS))
 
 OBJECTS = 2
-FRAMES, SIZE = 6, 24  # of the pictures; latents have half the size
+FRAMES, SIZE = 6, 16  # of the pictures; latents have half the size
+RADIUS = 4  # of an object; whole, as places and speeds are, so that a shape has one form everywhere
+EDGE = 1.5  # pixels over which an object fades into what is behind it
 CHANNELS = 16
 CONTEXT_WIDTH, POOLED_WIDTH = 32, 768  # ComfyUI knows HunyuanVideo 1.0 with a pooled text of 768 only
 BACKGROUND = -0.9
-LATENT_SCALE = 1.6  # gives the latents a standard deviation near 1
+LATENT_SCALE = 1.7  # gives the latents a standard deviation near 1
 
 
 class Scene(NamedTuple):
-    """Videos' contents: indices into ATTRIBUTES [B, objects, 4], places [B, objects, 2] and radii [B, objects]."""
+    """Videos' contents: indices into ATTRIBUTES [B, objects, 4], and places at the start, (x, y) [B, objects, 2]."""
 
     attributes: Tensor
     places: Tensor
-    radii: Tensor
 
 
 def random_scene(seed: int) -> Scene:
     """One scene; the same seed gives the same one everywhere."""
     g = torch.Generator().manual_seed(seed)
     choices = [torch.randint(len(values), (1, OBJECTS), generator=g) for values in ATTRIBUTES]
-    radii = 3.5 + 2.0 * torch.rand(1, OBJECTS, generator=g)
-    places = radii[..., None] + (SIZE - 2 * radii[..., None]) * torch.rand(1, OBJECTS, 2, generator=g)
-    return Scene(torch.stack(choices, dim=-1), places, radii)
+    places = torch.randint(RADIUS, SIZE - RADIUS + 1, (1, OBJECTS, 2), generator=g)
+    return Scene(torch.stack(choices, dim=-1), places)
 
 
 def pictures(scene: Scene) -> Tensor:
     """The video [B, 3, frames, size, size] in [-1, 1]; the last object is in front."""
     shape, colour, direction, speed = scene.attributes.unbind(-1)
-    angle = direction * (torch.pi / 4)
-    velocity = torch.tensor(list(SPEEDS.values()))[speed][..., None] * torch.stack([angle.cos(), angle.sin()], -1)
+    velocity = torch.tensor(list(SPEEDS.values()))[speed, None] * torch.tensor(list(DIRECTIONS.values()))[direction]
     times = torch.arange(FRAMES)[:, None]
-    places = _bounce(scene.places[:, :, None] + velocity[:, :, None] * times, scene.radii[:, :, None, None])
+    places = _bounce(scene.places[:, :, None] + velocity[:, :, None] * times)
     video = torch.full((len(shape), 3, FRAMES, SIZE, SIZE), BACKGROUND)
     colours = torch.tensor(list(COLOURS.values()))
     for i in range(OBJECTS):
-        cover = _cover(shape[:, i], places[:, i], scene.radii[:, i])[:, None]
+        cover = _cover(shape[:, i], places[:, i])[:, None]
         video = torch.lerp(video, colours[colour[:, i]][:, :, None, None, None], cover)
     return video
 
@@ -93,23 +101,22 @@ def no_condition() -> dict[str, Tensor]:
     return {"context": torch.zeros(1, tokens, CONTEXT_WIDTH), "y": torch.zeros(1, POOLED_WIDTH)}
 
 
-def _bounce(places: Tensor, radii: Tensor) -> Tensor:
-    room = SIZE - 2 * radii
-    folded = torch.remainder(places - radii, 2 * room)
-    return radii + torch.minimum(folded, 2 * room - folded)
+def _bounce(places: Tensor) -> Tensor:
+    room = SIZE - 2 * RADIUS
+    folded = torch.remainder(places - RADIUS, 2 * room)
+    return RADIUS + torch.minimum(folded, 2 * room - folded)
 
 
-def _cover(shape: Tensor, places: Tensor, radii: Tensor) -> Tensor:
+def _cover(shape: Tensor, places: Tensor) -> Tensor:
     """How much of each pixel [B, T, H, W] an object covers, from its signed distance."""
     centres = torch.arange(SIZE) + 0.5
     dx = centres[None, None, None, :] - places[:, :, 0, None, None]
     dy = centres[None, None, :, None] - places[:, :, 1, None, None]
-    r = radii[:, None, None, None]
-    circle = (dx**2 + dy**2).sqrt() - r
-    square = torch.maximum(dx.abs(), dy.abs()) - 0.85 * r
-    triangle = torch.maximum(dy - 0.6 * r, 0.8 * dx.abs() - 0.6 * (dy + 0.9 * r))
+    circle = (dx**2 + dy**2).sqrt() - RADIUS
+    square = torch.maximum(dx.abs(), dy.abs()) - 0.85 * RADIUS
+    triangle = torch.maximum(dy - 0.7 * RADIUS, 0.84 * dx.abs() - 0.54 * (dy + RADIUS))
     distance = torch.stack([circle, square, triangle])[shape, torch.arange(len(shape))]
-    return (0.5 - distance).clamp(0.0, 1.0)
+    return (0.5 - distance / EDGE).clamp(0.0, 1.0)
 
 
 def _mixing() -> Tensor:

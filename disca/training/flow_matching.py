@@ -17,7 +17,7 @@ from .settings import Settings
 from .times import Draws
 
 DROP = 0.1  # share of samples without their prompt
-SHIFT = 3.0  # times lean towards noise, where a video's contents are decided
+SHIFT = 1.5  # times lean towards noise, where a video's contents are decided
 
 
 class FlowMatching:

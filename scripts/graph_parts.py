@@ -1,0 +1,90 @@
+"""What example workflows are made of: nodes, groups, and files to download."""
+
+from typing import NamedTuple
+
+from thumbnails import Thumbnail
+
+SEED = 42
+
+
+class Model(NamedTuple):
+    """A file to download, as ComfyUI's missing-model dialog takes it."""
+
+    name: str
+    url: str
+    directory: str
+
+
+class Node(NamedTuple):
+    """A node; inputs are widget values or links, which are (name of a node, number of its output)."""
+
+    name: str
+    type: str
+    inputs: dict = {}
+    title: str = ""
+    height: float = 0
+    models: tuple[Model, ...] = ()
+
+
+class Group(NamedTuple):
+    """Nodes in columns of one width."""
+
+    title: str
+    width: float
+    columns: list[list[Node]]
+
+
+class Graph(NamedTuple):
+    """A workflow."""
+
+    name: str
+    groups: list[Group]
+    note: str
+    note_size: tuple[float, float]
+    thumbnail: Thumbnail
+    bypassed: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All nodes, in order of their ids."""
+        return [node for group in self.groups for column in group.columns for node in column]
+
+
+def file(repository: str, path: str, directory: str) -> Model:
+    """A file of a repository on Hugging Face."""
+    return Model(path.rsplit("/", 1)[-1], f"https://huggingface.co/{repository}/resolve/main/{path}", directory)
+
+
+def links(models: tuple[Model, ...]) -> str:
+    """The files as a list in Markdown."""
+    return "\n".join(f"- **models/{model.directory}**: [{model.name}]({model.url})" for model in models)
+
+
+def video(prefix: str, images: str = "decode", fps: int = 24, height: float = 260) -> list[Node]:
+    """The frames as a video file."""
+    return [
+        Node("video", "CreateVideo", {"images": (images, 0), "fps": fps}),
+        Node("save", "SaveVideo", {"video": ("video", 0), "filename_prefix": prefix}, height=height),
+    ]
+
+
+DISCA = "tencent/DisCa"
+HV10 = "Comfy-Org/HunyuanVideo_repackaged"
+HV15 = "Comfy-Org/HunyuanVideo_1.5_repackaged"
+
+MEANFLOW_10 = file(DISCA, "hyvideo10_t2v/hyvideo10_t2v_restricted_meanflow_540p.safetensors", "diffusion_models")
+PREDICTOR_10 = file(DISCA, "hyvideo10_t2v/hyvideo10_t2v_predictor_540p.safetensors", "disca")
+CLIP_L = file("comfyanonymous/flux_text_encoders", "clip_l.safetensors", "text_encoders")
+LLAVA = file(HV10, "split_files/text_encoders/llava_llama3_fp8_scaled.safetensors", "text_encoders")
+VAE_10 = file(HV10, "split_files/vae/hunyuan_video_vae_bf16.safetensors", "vae")
+
+DISTILLED_15 = file(
+    HV15, "split_files/diffusion_models/hunyuanvideo1.5_480p_i2v_step_distilled_fp16.safetensors", "diffusion_models"
+)
+PREDICTOR_15 = file(DISCA, "hyvideo15_i2v/hyvideo15_i2v_predictor_480p.safetensors", "disca")
+QWEN = file(HV15, "split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors", "text_encoders")
+BYT5 = file(HV15, "split_files/text_encoders/byt5_small_glyphxl_fp16.safetensors", "text_encoders")
+SIGLIP = file("Comfy-Org/sigclip_vision_384", "sigclip_vision_patch14_384.safetensors", "clip_vision")
+VAE_15 = file(HV15, "split_files/vae/hunyuanvideo15_vae_fp16.safetensors", "vae")
+STEPS_10 = frozenset({0, 1, 2, 5, 9, 13, 17, 19})
+STEPS_15 = frozenset({0, 2, 4, 7})

@@ -1,0 +1,62 @@
+"""The training workflow: from a folder of videos to a Predictor."""
+
+from graph_parts import BYT5, DISTILLED_15, QWEN, SIGLIP, VAE_15, Group, Node, links
+
+CLIPS = "my_clips"  # a folder in ComfyUI's input folder
+
+NOTE_TRAINING = f"""## Train a Predictor for your own model
+
+From a folder of videos to a Predictor for the HunyuanVideo 1.5 image-to-video model, or for a fine-tune of it.
+
+### Before
+
+1. Make the folder **input/{CLIPS}** in ComfyUI's folder and put videos into it, with a caption beside each: \
+*cat.mp4*, *cat.txt*. Clips shorter than 5 seconds are left out.
+2. Put the files into their folders:
+
+{links((DISTILLED_15, QWEN, BYT5, SIGLIP, VAE_15))}
+
+### Run
+
+*DisCa Build Dataset* encodes what is new; *DisCa Train Predictor* trains in a process of its own and shows progress, \
+curves and previews. Interrupting saves and stops; queue again to go on.
+
+### What to expect
+
+The report says what the run needs in memory on cards of 24, 48, 80 and 141 GB; *memory* chooses what fits yours. The \
+500 + 1000 iterations are those of the paper: many hours on one card.
+
+### Then
+
+Connect *predictor* to *DisCa Apply Predictor*, or copy *predictor.safetensors* from the run's folder in \
+output/disca/runs to models/disca.
+"""
+
+
+def training_groups() -> list[Group]:
+    """From a folder of videos to a Predictor for the image-to-video model."""
+    load = [
+        Node(
+            "clip",
+            "DualCLIPLoader",
+            {"clip_name1": QWEN.name, "clip_name2": BYT5.name, "type": "hunyuan_video_15"},
+            models=(QWEN, BYT5),
+        ),
+        Node("vision", "CLIPVisionLoader", {"clip_name": SIGLIP.name}, models=(SIGLIP,)),
+        Node("vae", "VAELoader", {"vae_name": VAE_15.name}, models=(VAE_15,)),
+    ]
+    encoders = {"clip": ("clip", 0), "vae": ("vae", 0), "clip_vision": ("vision", 0)}
+    build = [
+        Node("build", "DiscaBuildDataset", encoders | {"videos_name": CLIPS, "dataset": CLIPS, "first_frame": True}),
+        Node("built", "PreviewAny", {"source": ("build", 1)}, "What was encoded", 130),
+    ]
+    train = [
+        Node(
+            "train",
+            "DiscaTrainPredictor",
+            {"dataset": ("build", 0), "model_name": DISTILLED_15.name, "run": "my_predictor"},
+            models=(DISTILLED_15,),
+        ),
+        Node("trained", "PreviewAny", {"source": ("train", 1)}, "Where the Predictor is", 130),
+    ]
+    return [Group("Load", 410, [load]), Group("Build a dataset", 340, [build]), Group("Train", 340, [train])]
