@@ -1,7 +1,7 @@
 """What the trainings are worth on the toy world: distances to the teacher's finest samples, over several seeds.
 
-    COMFYUI_PATH=... python benchmarks/toy_world.py                     the trained chain in runs/toy
-    COMFYUI_PATH=... python benchmarks/toy_world.py --train 3           trains two more seeds on its teacher first
+    COMFYUI_PATH=... python benchmarks/toy_world.py                     the weights that ship with the pack
+    COMFYUI_PATH=... python benchmarks/toy_world.py --seeds 0 1 2       and of two more seeds, trained on their teacher
 
 All distances are squared errors relative to the squared reference, on the same noise and prompts.
 """
@@ -26,6 +26,7 @@ from disca.meanflow import shifted_sigmas  # noqa: E402
 from disca.schedule import PRESETS  # noqa: E402
 from disca.toy import world  # noqa: E402
 from disca.toy.__main__ import train_chain  # noqa: E402
+from disca.toy.shipping import SHIPPED  # noqa: E402
 from disca.training.blocks import make_out_of_place  # noqa: E402
 from disca.training.network import Network  # noqa: E402
 from disca.training.pairs import Pairs  # noqa: E402
@@ -44,6 +45,7 @@ from disca.weights.files import open_weights  # noqa: E402
 from disca.weights.predictor_file import read_predictor  # noqa: E402
 
 RUNS = Path(__file__).resolve().parents[1] / "runs" / "toy"
+TEACHER = SHIPPED / "cfg.safetensors"
 GUIDANCE, SHIFT = 3.0, 5.0
 SAMPLES, FIRST = 32, 900_000  # held-out scenes: no training comes that far
 STEPS = (20, 10, 8, 4)
@@ -55,10 +57,9 @@ Figures = dict[str, float]
 class Toy:
     """The trained chain of one seed, and the noise and prompts that everything is measured on."""
 
-    def __init__(self, runs: Path, seed_runs: Path):
-        self.teacher = _network(runs / "cfg" / "export" / "model.safetensors")
-        self.student = _network(seed_runs / "meanflow" / "export" / "model.safetensors")
-        self.predictor = _predictor(seed_runs / "predictor" / "export" / "predictor.safetensors")
+    def __init__(self, student: Path, predictor: Path | None = None):
+        self.teacher, self.student = _network(TEACHER), _network(student)
+        self.predictor = _predictor(predictor) if predictor else None
         scenes = [world.random_scene(FIRST + i) for i in range(SAMPLES)]
         joined = world.Scene(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
         self.x_0 = world.to_latents(world.pictures(joined))
@@ -146,9 +147,8 @@ def schedule_figures(toy: Toy, reference: Tensor) -> Figures:
 
 
 @torch.no_grad()
-def measure(runs: Path, seed_runs: Path) -> Figures:
+def measure(toy: Toy) -> Figures:
     """All figures of one seed."""
-    toy = Toy(runs, seed_runs)
     reference = toy.teachers(100)
     return meanflow_figures(toy, reference) | pair_figures(toy) | path_figures(toy) | schedule_figures(toy, reference)
 
@@ -156,18 +156,34 @@ def measure(runs: Path, seed_runs: Path) -> Figures:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", type=int, default=0, help="train this many seeds first")
-    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
-    seeds = [options.runs]
-    for seed in range(1, options.train):
-        seeds.append(options.runs / f"seed-{seed}")
-        train_chain(seed, seeds[-1], ("meanflow", "predictor"))
-    found = [measure(options.runs, seed_runs) for seed_runs in seeds]
+    found = []
+    for seed in options.seeds:
+        if seed:
+            train_chain(seed, RUNS / f"seed-{seed}", ("meanflow", "predictor"), {"cfg": TEACHER})
+        found.append(measure(Toy(result_of(seed, "meanflow"), result_of(seed, "predictor"))))
     for name in found[0]:
-        values = [figures[name] for figures in found]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        sys.stdout.write(f"{name:60s} {statistics.mean(values):.4f} +- {spread:.4f}\n")
+        sys.stdout.write(f"{name:60s} {told([figures[name] for figures in found])}\n")
+
+
+def result_of(seed: int, stage: str) -> Path:
+    """What that stage gave with that seed; that of seed 0 ships with the pack."""
+    if seed == 0:
+        return SHIPPED / f"{stage}.safetensors"
+    return next((RUNS / f"seed-{seed}" / stage / "export").glob("*.safetensors"))
+
+
+def print_table(found: dict[str, list[Figures]]) -> None:
+    """A line for each variant, its figures over the seeds."""
+    for name, seeds in found.items():
+        figures = "  ".join(f"{key}: {told([figures[key] for figures in seeds])}" for key in seeds[0])
+        sys.stdout.write(f"{name:42s} {figures}\n")
+
+
+def told(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.mean(values):.4f} +- {statistics.stdev(values) if len(values) > 1 else 0.0:.4f}"
 
 
 def _network(path: Path) -> Network:

@@ -1,7 +1,7 @@
 """python -m disca.toy: trains the whole chain of the toy world, from nothing to a Predictor, by training/toy/*.yaml.
 
-An interrupted chain goes on where it was. With another seed, or another folder, only the named stages run anew on the
-stages before them: python -m disca.toy --seed 1 --out runs/toy/seed-1 --stages meanflow predictor
+An interrupted chain goes on where it was. Single stages start from the weights that ship:
+python -m disca.toy --seed 1 --out runs/toy/seed-1 --stages meanflow predictor
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..training.__main__ import prepare_comfy
 from ..training.settings import Settings, read_settings
+from .shipping import ship
 
 PACK = Path(__file__).resolve().parents[2]
 STAGES = ("base", "cfg", "meanflow", "predictor")
@@ -23,18 +24,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=PACK / "runs" / "toy")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--ship", action="store_true", help="put the result into disca/toy/weights")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="[disca] %(message)s")
     prepare_comfy("cpu")
-    train_chain(options.seed, options.out, options.stages)
+    results = train_chain(options.seed, options.out, options.stages)
+    if options.ship:
+        ship(results)
     return 0
 
 
-def train_chain(seed: int, out: Path, stages: tuple[str, ...] = STAGES) -> dict[str, Path]:
-    """Trains the stages one after another; gives each one's file for the inference nodes."""
+def train_chain(
+    seed: int, out: Path, stages: tuple[str, ...] = STAGES, results: dict[str, Path] | None = None
+) -> dict[str, Path]:
+    """Trains the stages one after another, on the `results` of earlier ones; gives each stage's file."""
     from ..training.loop import train
 
-    results = {}
+    results = dict(results or {})
     for stage in stages:
         settings = stage_settings(stage, seed, out, results)
         results[stage] = next(train(settings).glob("*.safetensors"))

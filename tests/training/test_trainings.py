@@ -1,6 +1,8 @@
 """The trainings on the smallest toy network: what is trained, what is not, and what comes out."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import small_networks
@@ -10,6 +12,7 @@ from PIL import Image
 from disca.host.loading import load_network
 from disca.toy.dataset import ToyDataset
 from disca.toy.network import new_network
+from disca.toy.shipping import SUMS, sha256, ship
 from disca.training.data import DatasetWriter, collate, open_dataset
 from disca.training.exports import export_network
 from disca.training.loop import train
@@ -99,6 +102,21 @@ def test_the_whole_chain_runs_from_nothing_to_a_predictor(tmp_path):
     for algorithm in ("flow", "cfg", "meanflow", "predictor"):
         with Image.open(tmp_path / algorithm / "previews" / "step-000002.png") as picture:
             assert picture.height > 100 and picture.convert("L").getextrema()[1] > 0
+    check_shipped(tmp_path / "shipped", {"meanflow": model, "predictor": made / "predictor.safetensors"})
+
+
+def check_shipped(folder: Path, results: dict[str, Path]) -> None:
+    """That what would be shipped loads, is half as large, and has the hashes that are told."""
+    ship(results, folder)
+    assert load_network(str(folder / "meanflow.safetensors"), torch.float32).params.meanflow
+    assert read_predictor(open_weights(str(folder / "predictor.safetensors")))[0].residual
+    for stage, path in results.items():
+        assert (folder / f"{stage}.safetensors").stat().st_size < 0.6 * path.stat().st_size
+        assert (folder / f"{stage}-curves.png").exists() and (folder / f"{stage}-preview.png").exists()
+    sums = [line.split() for line in (folder / SUMS).read_text().splitlines()]
+    assert sums == [[sha256(folder / name), name] for name in ("meanflow.safetensors", "predictor.safetensors")]
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if line["stage"] == "meanflow"] == [1, 2]
 
 
 @pytest.mark.parametrize("algorithm", ["cfg", "meanflow"])
