@@ -5,6 +5,7 @@ from .dataset import DiscaBuildDataset
 from .loaders import DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
 from .speed import DiscaAttention
+from .toy import DiscaToyDecode, DiscaToyModels, DiscaToyPrompt
 from .training import DiscaTrainCFG, DiscaTrainMeanFlow, DiscaTrainPredictor
 
 NODES = [
@@ -20,4 +21,7 @@ NODES = [
     DiscaTrainPredictor,
     DiscaTrainMeanFlow,
     DiscaTrainCFG,
+    DiscaToyModels,
+    DiscaToyPrompt,
+    DiscaToyDecode,
 ]

@@ -18,8 +18,9 @@ COSTS = {  # room -> what is lost without it
     "sampling": "DisCa cannot sample. Use SamplerCustomAdvanced with core's sampler euler",
     "speed": "attention and compilation stay as they are",
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",
+    "toy": "the toy world cannot be shown",
 }
-IMPORTS = {"training": ("loading",)}  # room -> others that it takes with it
+IMPORTS = {"training": ("loading",), "toy": ("loading",)}  # room -> others that it takes with it
 # Room of this package ("model" is used by all) -> module -> its attributes; words in its code: keys, parameters,
 # attributes of objects.
 NEEDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -100,6 +101,11 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.sd": ("load_diffusion_model load_diffusion_model_state_dict load_lora_for_models", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute load_torch_file", ""),
         "comfy_execution.utils": ("get_executing_context", "node_id"),
+    },
+    "toy": {
+        "comfy.latent_formats": ("HunyuanVideo HunyuanVideo.process_in", ""),
+        "comfy.model_base": ("", "pooled_output"),
+        "comfy.sd": ("load_diffusion_model", ""),
     },
 }
 

@@ -22,7 +22,7 @@ OURS = (str(Path(__file__).resolve()), str(PACK / "tests" / "graph.py"))  # use 
 PYTORCHS = {"attn_mask": "comfy/ldm/modules/attention.py"}  # where the word is PyTorch's
 TAIL = "_renamed"
 SECONDS = 200
-ROOMS = ("loading", "attach", "sampling", "speed", "training")
+ROOMS = ("loading", "attach", "sampling", "speed", "training", "toy")
 
 _codes: dict[str, CodeType] = {}
 _read = SourceFileLoader.get_code
@@ -126,6 +126,7 @@ def probe(model_path: str, predictor_path: str, hidden: str | None = None) -> di
             "sampler": told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
             "attention": told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
             "train": told(lambda: sys.modules["pack.disca.host"].training and None),
+            "toy": told(lambda: nodes.DiscaToyModels.execute() and None),
         }
 
 

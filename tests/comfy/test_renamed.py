@@ -27,14 +27,16 @@ ROOMS = {  # what a node does when a name of the room is missing
         "sampler": "refused",
         "attention": "left",
         "train": "refused",
+        "toy": "refused",
     },
-    "loading": {"apply": "native", "load": "refused", "train": "refused"},
+    "loading": {"apply": "native", "load": "refused", "train": "refused", "toy": "refused"},
     "attach": {"apply": "native"},
     "sampling": {"sample": "refused", "sampler": "refused"},
     "speed": {"attention": "left"},
     "training": {"train": "refused"},
+    "toy": {"toy": "refused"},
 }
-WORKS = {"apply": "predicted"} | dict.fromkeys(("load", "sample", "sampler", "attention", "train"), "works")
+WORKS = {"apply": "predicted"} | dict.fromkeys(("load", "sample", "sampler", "attention", "train", "toy"), "works")
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="every renamed ComfyUI is a forked process")
 
