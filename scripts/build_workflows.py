@@ -15,7 +15,9 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from comfy_server import PACK, serve  # noqa: E402
 from frontend import Interface, interface, place_model  # noqa: E402
-from graphs import GRAPHS, Graph, Node  # noqa: E402
+from graph_parts import Graph, Node  # noqa: E402
+from graphs import GRAPHS  # noqa: E402
+from graphs_training import CLIPS  # noqa: E402
 from thumbnails import draw_thumbnail  # noqa: E402
 
 WORKFLOWS = PACK / "example_workflows"
@@ -159,6 +161,7 @@ def main() -> None:
     """Writes all files."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
+        (base / "input" / CLIPS).mkdir(parents=True)
         for graph in GRAPHS:
             for model in (model for node in graph.nodes for model in node.models):
                 place_model(base, model._asdict())

@@ -3,21 +3,27 @@
 Needs what `set_up_tests` in scripts/environment.sh gives.
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from build_workflows import build, place  # noqa: E402
-from comfy_server import PACK, serve  # noqa: E402
+from comfy_server import PACK, Server, serve  # noqa: E402
 from frontend import Interface, interface, place_model  # noqa: E402
-from graphs import GRAPHS, Graph, Group, Node, hunyuanvideo10_groups, hunyuanvideo15_groups  # noqa: E402
+from graph_parts import Graph, Group, Node  # noqa: E402
+from graphs import GRAPHS, hunyuanvideo10_groups, hunyuanvideo15_groups  # noqa: E402
+from graphs_toy import quickstart_toy_groups  # noqa: E402
+from graphs_training import CLIPS  # noqa: E402
 from thumbnails import Thumbnail  # noqa: E402
 
 PICTURES = PACK / "web" / "docs" / "images"
+TOY_PROMPT = PACK / "tests" / "workflows" / "quickstart_toy.json"
 WIDTH = 270  # of a node; the panel that shows the pictures is about 300 pixels wide
 GAP = 28
 
@@ -29,7 +35,7 @@ class Scene(NamedTuple):
     columns: list[list[str]]
 
 
-HV10, HV15 = hunyuanvideo10_groups(), hunyuanvideo15_groups()
+HV10, HV15, TOY = hunyuanvideo10_groups(), hunyuanvideo15_groups(), quickstart_toy_groups()
 UNCACHED = [*HV10, Group("", WIDTH, [[Node("attention", "DiscaAttention", {"model": ("model", 0)})]])]
 ENCODERS = {"vae": ("vae", 0), "clip": ("clip", 0)}
 DATASET = {"dataset": ("build", 0)}
@@ -38,10 +44,10 @@ TRAINING = Group(
     WIDTH,
     [
         [
-            Node("build", "DiscaBuildDataset", ENCODERS | {"videos_name": "cats", "dataset": "cats"}),
-            Node("train_predictor", "DiscaTrainPredictor", DATASET | {"run": "cats_predictor"}),
-            Node("train_meanflow", "DiscaTrainMeanFlow", DATASET | {"run": "cats_meanflow"}),
-            Node("train_cfg", "DiscaTrainCFG", DATASET | {"run": "cats_cfg"}),
+            Node("build", "DiscaBuildDataset", ENCODERS | {"videos_name": CLIPS, "dataset": CLIPS}),
+            Node("train_predictor", "DiscaTrainPredictor", DATASET | {"run": "my_predictor"}),
+            Node("train_meanflow", "DiscaTrainMeanFlow", DATASET | {"run": "my_meanflow"}),
+            Node("train_cfg", "DiscaTrainCFG", DATASET | {"run": "my_cfg"}),
             Node("trained", "DiscaApplyPredictor", {"predictor": ("train_predictor", 0)}),
         ]
     ],
@@ -60,6 +66,9 @@ SCENES = {
     "DiscaTrainPredictor": Scene(TRAINED, [["build"], ["train_predictor"], ["trained"]]),
     "DiscaTrainMeanFlow": Scene(TRAINED, [["build"], ["train_meanflow"]]),
     "DiscaTrainCFG": Scene(TRAINED, [["build"], ["train_cfg"]]),
+    "DiscaToyModels": Scene(TOY, [["models"], ["apply"]]),
+    "DiscaToyPrompt": Scene(TOY, [["prompt"], ["guidance"]]),
+    "DiscaToyDecode": Scene(TOY, [["sample_disca"], ["decode_disca"]]),
 }
 
 
@@ -95,12 +104,21 @@ def draw_graph(ui: Interface, graph: Graph, path: Path) -> None:
     image.convert("RGB").save(path, optimize=True)
 
 
+def film_toy(server: Server, path: Path) -> None:
+    """Writes what quickstart_toy gives as a GIF."""
+    server.run(json.loads(TOY_PROMPT.read_text()))
+    (video,) = (server.base / "output").rglob("*.mp4")
+    with av.open(str(video)) as container:
+        first, *others = (frame.to_image().quantize(40) for frame in container.decode(video=0))
+    first.save(path, save_all=True, append_images=others, duration=250, loop=0, optimize=True)
+
+
 def main() -> None:
     """Writes all pictures."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        (base / "input" / "cats").mkdir(parents=True)
+        (base / "input" / CLIPS).mkdir(parents=True)
         for graph in (GRAPHS[0], *map(cut_out, SCENES.values())):
             for model in (model for node in graph.nodes for model in node.models):
                 place_model(base, model._asdict())
@@ -110,6 +128,7 @@ def main() -> None:
                 draw(ui, scene, PICTURES / f"{node_id}.png")
                 print(node_id)
             draw_graph(ui, GRAPHS[0], PICTURES / "graph.png")
+            film_toy(server, PICTURES / "quickstart_toy.gif")
 
 
 if __name__ == "__main__":

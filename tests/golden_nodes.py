@@ -1,4 +1,4 @@
-"""Nodes for the quickstart: what text encoders and noise were in a golden run, and how near the result comes to it."""
+"""Nodes for tests: what text encoders and noise were in a golden run, and how near the result comes to it."""
 
 import torch
 from comfy_api.v0_0_2 import ComfyExtension, io

@@ -23,6 +23,7 @@ def server(tmp_path_factory):
     from frontend import place_files
 
     base = tmp_path_factory.mktemp("comfyui")
+    (base / "input" / "my_clips").mkdir(parents=True)
     for path in (PACK / "example_workflows").glob("*.json"):
         place_files(base, json.loads(path.read_text()))
     with serve(base) as server:

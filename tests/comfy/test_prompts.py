@@ -40,7 +40,7 @@ def execute(comfy_nodes):
 def prompt(golden_files, comfy_nodes):
     """Loaders, schedule, Apply and Sample, with a golden run's conditions."""
     loop = asyncio.new_event_loop()
-    assert loop.run_until_complete(comfy_nodes.load_custom_node(str(PACK / "scripts" / "golden_nodes.py")))
+    assert loop.run_until_complete(comfy_nodes.load_custom_node(str(PACK / "tests" / "golden_nodes.py")))
     model_name, predictor_name = golden_files("hv10_t2v")
     inputs = {
         "model": ("DiscaLoadModel", {"model_name": model_name, "weight_dtype": "default"}),

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import aiohttp
+import av
 import pytest
 
 PACK = Path(__file__).resolve().parents[2]
 sys.path.append(str(PACK / "scripts"))
-import quickstart  # noqa: E402
+import golden_prompt as golden  # noqa: E402
 import recipes  # noqa: E402
 from comfy_server import install, serve  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -30,6 +31,9 @@ NODE_IDS = {
     "DiscaTrainPredictor",
     "DiscaTrainMeanFlow",
     "DiscaTrainCFG",
+    "DiscaToyModels",
+    "DiscaToyPrompt",
+    "DiscaToyDecode",
 }
 TEXT_EVENT = 3
 PREVIEW_EVENTS = {1, 4}  # a picture, without and with metadata
@@ -40,14 +44,14 @@ pytestmark = pytest.mark.server
 @pytest.fixture(scope="module")
 def prompt() -> dict:
     """The shipped workflow with the golden run's inputs."""
-    return quickstart.golden_prompt(json.loads(quickstart.WORKFLOW.read_text()), recipes.golden(quickstart.CASE))
+    return golden.golden_prompt(json.loads(golden.WORKFLOW.read_text()), recipes.golden(golden.CASE))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, prompt):
     base = tmp_path_factory.mktemp("comfyui")
     install(base)
-    quickstart.put_files(base, prompt)
+    golden.put_files(base, prompt)
     (base / "elsewhere").mkdir()
     save_file(recipes.golden("hv15_i2v").predictor, base / "elsewhere" / "other_predictor.safetensors")
     (base / "paths.yaml").write_text(f"more:\n  base_path: {base}\n  disca: elsewhere\n")
@@ -86,7 +90,7 @@ def test_a_second_prompt_is_answered_from_the_cache_of_the_first(server, prompt)
 
 
 def test_progress_previews_and_counts_are_shown_on_the_running_node(server, prompt):
-    sampled = quickstart.id_of(prompt, "SamplerCustomAdvanced")
+    sampled = golden.id_of(prompt, "SamplerCustomAdvanced")
     texts, steps, previews = asyncio.run(_watch(server, _reseeded(prompt)))
     assert (sampled, "DisCa: 4 full, 4 predicted") in texts
     assert any(node == sampled and "times as fast as all full" in text for node, text in texts)
@@ -96,8 +100,8 @@ def test_progress_previews_and_counts_are_shown_on_the_running_node(server, prom
 
 def test_a_run_after_an_interrupted_one_is_right(server, prompt):
     long = _reseeded(prompt)
-    quickstart.only(long, "DiscaMeanFlowSigmas")["steps"] = 1000
-    long[quickstart.id_of(long, "DiscaCacheSchedule")]["inputs"] = {
+    golden.only(long, "DiscaMeanFlowSigmas")["steps"] = 1000
+    long[golden.id_of(long, "DiscaCacheSchedule")]["inputs"] = {
         "plan": "interval",
         "plan.interval": 2,
         "plan.warmup": 1,
@@ -115,9 +119,24 @@ def test_a_run_after_an_interrupted_one_is_right(server, prompt):
     assert float(again["outputs"]["compare"]["text"][0]) < 1e-5
 
 
+def test_the_toy_workflow_gives_a_video_of_three_models(server):
+    history = server.run(json.loads((PACK / "tests" / "workflows" / "quickstart_toy.json").read_text()))
+    assert history["status"]["status_str"] == "success"
+    reports = [output["text"][0] for output in history["outputs"].values() if "text" in output]
+    assert any("20 calls: 20 full" in report for report in reports)
+    assert any("20 calls: 8 full, 12 predicted" in report for report in reports)
+    (video,) = (server.base / "output").rglob("*.mp4")
+    with av.open(str(video)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 6 and frames[0].shape == (512, 400, 3)
+    original, meanflow, disca = (frames[3][:, left : left + 128].astype(float) for left in (0, 136, 272))
+    assert min(part.std() for part in (original, meanflow, disca)) > 20  # there is something to see
+    assert abs(disca - meanflow).mean() < abs(disca - original).mean()
+
+
 def test_a_bad_schedule_is_told_to_the_user_at_its_node(server, prompt):
     bad = json.loads(json.dumps(prompt))
-    node = quickstart.id_of(bad, "DiscaCacheSchedule")
+    node = golden.id_of(bad, "DiscaCacheSchedule")
     bad[node]["inputs"] = {"plan": "anchors", "plan.anchors": "one two"}
     history = server.run(bad)
     (error,) = [told for kind, told in history["status"]["messages"] if kind == "execution_error"]
