@@ -80,12 +80,12 @@ def test_guidance_matters_to_the_meanflow_model(models, sampled):
     assert distance(sampled(models[1], guidance=1.0), sampled(models[1], guidance=5.0)) > 0.01
 
 
-def test_disca_is_nearer_to_all_steps_in_full_than_as_many_meanflow_steps_as_it_has_full_ones(models, call, sampled):
+def test_disca_stays_near_the_run_in_full(models, call, sampled):
     (schedule,) = call("DiscaCacheSchedule", plan={"plan": "preset", "preset": "HunyuanVideo 1.0, 20 steps, N=4"})
     settings = {"predictor": models[2], "schedule": schedule, "cache_device": "auto"}
     (patched,) = call("DiscaApplyPredictor", model=models[1], **settings)
     full = sampled(models[1])
-    assert distance(sampled(patched), full) < distance(sampled(models[1], steps=8), full)
+    assert 0.0 < distance(sampled(patched), full) < distance(sampled(models[1], guidance=1.0), full) / 2
 
 
 def test_latents_become_the_frames_they_were_made_of(call):

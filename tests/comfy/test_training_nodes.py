@@ -190,13 +190,10 @@ def test_a_dataset_that_is_not_there_is_named_with_those_that_are(train, output)
 
 
 def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
-    from test_memory import SHAPES
-
     memory, settings = pack("disca.training.memory"), pack("disca.training.settings")
     run = settings.Settings("predictor", out=str(tmp_path), data=settings.DataSettings(path=""))
-    shape = memory.Shape(**vars(SHAPES["1.5"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "shape_of_run", lambda run: shape)
+        patch.setattr(memory, "shape_of_run", lambda run: memory.PUBLISHED["1.5"])
         small, large = (pack("disca.training.cards").fitted(run, card) for card in (24, 141))
         with pytest.raises(ValueError, match="does not fit on a card of 2 GB"):
             pack("disca.training.cards").fitted(run, 2)

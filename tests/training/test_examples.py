@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from disca.toy.__main__ import STAGES, stage_settings
+from disca.toy.shipping import SHIPPED
 from disca.training.settings import read_settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "training"
@@ -28,8 +30,13 @@ def test_it_describes_a_run(example, tmp_path):
     assert settings.algorithm == written["algorithm"] and settings.total > 0
 
 
-def test_the_toy_chain_hands_each_result_to_the_next():
-    stages = ("base", "cfg", "meanflow", "predictor")
-    runs = [yaml.safe_load((FOLDER / "toy" / f"{stage}.yaml").read_text()) for stage in stages]
-    for before, after in zip(runs, runs[1:], strict=False):
-        assert after["model"]["path"] == f"{before['out']}/export/model.safetensors"
+def test_a_stage_of_the_toy_chain_alone_starts_from_the_shipped_weights():
+    for before, stage in zip(STAGES, STAGES[1:], strict=False):
+        assert stage_settings(stage, 0, Path("any"), {}).model.path == str(SHIPPED / f"{before}.safetensors")
+
+
+def test_the_toy_chain_hands_each_result_to_the_next(tmp_path):
+    for before, stage in zip(STAGES, STAGES[1:], strict=False):
+        settings = stage_settings(stage, 5, tmp_path, {before: tmp_path / "made.safetensors"})
+        assert settings.model.path == str(tmp_path / "made.safetensors")
+        assert (settings.seed, settings.out) == (5, str(tmp_path / stage))
