@@ -1,0 +1,81 @@
+"""Where the error of a Restricted MeanFlow distillation comes from: variants of one run on the toy world.
+
+    COMFYUI_PATH=... python benchmarks/toy_meanflow.py --seeds 0 1 2
+
+Distances are squared errors to the teacher's samples in 100 steps, relative to them. "drift" is that of the student's
+100 steps at r = t, where it should be its teacher. A variant that is trained already is only measured; toy_world.py
+trains the shipped settings with other seeds.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import torch  # noqa: E402
+import toy_world  # noqa: E402 (prepares ComfyUI)
+
+from disca.meanflow import shifted_sigmas  # noqa: E402
+from disca.toy.__main__ import stage_settings  # noqa: E402
+from disca.training.loop import train  # noqa: E402
+from disca.training.sampling import sample  # noqa: E402
+from disca.training.settings import Settings  # noqa: E402
+
+VARIANTS: dict[str, dict[str, Any]] = {  # settings that differ from training/toy/meanflow.yaml, by section
+    "as shipped": {},
+    "no anchored samples, as in the paper": {"meanflow": {"anchor": 0.0}},
+    "a quarter anchored": {"meanflow": {"anchor": 0.25}},
+    "lr x 4": {"optimiser": {"lr": 1.6e-3}},
+    "lr x 0.25": {"optimiser": {"lr": 1e-4}},
+    "constant lr": {"optimiser": {"decay": "none"}},
+    "h = 0.002": {"meanflow": {"h": 0.002}},
+    "h = 0.05": {"meanflow": {"h": 0.05}},
+    "no average of weights": {"optimiser": {"ema": 0.0}},
+    "no cap": {"meanflow": {"cap": 0.0}},
+    "twice as long": {"iterations": 3000},
+}
+
+
+def variant_settings(name: str, seed: int) -> Settings:
+    """The toy's MeanFlow distillation as the variant has it."""
+    out = toy_world.RUNS / "meanflows" / f"{name}, {seed}"
+    settings = stage_settings("meanflow", seed, out, {"cfg": toy_world.TEACHER})
+    changed = {
+        key: replace(getattr(settings, key), **value) if isinstance(value, dict) else value
+        for key, value in VARIANTS[name].items()
+    }
+    return replace(settings, preview=replace(settings.preview, every=0), **changed)
+
+
+@torch.no_grad()
+def measure(toy: toy_world.Toy) -> toy_world.Figures:
+    """Distances to the teacher's finest samples."""
+    reference = toy.teachers(100)
+    figures = {f"{steps} steps": toy_world.distance(toy.students(steps), reference) for steps in toy_world.STEPS}
+    times = shifted_sigmas(100, toy_world.SHIFT)
+    instant = sample(lambda x_t, t, r: toy.student.velocity(x_t, t, toy.condition, t), toy.noise, times)
+    return figures | {"drift": toy_world.distance(instant, reference)}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
+    options = parser.parse_args()
+    found: dict[str, list[toy_world.Figures]] = {name: [] for name in options.variants}
+    for name in options.variants:
+        for seed in options.seeds:
+            if VARIANTS[name]:
+                student = train(variant_settings(name, seed)) / "model.safetensors"
+            else:
+                student = toy_world.result_of(seed, "meanflow")
+            found[name].append(measure(toy_world.Toy(student)))
+    toy_world.print_table(found)
+
+
+if __name__ == "__main__":
+    main()

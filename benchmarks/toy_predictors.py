@@ -1,0 +1,75 @@
+"""Which Predictor training is best on the toy world: pairs, form, start and discriminator, over several seeds.
+
+    COMFYUI_PATH=... python benchmarks/toy_predictors.py --seeds 0 1 2
+
+Every variant is trained for as long on the shipped MeanFlow model, without the discriminator but for one. Distances are
+squared errors relative to the squared reference. A variant that is trained already is only measured.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import torch  # noqa: E402
+import toy_world  # noqa: E402 (prepares ComfyUI)
+
+from disca.toy.__main__ import stage_settings  # noqa: E402
+from disca.training.loop import train  # noqa: E402
+from disca.training.sampling import Predicted  # noqa: E402
+from disca.training.settings import PREDICTOR_PRESETS, PairSettings, Settings  # noqa: E402
+
+STUDENT = toy_world.result_of(0, "meanflow")
+PAIRS = {
+    "lines": PairSettings(1.0, 0.0, 0.0),
+    "trajectories": PairSettings(0.0, 1.0, 0.0),
+    "cached": PairSettings(0.0, 0.0, 1.0),
+    "lines and cached": PairSettings(1.0, 0.0, 1.0),
+}
+VARIANTS = {f"residual, {name}": {"pairs": pairs} for name, pairs in PAIRS.items()}
+VARIANTS |= {
+    "authors' form from the identity, lines": {"form": "authors", "pairs": PAIRS["lines"]},
+    "authors' form from random weights, lines": PREDICTOR_PRESETS["paper"] | {"pairs": PAIRS["lines"]},
+    "residual, cached, then discriminator": {"pairs": PAIRS["cached"], "gan_iterations": 100},
+}
+
+
+def variant_settings(name: str, seed: int) -> Settings:
+    """The toy's Predictor training on that seed's MeanFlow model, as the variant has it."""
+    out = toy_world.RUNS / "predictors" / f"{name}, {seed}"
+    settings = stage_settings("predictor", seed, out, {"meanflow": STUDENT})
+    chosen = {"gan_iterations": 0} | VARIANTS[name]
+    return replace(
+        settings, predictor=replace(settings.predictor, **chosen), preview=replace(settings.preview, every=0)
+    )
+
+
+@torch.no_grad()
+def measure(toy: toy_world.Toy) -> toy_world.Figures:
+    """The Predictor's error at the predicted steps of a run, and what it does to the videos."""
+    uncached = toy.students(20)
+    figures = {"steps of a run": toy_world.path_figures(toy)["Predictor, steps of a run"]}
+    for preset in toy_world.SCHEDULES:
+        video = toy.cached(preset.of(20), Predicted(toy.predictor))
+        figures[preset.name.split(", ")[-1].removesuffix(" (ours)")] = toy_world.distance(video, uncached)
+    return figures
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
+    options = parser.parse_args()
+    found: dict[str, list[toy_world.Figures]] = {name: [] for name in options.variants}
+    for name in options.variants:
+        for seed in options.seeds:
+            export = train(variant_settings(name, seed))
+            found[name].append(measure(toy_world.Toy(STUDENT, export / "predictor.safetensors")))
+    toy_world.print_table(found)
+
+
+if __name__ == "__main__":
+    main()
