@@ -30,6 +30,7 @@ from disca.toy.shipping import SHIPPED  # noqa: E402
 from disca.training.blocks import make_out_of_place  # noqa: E402
 from disca.training.network import Network  # noqa: E402
 from disca.training.pairs import Pairs  # noqa: E402
+from disca.training.previews import distance  # noqa: E402
 from disca.training.sampling import (  # noqa: E402
     CachedVelocity,
     Extrapolation,
@@ -79,11 +80,6 @@ class Toy:
         """R-MeanFlow's samples with a rule on all but the anchor steps."""
         u = CachedVelocity(self.student, self.condition, anchors, rule)
         return sample(u, self.noise, shifted_sigmas(steps, SHIFT))
-
-
-def distance(a: Tensor, reference: Tensor) -> float:
-    """The squared error relative to the squared reference."""
-    return ((a - reference).square().mean() / reference.square().mean()).item()
 
 
 def meanflow_figures(toy: Toy, reference: Tensor) -> Figures:
