@@ -7,7 +7,6 @@ Distances are squared errors to the teacher's samples in 100 steps, relative to 
 trains the shipped settings with other seeds.
 """
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -60,22 +59,12 @@ def measure(toy: toy_world.Toy) -> toy_world.Figures:
     return figures | {"drift": toy_world.distance(instant, reference)}
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
-    options = parser.parse_args()
-    found: dict[str, list[toy_world.Figures]] = {name: [] for name in options.variants}
-    for name in options.variants:
-        for seed in options.seeds:
-            if VARIANTS[name]:
-                student = train(variant_settings(name, seed)) / "model.safetensors"
-            else:
-                student = toy_world.result_of(seed, "meanflow")
-            found[name].append(measure(toy_world.Toy(student)))
-    toy_world.print_table(found)
+def figures_of(name: str, seed: int) -> toy_world.Figures:
+    """What the variant gives with that seed."""
+    if VARIANTS[name]:
+        return measure(toy_world.Toy(train(variant_settings(name, seed)) / "model.safetensors"))
+    return measure(toy_world.Toy(toy_world.result_of(seed, "meanflow")))
 
 
 if __name__ == "__main__":
-    main()
+    toy_world.compare(__doc__.splitlines()[0], VARIANTS, figures_of)

@@ -6,7 +6,6 @@ Every variant is trained for as long on the shipped MeanFlow model, without the 
 squared errors relative to the squared reference. A variant that is trained already is only measured.
 """
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,7 @@ VARIANTS |= {
 
 
 def variant_settings(name: str, seed: int) -> Settings:
-    """The toy's Predictor training on that seed's MeanFlow model, as the variant has it."""
+    """The toy's Predictor training on the shipped MeanFlow model, as the variant has it."""
     out = toy_world.RUNS / "predictors" / f"{name}, {seed}"
     settings = stage_settings("predictor", seed, out, {"meanflow": STUDENT})
     chosen = {"gan_iterations": 0} | VARIANTS[name]
@@ -57,19 +56,10 @@ def measure(toy: toy_world.Toy) -> toy_world.Figures:
     return figures
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
-    options = parser.parse_args()
-    found: dict[str, list[toy_world.Figures]] = {name: [] for name in options.variants}
-    for name in options.variants:
-        for seed in options.seeds:
-            export = train(variant_settings(name, seed))
-            found[name].append(measure(toy_world.Toy(STUDENT, export / "predictor.safetensors")))
-    toy_world.print_table(found)
+def figures_of(name: str, seed: int) -> toy_world.Figures:
+    """What the variant gives with that seed."""
+    return measure(toy_world.Toy(STUDENT, train(variant_settings(name, seed)) / "predictor.safetensors"))
 
 
 if __name__ == "__main__":
-    main()
+    toy_world.compare(__doc__.splitlines()[0], VARIANTS, figures_of)

@@ -9,6 +9,7 @@ All distances are squared errors relative to the squared reference, on the same 
 import argparse
 import statistics
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -170,8 +171,13 @@ def result_of(seed: int, stage: str) -> Path:
     return next((RUNS / f"seed-{seed}" / stage / "export").glob("*.safetensors"))
 
 
-def print_table(found: dict[str, list[Figures]]) -> None:
-    """A line for each variant, its figures over the seeds."""
+def compare(description: str, variants: Iterable[str], figures_of: Callable[[str, int], Figures]) -> None:
+    """The command of a comparison: a line for each variant that is asked for, its figures over the seeds."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", choices=[*variants], default=[*variants])
+    options = parser.parse_args()
+    found = {name: [figures_of(name, seed) for seed in options.seeds] for name in options.variants}
     for name, seeds in found.items():
         figures = "  ".join(f"{key}: {told([figures[key] for figures in seeds])}" for key in seeds[0])
         sys.stdout.write(f"{name:42s} {figures}\n")
