@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from .settings import OptimiserSettings
@@ -21,16 +22,17 @@ def make_optimiser(settings: OptimiserSettings, params: Iterable[nn.Parameter], 
     that updates below bf16's resolution are kept on average; AdamW would lose them.
     """
     params = [parameter for parameter in params if parameter.requires_grad]
+    groups = _groups(params)
     options = {"lr": lr, "betas": tuple(settings.betas), "weight_decay": settings.weight_decay}
     if settings.name == "adamw8bit":
-        return _adamw8bit(params, options)
+        return _adamw8bit(groups, options)
     kept = sorted({str(parameter.dtype) for parameter in params if parameter.dtype != torch.float32})
     if kept:
         raise ValueError(
             f"adamw was given trained weights in {', '.join(kept)}, where small updates are rounded away. "
             "Keep trained weights in float32, or set optimiser.name to adamw8bit."
         )
-    return torch.optim.AdamW(params, **options, fused=all(parameter.device.type in FUSED for parameter in params))
+    return torch.optim.AdamW(groups, **options, fused=all(parameter.device.type in FUSED for parameter in params))
 
 
 def set_learning_rate(optimiser: Optimizer, lr: float) -> None:
@@ -39,7 +41,13 @@ def set_learning_rate(optimiser: Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def _adamw8bit(params: list[nn.Parameter], options: dict) -> Optimizer:
+def _groups(params: list[nn.Parameter]) -> list[dict]:
+    """Sharded weights apart from those that every process holds whole: one pass over both is refused."""
+    groups = [[p for p in params if isinstance(p, DTensor)], [p for p in params if not isinstance(p, DTensor)]]
+    return [{"params": group} for group in groups if group]
+
+
+def _adamw8bit(groups: list[dict], options: dict) -> Optimizer:
     try:
         from torchao.optim import AdamW8bit
     except ImportError as error:
@@ -48,7 +56,9 @@ def _adamw8bit(params: list[nn.Parameter], options: dict) -> Optimizer:
             "(pip install torchao), or set optimiser.name to adamw."
         ) from error
 
-    compiles = torch.utils._triton.has_triton() and all(parameter.is_cuda for parameter in params)
+    compiles = torch.utils._triton.has_triton() and all(
+        parameter.is_cuda for group in groups for parameter in group["params"]
+    )
 
     class Adjustable(AdamW8bit):
         """torchao's with a learning rate that may be a number, repeatable rounding, and no compiler on the CPU."""
@@ -62,4 +72,4 @@ def _adamw8bit(params: list[nn.Parameter], options: dict) -> Optimizer:
                 torch.manual_seed(done)  # the rounding of bf16 weights: the same after a resume
                 return super().step(closure)
 
-    return Adjustable(params, **options, bf16_stochastic_round=True)
+    return Adjustable(groups, **options, bf16_stochastic_round=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .distributed import World, average_gradients, norm
+from .distributed import World, average_gradients, local, norm
 from .optimiser import make_optimiser, set_learning_rate
 from .settings import Settings
 
@@ -48,7 +48,7 @@ class Part:
         """One step of the optimiser along the gradient, clipped."""
         clip = self._optimiser_settings.clip
         if clip and gradient_norm > clip:
-            torch._foreach_mul_(self._gradients(), clip / gradient_norm)
+            torch._foreach_mul_([local(gradient) for gradient in self._gradients()], clip / gradient_norm)
         set_learning_rate(self.optimiser, self.lr)
         self.optimiser.step()
         self.updates += 1

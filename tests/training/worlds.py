@@ -75,8 +75,7 @@ class Regression:
         save_file(weights, folder / "network.safetensors")
 
     def shards(self) -> list[nn.Module]:
-        network = self.parts["network"]
-        return [network[0], network[2], network]
+        return [self.parts["network"][2]]  # and the rest whole in every process, as around a network's blocks
 
 
 def settings(
