@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch  # noqa: E402
 import toy_world  # noqa: E402 (prepares ComfyUI)
 
-from disca.meanflow import shifted_sigmas  # noqa: E402
 from disca.toy.__main__ import stage_settings  # noqa: E402
 from disca.training.loop import train  # noqa: E402
 from disca.training.sampling import sample  # noqa: E402
@@ -35,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # settings that differ from training/to
     "no average of weights": {"optimiser": {"ema": 0.0}},
     "no cap": {"meanflow": {"cap": 0.0}},
     "twice as long": {"iterations": 3000},
+    "adaptive weights, lr x 1.5": {"meanflow": {"adaptive": 1.0}, "optimiser": {"lr": 6e-4}},
 }
 
 
@@ -54,8 +54,7 @@ def measure(toy: toy_world.Toy) -> toy_world.Figures:
     """Distances to the teacher's finest samples."""
     reference = toy.teachers(100)
     figures = {f"{steps} steps": toy_world.distance(toy.students(steps), reference) for steps in toy_world.STEPS}
-    times = shifted_sigmas(100, toy_world.SHIFT)
-    instant = sample(lambda x_t, t, r: toy.student.velocity(x_t, t, toy.condition, t), toy.noise, times)
+    instant = sample(lambda x_t, t, r: toy.student.velocity(x_t, t, toy.condition, t), toy.noise, toy.sigmas(100))
     return figures | {"drift": toy_world.distance(instant, reference)}
 
 

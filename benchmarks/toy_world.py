@@ -2,6 +2,7 @@
 
     COMFYUI_PATH=... python benchmarks/toy_world.py                     the weights that ship with the pack
     COMFYUI_PATH=... python benchmarks/toy_world.py --seeds 0 1 2       and of two more seeds, trained on their teacher
+    COMFYUI_PATH=... python benchmarks/toy_world.py --shift 5           where steps are small while much is undecided
 
 All distances are squared errors relative to the squared reference, on the same noise and prompts.
 """
@@ -48,7 +49,8 @@ from disca.weights.predictor_file import read_predictor  # noqa: E402
 
 RUNS = Path(__file__).resolve().parents[1] / "runs" / "toy"
 TEACHER = SHIPPED / "cfg.safetensors"
-GUIDANCE, SHIFT = 3.0, 5.0
+GUIDANCE = 3.0
+SHIFT = 1.0  # equal steps: larger ones where the trajectory bends, and so the harder test
 SAMPLES, FIRST = 32, 900_000  # held-out scenes: no training comes that far
 STEPS = (20, 10, 8, 4)
 SCHEDULES = [preset for preset in PRESETS.values() if ", N=" in preset.name]
@@ -59,7 +61,8 @@ Figures = dict[str, float]
 class Toy:
     """The trained chain of one seed, and the noise and prompts that everything is measured on."""
 
-    def __init__(self, student: Path, predictor: Path | None = None):
+    def __init__(self, student: Path, predictor: Path | None = None, shift: float = SHIFT):
+        self.shift = shift
         self.teacher, self.student = _network(TEACHER), _network(student)
         self.predictor = _predictor(predictor) if predictor else None
         scenes = [world.random_scene(FIRST + i) for i in range(SAMPLES)]
@@ -68,19 +71,23 @@ class Toy:
         self.condition = world.condition(joined.attributes) | {"guidance": torch.full((SAMPLES,), GUIDANCE)}
         self.noise = torch.randn(self.x_0.shape, generator=torch.Generator().manual_seed(FIRST))
 
+    def sigmas(self, steps: int) -> Tensor:
+        """The times of so many steps."""
+        return shifted_sigmas(steps, self.shift)
+
     def teachers(self, steps: int) -> Tensor:
         """The teacher's Euler samples."""
         u = guided(self.teacher, self.condition, {}, 1.0)
-        return sample(u, self.noise, shifted_sigmas(steps, SHIFT))
+        return sample(u, self.noise, self.sigmas(steps))
 
     def students(self, steps: int) -> Tensor:
         """R-MeanFlow's samples, every step in full."""
-        return sample(mean_velocity(self.student, self.condition), self.noise, shifted_sigmas(steps, SHIFT))
+        return sample(mean_velocity(self.student, self.condition), self.noise, self.sigmas(steps))
 
     def cached(self, anchors: frozenset[int], rule: Rule, steps: int = 20) -> Tensor:
         """R-MeanFlow's samples with a rule on all but the anchor steps."""
         u = CachedVelocity(self.student, self.condition, anchors, rule)
-        return sample(u, self.noise, shifted_sigmas(steps, SHIFT))
+        return sample(u, self.noise, self.sigmas(steps))
 
 
 def meanflow_figures(toy: Toy, reference: Tensor) -> Figures:
@@ -108,7 +115,7 @@ def pair_figures(toy: Toy) -> Figures:
 
 def path_figures(toy: Toy) -> Figures:
     """The error of u at the predicted steps of a 20-step run that stays on the uncached path, N = 4."""
-    anchors, sigmas = SCHEDULES[0].of(20), shifted_sigmas(20, SHIFT)
+    anchors, sigmas = SCHEDULES[0].of(20), toy.sigmas(20)
     rules = {"Predictor": Predicted(toy.predictor), "reuse": Rule(), "extrapolation": Extrapolation()}
     errors = {name: [] for name in rules}
     x = toy.noise
@@ -154,12 +161,13 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--shift", type=float, default=SHIFT)
     options = parser.parse_args()
     found = []
     for seed in options.seeds:
         if seed:
             train_chain(seed, RUNS / f"seed-{seed}", ("meanflow", "predictor"), {"cfg": TEACHER})
-        found.append(measure(Toy(result_of(seed, "meanflow"), result_of(seed, "predictor"))))
+        found.append(measure(Toy(result_of(seed, "meanflow"), result_of(seed, "predictor"), options.shift)))
     for name in found[0]:
         sys.stdout.write(f"{name:60s} {told([figures[name] for figures in found])}\n")
 

@@ -118,7 +118,7 @@ class Accumulator:
         for loss in self._training.losses(batch, iteration):
             finite = torch.isfinite(loss.value.detach()).cpu()
             found |= {position for position, ok in zip(positions, (finite | ~counts).tolist(), strict=True) if not ok}
-            kept = torch.where(counts.to(loss.value.device), loss.value, 0.0)
+            kept = torch.where(counts.to(loss.value.device), loss.weight * loss.value, 0.0)
             (kept.sum() * (self._world.size / samples)).backward()
             figures.add(loss, counts & finite)
         return found

@@ -10,10 +10,17 @@ from .times import at_time, per_sample, wide
 Velocity = Callable[..., Tensor]
 Derivative = Callable[[Velocity, Tensor, Tensor, Tensor, Tensor], Tensor]  # (u, x_t, r, t, v) -> du/dt
 
+ADAPTIVE_C = 1e-3
+
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
     """The mean squared difference of each sample, [B], in fp32 or wider."""
     return (wide(a) - wide(b)).square().flatten(1).mean(1)
+
+
+def adaptive_weight(error: Tensor, power: float) -> Tensor:
+    """MeanFlow's weights 1 / (error + c)^power, [B]: bring easy and hard times to one scale."""
+    return (error.detach() + ADAPTIVE_C) ** -power
 
 
 def flow_matching_loss(u: Velocity, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .conditions import guided_condition, latents, rows
 from .derivative import central_difference, dual_numbers
 from .exports import export_distilled
-from .losses import meanflow_loss
+from .losses import adaptive_weight, meanflow_loss
 from .network import Condition
 from .networks import Distillation, distillation
 from .previews import Previews, distance, mean_flow, one_call
@@ -41,7 +41,8 @@ class MeanFlowDistillation:
             self._student(condition), lambda x_t, t: self.networks.teacher(x_t, t, condition), self._derivative,
             latents(batch), noise, r, t, meanflow.cap,
         )  # fmt: skip
-        yield Loss("network", value, t, {"capped": capped.float().mean().item()})
+        weight = adaptive_weight(value, meanflow.adaptive)
+        yield Loss("network", value, t, {"capped": capped.float().mean().item()}, weight)
 
     def probe(self, batch: Batch) -> list[str]:
         """Compares the two derivatives, and asks whether r has an effect."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .conditions import guided_condition, latents
 from .discriminator import Discriminator, adversarial_loss, discriminator_loss
 from .exports import export_predictor
-from .losses import mse
+from .losses import adaptive_weight, mse
 from .network import Condition, Network
 from .networks import frozen_network, new_predictor, predictor_spec
 from .pairs import Pair, Pairs, following
@@ -44,13 +44,14 @@ class PredictorTraining:
         pair = self.pairs.draw(latents(batch), draws, condition)  # lines 3 to 5
         u_pred = self.network.predicted_velocity(self.predictor, pair.cached, pair.x_t, pair.t, condition, pair.r)
         value = mse(u_pred, pair.u_target)
+        balance = adaptive_weight(value, self.settings.predictor.adaptive)
         since = iteration - self.settings.predictor.mse_iterations
         if since < 0:
-            yield Loss("predictor", value, pair.t)
+            yield Loss("predictor", value, pair.t, weight=balance)
             return
         adversarial, share, fake = self._adversarial(u_pred, pair, condition)
         weight = self.settings.predictor.gan_weight * min(1.0, (since + 1) / RAMP)
-        yield Loss("predictor", value + weight * adversarial, pair.t, {"adversarial share": share})
+        yield Loss("predictor", value + weight * adversarial, pair.t, {"adversarial share": share}, balance)
         yield self._discriminator_loss(fake, pair, condition)
 
     def probe(self, batch: Batch) -> list[str]:

@@ -17,6 +17,7 @@ class Loss(NamedTuple):
     value: Tensor  # [B], each sample's loss, differentiable
     t: Tensor  # [B], its time, for the curves
     extra: dict[str, float] = {}  # noqa: RUF012 (never written to)
+    weight: Tensor | float = 1.0  # [B], of each sample beside the others; curves show the value without it
 
 
 class Samples(Protocol):

@@ -86,6 +86,7 @@ class MeanFlowSettings:
     derivative: Literal["difference", "dual"] = "difference"
     h: float = number(0.01, least=1e-6, most=0.5)
     cap: float = number(1.0, least=0)  # |(t - r) du/dt| is at most cap |v|
+    adaptive: float = number(0.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class PredictorSettings:
     mse_iterations: int = number(500, least=0)
     gan_iterations: int = number(1000, least=0)
     gan_weight: float = number(1.0, least=0)
+    adaptive: float = number(0.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
     lr_discriminator: float = number(1e-4, least=0)
     taps: int = number(4, least=1)  # blocks whose features the discriminator sees
     pairs: PairSettings = field(default_factory=PairSettings)

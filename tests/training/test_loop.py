@@ -326,3 +326,15 @@ def test_the_event_file_has_the_checksums_that_tensorboard_asks_for(unbroken):
         data = data[16 + length :]
     assert len(records) == 2 + 8
     assert b"loss by t/critic 0.25-0.50" in b"".join(records)
+
+
+def test_a_sample_of_no_weight_moves_nothing_and_is_still_in_the_curves(tmp_path):
+    class Weightless(Regression):
+        def losses(self, batch, iteration):
+            yield from (loss._replace(weight=torch.zeros(len(loss.value))) for loss in super().losses(batch, iteration))
+
+    training = Weightless()
+    before = {key: weight.clone() for key, weight in training.parts["network"].state_dict().items()}
+    train(settings(tmp_path), training=training, dataset=Points())
+    assert all(torch.equal(weight, before[key]) for key, weight in training.parts["network"].state_dict().items())
+    assert read_log(tmp_path / "log.jsonl")[0]["loss"]["network"] > 0

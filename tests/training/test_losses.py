@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from disca.training.discriminator import Discriminator, adversarial_loss, discriminator_loss
-from disca.training.losses import cfg_distillation_loss, flow_matching_loss, meanflow_loss, meanflow_target, mse
+from disca.training.losses import (
+    adaptive_weight,
+    cfg_distillation_loss,
+    flow_matching_loss,
+    meanflow_loss,
+    meanflow_target,
+    mse,
+)
 from disca.training.pairs import Pair, following
 from disca.training.times import Draws, at_time, per_sample
 
@@ -144,6 +151,17 @@ def test_the_next_step_has_the_same_length_and_stops_at_zero():
     torch.testing.assert_close(x.flatten(), torch.tensor([0.6, 0.6]))
     torch.testing.assert_close(t_next, r)
     torch.testing.assert_close(r_next, torch.tensor([0.5, 0.0]))
+
+
+def test_adaptive_weights_bring_easy_and_hard_samples_to_one_scale():
+    easy_and_hard = torch.tensor([0.1, 10.0], requires_grad=True)
+    weight = adaptive_weight(easy_and_hard, power=1.0)
+    torch.testing.assert_close(weight * easy_and_hard.detach(), torch.ones(2), rtol=0.02, atol=0.0)
+    assert not weight.requires_grad
+
+
+def test_without_a_power_all_samples_weigh_alike():
+    assert torch.equal(adaptive_weight(torch.tensor([0.0, 1e-6, 3.0]), power=0.0), torch.ones(3))
 
 
 def test_times_stay_within_the_restriction():
