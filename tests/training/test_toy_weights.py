@@ -12,17 +12,28 @@ from disca.toy.shipping import SHIPPED
 from disca.training.blocks import make_out_of_place
 from disca.training.network import Network
 from disca.training.previews import distance
-from disca.training.sampling import CachedVelocity, Predicted, Rule, mean_velocity, sample
+from disca.training.sampling import CachedVelocity, Predicted, Rule, guided, mean_velocity, sample
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor
 
-VIDEOS, FIRST, SIGMAS = 8, 800_000, shifted_sigmas(20, 5.0)
+VIDEOS, FIRST, SHIFT = 8, 800_000, 1.0
+
+
+def shipped(stage: str) -> Network:
+    """The network that a stage of the chain gave."""
+    return Network(load_network(str(SHIPPED / f"{stage}.safetensors"), torch.float32).requires_grad_(False))
 
 
 @pytest.fixture(scope="module")
 def network():
     with small_networks.training_mode():
-        yield Network(load_network(str(SHIPPED / "meanflow.safetensors"), torch.float32).requires_grad_(False))
+        yield shipped("meanflow")
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    with small_networks.training_mode():
+        yield shipped("cfg")
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +45,32 @@ def predictor():
     return made.requires_grad_(False)
 
 
-@torch.no_grad()
-def test_the_predictor_is_nearer_to_the_run_in_full_than_reuse_of_the_features(network, predictor):
-    scenes = [world.random_scene(FIRST + i) for i in range(VIDEOS)]
-    attributes = torch.cat([scene.attributes for scene in scenes])
-    condition = world.condition(attributes) | {"guidance": torch.full((VIDEOS,), 3.0)}
+@pytest.fixture(scope="module")
+def asked():
+    """Noise, and the condition of as many prompts."""
+    attributes = torch.cat([world.random_scene(FIRST + i).attributes for i in range(VIDEOS)])
     noise = torch.randn(VIDEOS, 16, world.FRAMES, 8, 8, generator=torch.Generator().manual_seed(FIRST))
-    full = sample(mean_velocity(network, condition), noise, SIGMAS)
-    anchors = PRESETS["HunyuanVideo 1.0, 20 steps, N=4"].of(20)
-    apart = [
-        distance(sample(CachedVelocity(network, condition, anchors, rule), noise, SIGMAS), full)
+    return noise, world.condition(attributes) | {"guidance": torch.full((VIDEOS,), 3.0)}
+
+
+@torch.no_grad()
+def test_the_predictor_is_nearer_to_the_run_in_full_than_reuse_and_than_as_many_full_steps(network, predictor, asked):
+    noise, condition = asked
+    u, anchors = mean_velocity(network, condition), PRESETS["HunyuanVideo 1.0, 20 steps, N=4"].of(20)
+    times = shifted_sigmas(20, SHIFT)
+    full, fewer = sample(u, noise, times), sample(u, noise, shifted_sigmas(len(anchors), SHIFT))
+    predicted, reused = (
+        distance(sample(CachedVelocity(network, condition, anchors, rule), noise, times), full)
         for rule in (Predicted(predictor), Rule())
-    ]
-    assert 0.0 < apart[0] < 0.9 * apart[1]
+    )
+    assert 0.0 < predicted < reused
+    assert predicted < 0.5 * distance(fewer, full)
+
+
+@torch.no_grad()
+def test_in_8_steps_the_meanflow_model_is_nearer_to_its_teachers_samples_than_the_teacher(network, teacher, asked):
+    noise, condition = asked
+    v, times = guided(teacher, condition, {}, 1.0), shifted_sigmas(8, SHIFT)
+    finest = sample(v, noise, shifted_sigmas(100, SHIFT))
+    own, students = (sample(u, noise, times) for u in (v, mean_velocity(network, condition)))
+    assert distance(students, finest) < distance(own, finest)
