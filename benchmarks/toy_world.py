@@ -26,9 +26,8 @@ from torch import Tensor  # noqa: E402
 from disca.host.loading import build_predictor, load_network  # noqa: E402
 from disca.meanflow import shifted_sigmas  # noqa: E402
 from disca.schedule import PRESETS  # noqa: E402
-from disca.toy import world  # noqa: E402
+from disca.toy import WEIGHTS, world  # noqa: E402
 from disca.toy.__main__ import train_chain  # noqa: E402
-from disca.toy.shipping import SHIPPED  # noqa: E402
 from disca.training.blocks import make_out_of_place  # noqa: E402
 from disca.training.network import Network  # noqa: E402
 from disca.training.pairs import Pairs  # noqa: E402
@@ -48,7 +47,7 @@ from disca.weights.files import open_weights  # noqa: E402
 from disca.weights.predictor_file import read_predictor  # noqa: E402
 
 RUNS = Path(__file__).resolve().parents[1] / "runs" / "toy"
-TEACHER = SHIPPED / "cfg.safetensors"
+TEACHER = WEIGHTS / "cfg.safetensors"
 GUIDANCE = 3.0
 SHIFT = 1.0  # equal steps: larger ones where the trajectory bends, and so the harder test
 SAMPLES, FIRST = 32, 900_000  # held-out scenes: no training comes that far
@@ -175,7 +174,7 @@ def main() -> None:
 def result_of(seed: int, stage: str) -> Path:
     """What that stage gave with that seed; that of seed 0 ships with the pack."""
     if seed == 0:
-        return SHIPPED / f"{stage}.safetensors"
+        return WEIGHTS / f"{stage}.safetensors"
     return next((RUNS / f"seed-{seed}" / stage / "export").glob("*.safetensors"))
 
 

@@ -1,18 +1,14 @@
 """The toy world in a graph: its networks as MODELs, its prompts as conditioning, its latents as pictures."""
 
-from pathlib import Path
-
 import comfy.latent_formats
 import comfy.model_patcher
 import comfy.sd
 import torch
 from torch import Tensor
 
-from ..toy import world
+from ..toy import WEIGHTS, world
 from .loading import load_meanflow_model, load_predictor
 from .model import LoadedPredictor
-
-WEIGHTS = Path(world.__file__).with_name("weights")  # trained by python -m disca.toy
 
 
 def load() -> tuple[comfy.model_patcher.ModelPatcher, comfy.model_patcher.ModelPatcher, LoadedPredictor]:

@@ -11,13 +11,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..training.records import read_log
+from . import WEIGHTS
 
-SHIPPED = Path(__file__).with_name("weights")
 SUMS = "SHA256SUMS"
 LINES = 50  # of each stage in the short log
 
 
-def ship(results: dict[str, Path], folder: Path = SHIPPED) -> None:
+def ship(results: dict[str, Path], folder: Path = WEIGHTS) -> None:
     """Writes the exports of a chain's stages, each run.../export/*.safetensors, as the folder has them."""
     folder.mkdir(parents=True, exist_ok=True)
     for stage, export in results.items():
@@ -25,8 +25,10 @@ def ship(results: dict[str, Path], folder: Path = SHIPPED) -> None:
         _write_half(export, folder / f"{stage}.safetensors")
         shutil.copy(run / "curves.png", folder / f"{stage}-curves.png")
         shutil.copy(max((run / "previews").iterdir()), folder / f"{stage}-preview.png")
-    lines = [json.dumps(line) for stage, export in results.items() for line in _short_log(stage, export.parents[1])]
-    (folder / "log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    log = folder / "log.jsonl"
+    kept = [line for line in read_log(log) if line["stage"] not in results]
+    found = [line for stage, export in results.items() for line in _short_log(stage, export.parents[1])]
+    log.write_text("".join(json.dumps(line) + "\n" for line in kept + found), encoding="utf-8")
     sums = [f"{sha256(path)}  {path.name}" for path in sorted(folder.glob("*.safetensors"))]
     (folder / SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
 

@@ -3,12 +3,10 @@
 import comfy.latent_formats
 import pytest
 import torch
-from conftest import PACK
 
-from disca.toy import world
+from disca.toy import WEIGHTS, world
 from disca.toy.shipping import SUMS, sha256
 
-WEIGHTS = PACK / "disca" / "toy" / "weights"
 FRONT = {"front_shape": "circle", "front_colour": "red", "front_direction": "right", "front_speed": "medium"}
 BACK = {"back_shape": "square", "back_colour": "blue", "back_direction": "left", "back_speed": "slow"}
 SHAPE = (4, world.CHANNELS, world.FRAMES, world.SIZE // 2, world.SIZE // 2)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from disca.toy import WEIGHTS
 from disca.toy.__main__ import STAGES, stage_settings
-from disca.toy.shipping import SHIPPED
 from disca.training.settings import read_settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "training"
@@ -32,7 +32,7 @@ def test_it_describes_a_run(example, tmp_path):
 
 def test_a_stage_of_the_toy_chain_alone_starts_from_the_shipped_weights():
     for before, stage in zip(STAGES, STAGES[1:], strict=False):
-        assert stage_settings(stage, 0, Path("any"), {}).model.path == str(SHIPPED / f"{before}.safetensors")
+        assert stage_settings(stage, 0, Path("any"), {}).model.path == str(WEIGHTS / f"{before}.safetensors")
 
 
 def test_the_toy_chain_hands_each_result_to_the_next(tmp_path):

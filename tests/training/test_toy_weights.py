@@ -7,8 +7,7 @@ import torch
 from disca.host.loading import build_predictor, load_network
 from disca.meanflow import shifted_sigmas
 from disca.schedule import PRESETS
-from disca.toy import world
-from disca.toy.shipping import SHIPPED
+from disca.toy import WEIGHTS, world
 from disca.training.blocks import make_out_of_place
 from disca.training.network import Network
 from disca.training.previews import distance
@@ -21,7 +20,7 @@ VIDEOS, FIRST, SHIFT = 8, 800_000, 1.0
 
 def shipped(stage: str) -> Network:
     """The network that a stage of the chain gave."""
-    return Network(load_network(str(SHIPPED / f"{stage}.safetensors"), torch.float32).requires_grad_(False))
+    return Network(load_network(str(WEIGHTS / f"{stage}.safetensors"), torch.float32).requires_grad_(False))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def teacher():
 
 @pytest.fixture(scope="module")
 def predictor():
-    spec, state = read_predictor(open_weights(str(SHIPPED / "predictor.safetensors")))
+    spec, state = read_predictor(open_weights(str(WEIGHTS / "predictor.safetensors")))
     made = build_predictor(spec, dtype=torch.float32)
     made.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     make_out_of_place(made.blocks)
