@@ -68,6 +68,12 @@ def video(prefix: str, images: str = "decode", fps: int = 24, height: float = 26
     ]
 
 
+def sample_custom(name: str, sampler: str) -> Node:
+    """ComfyUI's own sampling node, on the nodes noise, guider, sigmas, latent, and the sampler of that name."""
+    parts = {"noise": "noise", "guider": "guider", "sampler": sampler, "sigmas": "sigmas", "latent_image": "latent"}
+    return Node(name, "SamplerCustomAdvanced", {part: (source, 0) for part, source in parts.items()})
+
+
 DISCA = "tencent/DisCa"
 HV10 = "Comfy-Org/HunyuanVideo_repackaged"
 HV15 = "Comfy-Org/HunyuanVideo_1.5_repackaged"
@@ -88,3 +94,13 @@ SIGLIP = file("Comfy-Org/sigclip_vision_384", "sigclip_vision_patch14_384.safete
 VAE_15 = file(HV15, "split_files/vae/hunyuanvideo15_vae_fp16.safetensors", "vae")
 STEPS_10 = frozenset({0, 1, 2, 5, 9, 13, 17, 19})
 STEPS_15 = frozenset({0, 2, 4, 7})
+
+
+def encoders_15() -> list[Node]:
+    """What turns prompts, first frames and videos into what HunyuanVideo 1.5 takes."""
+    names = {"clip_name1": QWEN.name, "clip_name2": BYT5.name, "type": "hunyuan_video_15"}
+    return [
+        Node("clip", "DualCLIPLoader", names, models=(QWEN, BYT5)),
+        Node("vision", "CLIPVisionLoader", {"clip_name": SIGLIP.name}, models=(SIGLIP,)),
+        Node("vae", "VAELoader", {"vae_name": VAE_15.name}, models=(VAE_15,)),
+    ]

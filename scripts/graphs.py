@@ -2,23 +2,21 @@
 
 from graph_notes import NOTE_10_DISCA, NOTE_10_MEANFLOW, NOTE_15_DISCA, NOTE_15_MEANFLOW
 from graph_parts import (
-    BYT5,
     CLIP_L,
     DISTILLED_15,
     LLAVA,
     MEANFLOW_10,
     PREDICTOR_10,
     PREDICTOR_15,
-    QWEN,
     SEED,
-    SIGLIP,
     STEPS_10,
     STEPS_15,
     VAE_10,
-    VAE_15,
     Graph,
     Group,
     Node,
+    encoders_15,
+    sample_custom,
     video,
 )
 from graphs_toy import NOTE_TOY, quickstart_toy_groups
@@ -67,17 +65,7 @@ def hunyuanvideo10_groups() -> list[Group]:
         Node("noise", "RandomNoise", {"noise_seed": SEED}),
         Node("sigmas", "DiscaMeanFlowSigmas", {"steps": 20, "shift": 5.0, "denoise": 1.0}),
         Node("sampler", "DiscaMeanFlowSampler"),
-        Node(
-            "sample",
-            "SamplerCustomAdvanced",
-            {
-                "noise": ("noise", 0),
-                "guider": ("guider", 0),
-                "sampler": ("sampler", 0),
-                "sigmas": ("sigmas", 0),
-                "latent_image": ("latent", 0),
-            },
-        ),
+        sample_custom("sample", "sampler"),
     ]
     tiles = {"tile_size": 256, "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}
     decode = Node("decode", "VAEDecodeTiled", {"samples": ("sample", 0), "vae": ("vae", 0), **tiles})
@@ -94,14 +82,7 @@ def hunyuanvideo15_groups() -> list[Group]:
     load = [
         Node("model", "DiscaLoadModel", {"model_name": DISTILLED_15.name}, models=(DISTILLED_15,)),
         Node("predictor", "DiscaLoadPredictor", {"predictor_name": PREDICTOR_15.name}, models=(PREDICTOR_15,)),
-        Node(
-            "clip",
-            "DualCLIPLoader",
-            {"clip_name1": QWEN.name, "clip_name2": BYT5.name, "type": "hunyuan_video_15"},
-            models=(QWEN, BYT5),
-        ),
-        Node("vision", "CLIPVisionLoader", {"clip_name": SIGLIP.name}, models=(SIGLIP,)),
-        Node("vae", "VAELoader", {"vae_name": VAE_15.name}, models=(VAE_15,)),
+        *encoders_15(),
     ]
     image = [
         Node("image", "LoadImage", {"image": "example.png"}, "First frame", 330),

@@ -1,6 +1,6 @@
 """The toy world's workflow: three models, one prompt, the same seeds."""
 
-from graph_parts import SEED, Group, Node, video
+from graph_parts import SEED, Group, Node, sample_custom, video
 
 NOTE_TOY = """## DisCa without downloads
 
@@ -49,17 +49,7 @@ def quickstart_toy_groups() -> list[Group]:
         Node("noise", "RandomNoise", {"noise_seed": SEED}),
         Node("euler", "KSamplerSelect", {"sampler_name": "euler"}),
         Node("sigmas", "DiscaMeanFlowSigmas", {"steps": 50, "shift": 5.0, "denoise": 1.0}),
-        Node(
-            "sample_original",
-            "SamplerCustomAdvanced",
-            {
-                "noise": ("noise", 0),
-                "guider": ("guider", 0),
-                "sampler": ("euler", 0),
-                "sigmas": ("sigmas", 0),
-                "latent_image": ("latent", 0),
-            },
-        ),
+        sample_custom("sample_original", "euler"),
     ]
     run = {
         "positive": ("guidance", 0),

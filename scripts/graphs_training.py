@@ -1,6 +1,6 @@
 """The training workflow: from a folder of videos to a Predictor."""
 
-from graph_parts import BYT5, DISTILLED_15, QWEN, SIGLIP, VAE_15, Group, Node, links
+from graph_parts import BYT5, DISTILLED_15, QWEN, SIGLIP, VAE_15, Group, Node, encoders_15, links
 
 CLIPS = "my_clips"  # a folder in ComfyUI's input folder
 
@@ -35,16 +35,6 @@ output/disca/runs to models/disca.
 
 def training_groups() -> list[Group]:
     """From a folder of videos to a Predictor for the image-to-video model."""
-    load = [
-        Node(
-            "clip",
-            "DualCLIPLoader",
-            {"clip_name1": QWEN.name, "clip_name2": BYT5.name, "type": "hunyuan_video_15"},
-            models=(QWEN, BYT5),
-        ),
-        Node("vision", "CLIPVisionLoader", {"clip_name": SIGLIP.name}, models=(SIGLIP,)),
-        Node("vae", "VAELoader", {"vae_name": VAE_15.name}, models=(VAE_15,)),
-    ]
     encoders = {"clip": ("clip", 0), "vae": ("vae", 0), "clip_vision": ("vision", 0)}
     build = [
         Node("build", "DiscaBuildDataset", encoders | {"videos_name": CLIPS, "dataset": CLIPS, "first_frame": True}),
@@ -59,4 +49,4 @@ def training_groups() -> list[Group]:
         ),
         Node("trained", "PreviewAny", {"source": ("train", 1)}, "Where the Predictor is", 130),
     ]
-    return [Group("Load", 410, [load]), Group("Build a dataset", 340, [build]), Group("Train", 340, [train])]
+    return [Group("Load", 410, [encoders_15()]), Group("Build a dataset", 340, [build]), Group("Train", 340, [train])]
