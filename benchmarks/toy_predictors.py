@@ -31,6 +31,7 @@ VARIANTS = {f"residual, {name}": {"pairs": pairs} for name, pairs in PAIRS.items
 VARIANTS |= {
     "authors' form from the identity, lines": {"form": "authors", "pairs": PAIRS["lines"]},
     "authors' form from random weights, lines": PREDICTOR_PRESETS["paper"] | {"pairs": PAIRS["lines"]},
+    "residual, cached, all samples weigh the same": {"pairs": PAIRS["cached"], "adaptive": 0.0},
     "residual, cached, then discriminator": {"pairs": PAIRS["cached"], "gan_iterations": 100},
 }
 
