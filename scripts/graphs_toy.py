@@ -48,7 +48,7 @@ def quickstart_toy_groups() -> list[Group]:
         ),
         Node("noise", "RandomNoise", {"noise_seed": SEED}),
         Node("euler", "KSamplerSelect", {"sampler_name": "euler"}),
-        Node("sigmas", "DiscaMeanFlowSigmas", {"steps": 50, "shift": 5.0, "denoise": 1.0}),
+        Node("sigmas", "DiscaMeanFlowSigmas", {"steps": 50, "shift": 1.0, "denoise": 1.0}),
         sample_custom("sample_original", "euler"),
     ]
     run = {
@@ -56,7 +56,7 @@ def quickstart_toy_groups() -> list[Group]:
         "latent_image": ("latent", 0),
         "seed": SEED,
         "steps": 20,
-        "shift": 5.0,
+        "shift": 1.0,
         "denoise": 1.0,
         "cfg": 1.0,
     }
@@ -85,7 +85,7 @@ def quickstart_toy_groups() -> list[Group]:
         *video("disca/toy", "three", fps=4, height=420),
     ]
     return [
-        Group("Prompt", 320, [prompt]),
+        Group("Models and prompt", 320, [prompt]),
         Group("Original: 50 steps with CFG", 320, [original]),
         Group("Restricted MeanFlow: 20 steps", 320, [meanflow]),
         Group("DisCa: 8 of 20 steps in full", 320, [disca]),

@@ -10,7 +10,7 @@ from disca.toy.shipping import SUMS, sha256
 FRONT = {"front_shape": "circle", "front_colour": "red", "front_direction": "right", "front_speed": "medium"}
 BACK = {"back_shape": "square", "back_colour": "blue", "back_direction": "left", "back_speed": "slow"}
 SHAPE = (4, world.CHANNELS, world.FRAMES, world.SIZE // 2, world.SIZE // 2)
-SHIFT = 5.0
+SHIFT = 1.0
 
 
 @pytest.fixture(scope="module")
