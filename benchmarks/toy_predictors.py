@@ -22,15 +22,15 @@ from disca.training.settings import PREDICTOR_PRESETS, PairSettings, Settings  #
 
 STUDENT = toy_world.result_of(0, "meanflow")
 PAIRS = {
-    "lines": PairSettings(1.0, 0.0, 0.0),
-    "trajectories": PairSettings(0.0, 1.0, 0.0),
-    "cached": PairSettings(0.0, 0.0, 1.0),
-    "lines and cached": PairSettings(1.0, 0.0, 1.0),
+    "lines": PairSettings(line=1.0),
+    "trajectories": PairSettings(trajectory=1.0),
+    "cached": PairSettings(cached=1.0),
+    "lines and cached": PairSettings(line=1.0, cached=1.0),
 }
 VARIANTS = {f"residual, {name}": {"pairs": pairs} for name, pairs in PAIRS.items()}
 VARIANTS |= {
     "authors' form from the identity, lines": {"form": "authors", "pairs": PAIRS["lines"]},
-    "authors' form from random weights, lines": PREDICTOR_PRESETS["paper"] | {"pairs": PAIRS["lines"]},
+    "authors' form from random weights, lines": PREDICTOR_PRESETS["paper"],
     "residual, cached, all samples weigh the same": {"pairs": PAIRS["cached"], "adaptive": 0.0},
     "residual, cached, then discriminator": {"pairs": PAIRS["cached"], "gan_iterations": 100},
 }

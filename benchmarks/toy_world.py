@@ -102,7 +102,7 @@ def pair_figures(toy: Toy) -> Figures:
     """The error of u on held-out pairs: by the Predictor, and by the features as they are."""
     figures = {}
     for kind in ("line", "trajectory"):
-        settings = PredictorSettings(pairs=PairSettings(**{"line": 0.0, kind: 1.0}))
+        settings = PredictorSettings(pairs=PairSettings(**{kind: 1.0}))
         draws = Draws(FIRST, torch.arange(SAMPLES), toy.x_0.device)
         pair = Pairs(settings, toy.student, toy.predictor).draw(toy.x_0, draws, toy.condition)
         for name, rule in (("Predictor", Predicted(toy.predictor)), ("reuse", Rule())):

@@ -46,8 +46,8 @@ class DiscaTrainPredictor(io.ComfyNode):
                         io.DynamicCombo.Option("paper", []),
                         io.DynamicCombo.Option("own", _predictor_inputs()),
                     ],
-                    tooltip="default: a Predictor that adds to the cached features, starting from reuse. paper: as the "
-                    "authors describe it.",
+                    tooltip="default: a Predictor that adds to the cached features, starting from reuse, on states "
+                    "that the cached sampler visits. paper: as the authors describe it.",
                 ),
                 iterations_input("mse_iterations", PREDICTOR.mse_iterations, "Iterations by squared error, first."),
                 iterations_input(
@@ -92,8 +92,8 @@ class DiscaTrainMeanFlow(io.ComfyNode):
                         io.DynamicCombo.Option("paper", []),
                         io.DynamicCombo.Option("own", _meanflow_inputs()),
                     ],
-                    tooltip="anchored: half of the samples have r = t, which keeps the model near its teacher. paper: "
-                    "none have.",
+                    tooltip="anchored: half of the samples have r = t, and hard ones weigh less, which keeps the "
+                    "model near its teacher. paper: none have, and all weigh alike.",
                 ),
                 iterations_input("iterations", 1000, "Iterations of the whole run.", least=1),
                 weights_input(),
@@ -146,10 +146,11 @@ def _train(settings: Settings) -> io.NodeOutput:
     return io.NodeOutput(trained.result, trained.report, ui=ui.SavedImages(pictures))
 
 
-def _predictor(method: str, pairs_line: float = 1.0, pairs_trajectory: float = 0.0, pairs_cached: float = 0.0, **own):
+def _predictor(method: str, **own) -> PredictorSettings:
     if method != "own":
         return PredictorSettings(preset=method, **PREDICTOR_PRESETS[method])
-    return PredictorSettings(pairs=PairSettings(pairs_line, pairs_trajectory, pairs_cached), **own)
+    pairs = PairSettings(own.pop("pairs_line"), own.pop("pairs_trajectory"), own.pop("pairs_cached"))
+    return PredictorSettings(pairs=pairs, **own)
 
 
 def _meanflow(method: str, **own) -> MeanFlowSettings:
@@ -158,6 +159,10 @@ def _meanflow(method: str, **own) -> MeanFlowSettings:
 
 def _lora(weights: str, **adapters) -> LoraSettings:
     return LoraSettings(**adapters)
+
+
+def _adaptive_input(default: float) -> io.Input:
+    return _share("adaptive", default, "Samples weigh 1 / (error + c) to this power. 0: all weigh alike.")
 
 
 def _share(name: str, default: float, tooltip: str) -> io.Input:
@@ -197,6 +202,7 @@ def _predictor_inputs() -> list[io.Input]:
         io.Int.Input(
             "taps", default=PREDICTOR.taps, min=1, max=60, tooltip="So many blocks' features the discriminator sees."
         ),
+        _adaptive_input(PREDICTOR.adaptive),
         _share("pairs_line", pairs.line, "Share of states on straight lines from data to noise."),
         _share("pairs_trajectory", pairs.trajectory, "Share of states on the model's own trajectories."),
         _share("pairs_cached", pairs.cached, "Share of states that the cached sampler visits."),
@@ -229,4 +235,5 @@ def _meanflow_inputs() -> list[io.Input]:
             step=0.1,
             tooltip="The correction is at most so long, of the velocity.",
         ),
+        _adaptive_input(MEANFLOW.adaptive),
     ]

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .network import Condition, Network
-from .settings import PredictorSettings
+from .settings import MOST_STEPS, PredictorSettings
 from .times import Draws, at_time, per_sample
-
-MOST_STEPS = 3  # from the anchor to the later state: N = 4 predicts three steps
 
 
 class Pair(NamedTuple):
@@ -36,7 +34,7 @@ class Pairs:
     def draw(self, x_0: Tensor, draws: Draws, condition: Condition) -> Pair:
         """A pair for each sample; all samples of a batch are of one kind."""
         shares = self._settings.pairs
-        kind = draws.uniform()[0].item() * (shares.line + shares.trajectory + shares.cached)
+        kind = draws.uniform()[0].item() * shares.total
         t, r = draws.restricted_times(self._settings.delta_max)
         noise, delta = draws.noise(x_0), draws.uniform(0.0, self._settings.delta_max)
         if kind <= shares.line:

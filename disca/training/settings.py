@@ -8,11 +8,7 @@ import yaml
 
 Algorithm = Literal["flow", "cfg", "meanflow", "predictor"]
 
-MEANFLOW_PRESETS: dict[str, dict[str, Any]] = {"anchored": {}, "paper": {"anchor": 0.0}}
-PREDICTOR_PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": {"form": "authors", "start": "random", "lr_discriminator": 1e-2},
-}
+MOST_STEPS = 3  # from an anchor to the later state of a pair: N = 4 predicts three steps
 
 
 def number(default: float, least: float | None = None, most: float | None = None) -> Any:
@@ -86,16 +82,31 @@ class MeanFlowSettings:
     derivative: Literal["difference", "dual"] = "difference"
     h: float = number(0.01, least=1e-6, most=0.5)
     cap: float = number(1.0, least=0)  # |(t - r) du/dt| is at most cap |v|
-    adaptive: float = number(0.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
+    adaptive: float = number(1.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
 
 
 @dataclass(frozen=True)
 class PairSettings:
-    """Shares of training pairs by where their states come from."""
+    """Shares of training pairs by where their later state comes from; what is not named has none."""
 
-    line: float = number(1.0, least=0)  # straight lines from data to noise, as in the paper
+    line: float = number(0.0, least=0)  # straight lines from data to noise, as in the paper
     trajectory: float = number(0.0, least=0)  # the student's own trajectories
     cached: float = number(0.0, least=0)  # states that the cached sampler visits
+
+    def __post_init__(self):
+        if not self.total:
+            raise ValueError("the shares of line, trajectory and cached pairs are all 0. Give one of them a share.")
+
+    @property
+    def total(self) -> float:
+        """What the shares are parts of."""
+        return self.line + self.trajectory + self.cached
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Forward passes of the network, and of the Predictor, that drawing a pair takes on average."""
+        between = (MOST_STEPS - 1) / 2  # steps from the anchor to the later state but for the first
+        return 2.0 + self.trajectory / self.total * between, self.cached / self.total * between
 
 
 @dataclass(frozen=True)
@@ -111,10 +122,10 @@ class PredictorSettings:
     mse_iterations: int = number(500, least=0)
     gan_iterations: int = number(1000, least=0)
     gan_weight: float = number(1.0, least=0)
-    adaptive: float = number(0.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
+    adaptive: float = number(1.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
     lr_discriminator: float = number(1e-4, least=0)
     taps: int = number(4, least=1)  # blocks whose features the discriminator sees
-    pairs: PairSettings = field(default_factory=PairSettings)
+    pairs: PairSettings = PairSettings(cached=1.0)
 
 
 @dataclass(frozen=True)
@@ -182,6 +193,17 @@ class Settings:
         return 5e-5 if self.lora.rank else 1e-5
 
 
+MEANFLOW_PRESETS: dict[str, dict[str, Any]] = {"anchored": {}, "paper": {"anchor": 0.0, "adaptive": 0.0}}
+PREDICTOR_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "form": "authors",
+        "start": "random",
+        "adaptive": 0.0,
+        "lr_discriminator": 1e-2,
+        "pairs": PairSettings(line=1.0),
+    },
+}
 SECTION_PRESETS = {MeanFlowSettings: MEANFLOW_PRESETS, PredictorSettings: PREDICTOR_PRESETS}
 
 

@@ -55,7 +55,11 @@ def _section(source: Source, node: Node, kind: type, name: str) -> Any:
         if key not in values and entry.default is MISSING and entry.default_factory is MISSING:
             raise source.error(node, f"{name} needs the key '{key}'.")
     presets = SECTION_PRESETS.get(kind, {})
-    return kind(**(presets.get(values.get("preset", known["preset"].default), {}) | values if presets else values))
+    preset = presets.get(values.get("preset", known["preset"].default), {}) if presets else {}
+    try:
+        return kind(**preset | values)
+    except ValueError as error:
+        raise source.error(node, str(error)) from error
 
 
 def _entries(source: Source, node: Node, name: str) -> dict[str, tuple[Node, Node]]:

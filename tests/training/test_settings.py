@@ -2,7 +2,7 @@
 
 import pytest
 
-from disca.training.settings import PredictorSettings, read_settings, write_settings
+from disca.training.settings import PairSettings, PredictorSettings, read_settings, write_settings
 
 
 @pytest.fixture
@@ -39,6 +39,16 @@ def test_keys_win_over_the_preset(written):
     assert (predictor.form, predictor.lr_discriminator) == ("residual", 1e-2)
 
 
+def test_pairs_that_are_not_named_have_no_share(written):
+    assert read_settings(written(RUN + "predictor:\n  pairs: {line: 1}\n")).predictor.pairs == PairSettings(line=1.0)
+
+
+def test_the_papers_presets_are_the_papers(written):
+    run = read_settings(written(RUN + "predictor: {preset: paper}\nmeanflow: {preset: paper}\n"))
+    assert (run.predictor.pairs, run.predictor.form) == (PairSettings(line=1.0), "authors")
+    assert run.predictor.adaptive == run.meanflow.adaptive == run.meanflow.anchor == 0.0
+
+
 def test_numbers_may_be_written_without_a_point(written):
     assert read_settings(written(RUN + "optimiser:\n  lr: 1e-4\n  ema: 0\n")).optimiser.lr == 1e-4
 
@@ -67,6 +77,7 @@ def test_settings_read_back_as_they_were_written(written, tmp_path):
         ),
         ("predictor:\n\n  form: other", "line 7: 'form' must be one of residual, authors, not 'other' (a text)."),
         ("predictor:\n  pairs:\n    lines: 1", "line 7: 'lines' is not a key of 'pairs'. Did you mean 'line'?"),
+        ("predictor:\n  pairs: {line: 0}", "line 6: the shares of line, trajectory and cached pairs are all 0."),
         ("model:\n  path: none.safetensors", "line 6: 'path' is none.safetensors, but there is nothing at"),
         ("model:\n  path:", "line 6: 'path' must be a text, not nothing."),
         ("model: [", "line 6: this is not YAML"),

@@ -214,6 +214,28 @@ def test_every_form_learns_from_every_kind_of_pair(tmp_path, files, form, kind):
     assert error() < 0.95 * before
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairs_take_as_many_passes_as_is_said(tmp_path, files, kind):
+    chosen = predictor_settings(pairs=PairSettings(**{kind: 1.0}))
+    training = make_training(settings(tmp_path, "predictor", files["meanflow"], predictor=chosen), ToyDataset(), CPU)
+    passes = {"velocities": 0, "Predictor": 0}
+
+    def count(name: str):
+        return lambda *_: passes.__setitem__(name, passes[name] + 1)
+
+    training.network.module.final_layer.register_forward_hook(count("velocities"))
+    training.predictor.register_forward_hook(count("Predictor"))
+    samples = batch(1)
+    told = {name: samples[name] for name in ("context", "y")}
+    draws = 60
+    for i in range(draws):
+        training.pairs.draw(samples["latent"], Draws(i, samples["index"], CPU), told)
+    network, predictor = chosen.pairs.passes
+    full = passes["velocities"] - passes["Predictor"]
+    assert full / draws == pytest.approx(network, abs=0.25)
+    assert passes["Predictor"] / draws == pytest.approx(predictor, abs=0.25)
+
+
 def test_a_residual_predictor_survives_its_file(tmp_path, files):
     run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings())
     training = make_training(run, ToyDataset(), CPU)
