@@ -8,7 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from disca.training.memory import CARDS, GB, PUBLISHED, RATE, Job, cheapest, operations, peak  # noqa: E402
+from disca.training.memory import CARDS, GB, Job, cheapest, operations, peak  # noqa: E402
+from disca.training.shapes import PUBLISHED  # noqa: E402
 
 ROWS = {
     "Predictor, squared error, 1.5": ("1.5", Job("predictor")),
@@ -28,8 +29,8 @@ def main() -> None:
             sys.stdout.write(f"{name:36s} {card:4d} GB: {needed(family, job, card)}\n")
     for family, shape in PUBLISHED.items():
         phases = 500 * operations(shape, Job("predictor")), 1000 * operations(shape, Job("predictor", adversarial=True))
-        hours = sum(phases) / RATE / 3600
-        sys.stdout.write(f"500 + 1000 Predictor iterations, {family}: {hours:.1f} h at {RATE / 1e12:.0f} TFLOP/s\n")
+        hours = ", ".join(f"{card} GB: {sum(phases) / rate / 3600:.0f} h" for card, rate in CARDS.items())
+        sys.stdout.write(f"500 + 1000 Predictor iterations of one sample, {family}: at least {hours}\n")
 
 
 def needed(family: str, job: Job, card: int) -> str:

@@ -6,14 +6,12 @@ on ComfyUI's own blocks (`tests/training/test_memory.py` measures it anew); all 
 
 from dataclasses import dataclass, replace
 from itertools import product
-from math import prod
 
-from ..toy.dataset import TOY, ToyDataset
-from .settings import Settings
+from .settings import PairSettings, PredictorSettings, Settings
+from .shapes import Shape, shape_of_run
 
 GB = 1e9
-CARDS = (24, 48, 80, 141)  # GB
-RATE = 400e12  # operations a second: 40 % of an H100 or H200
+CARDS = {24: 66e12, 48: 145e12, 80: 400e12, 141: 400e12}  # GB: 40 % of what an RTX 4090, L40S, H100, H200 do a second
 
 TRAINED, ADAPTED, FROZEN = 29.0, 25.0, 15.0  # units that one block saves: all weights trained, adapters, none
 BACKWARD = 1.5  # a block's backward on top of what it saved
@@ -28,41 +26,6 @@ LORA_PER_RANK = {"double": 32, "single": 14}  # inputs and outputs of a block's 
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A network and what goes through it at once."""
-
-    width: int
-    double: int
-    single: int
-    weights: int
-    block_weights: int  # of those, the blocks'
-    tokens: int  # image and text
-    batch: int = 1
-
-    @property
-    def blocks(self) -> int:
-        """How many there are."""
-        return self.double + self.single
-
-    @property
-    def unit(self) -> float:
-        """Bytes of one width of activations in bf16."""
-        return 2.0 * self.tokens * self.width * self.batch
-
-    def forward(self, blocks: int | None = None) -> tuple[float, float]:
-        """Floating-point operations of so many blocks, by default all: in linear layers, in attention."""
-        blocks = self.blocks if blocks is None else blocks
-        each = 24 * self.width**2 * self.tokens, 4 * self.tokens**2 * self.width
-        return each[0] * blocks * self.batch, each[1] * blocks * self.batch
-
-
-PUBLISHED = {  # at the sizes they were published for: 848x480, 121 frames; 704x704, 129 frames
-    "1.5": Shape(2048, 54, 0, 8_331_330_848, 8_274_574_336, tokens=50_290),
-    "1.0": Shape(3072, 20, 40, 12_831_242_304, 12_724_631_552, tokens=64_144),
-}
-
-
-@dataclass(frozen=True)
 class Job:
     """What is trained, by settings that change the result."""
 
@@ -72,6 +35,7 @@ class Job:
     depth: int = 2  # of the Predictor
     taps: int = 4
     ema: bool = True
+    pairs: PairSettings = PredictorSettings().pairs
 
     @property
     def freezes(self) -> bool:
@@ -125,9 +89,20 @@ def operations(shape: Shape, job: Job) -> float:
     if job.algorithm != "predictor":
         passes = {"flow": 0, "cfg": 2, "meanflow": 3}[job.algorithm]  # without gradient
         return passes * once + with_gradient + (1 if job.rank else 2) * linear
-    predictor = sum(shape.forward(job.depth))
-    total = 2 * once + 4 * predictor
+    predictor, (drawn, predicted) = sum(shape.forward(job.depth)), job.pairs.passes
+    total = drawn * once + (4 + predicted) * predictor
     return total + once + with_gradient + linear if job.adversarial else total
+
+
+def total_operations(shape: Shape, settings: Settings) -> float:
+    """Floating-point operations of the whole run on one process, its two phases for a Predictor."""
+    job = job_of_run(settings)
+    counts = {job: settings.iterations}
+    if job.algorithm == "predictor":
+        phases = settings.predictor.mse_iterations, settings.predictor.gan_iterations
+        counts = {replace(job, adversarial=on): count for on, count in zip((False, True), phases, strict=True)}
+    each = sum(count * operations(shape, phase) for phase, count in counts.items())
+    return each * settings.data.accumulate
 
 
 def cheapest(shape: Shape, job: Job, card: float, gpus: int = 1) -> Savings | None:
@@ -148,25 +123,25 @@ def table(settings: Settings) -> str:
     shape, job, own = shape_of_run(settings), job_of_run(settings), _savings(settings)
     needs = peak(shape, job, own)
     parts = ", ".join(f"{name} {need / GB:.1f}" for name, need in needs.items())
-    work = operations(shape, job)
+    work, samples = total_operations(shape, settings), shape.batch * settings.data.accumulate
     lines = [
         f"{settings.algorithm} on a network of {shape.weights / 1e9:.3g} billion weights, "
         f"{shape.tokens:,} tokens, batch {shape.batch}",
         f"memory with these settings: {sum(needs.values()) / GB:.1f} GB ({parts})",
-        f"work: {work / 1e15:.3g} PFLOP an iteration, {work / RATE:.3g} s at {RATE / 1e12:.0f} TFLOP/s",
+        f"work: {work / 1e15:.3g} PFLOP for {settings.total} iterations of {samples}",
         "",
-        "card     needed   settings",
+        "card     needed    at least   settings",
     ]
-    return "\n".join(lines + [_row(shape, job, card) for card in CARDS])
+    return "\n".join(lines + [_row(shape, job, card, work / rate) for card, rate in CARDS.items()])
 
 
-def _row(shape: Shape, job: Job, card: int) -> str:
+def _row(shape: Shape, job: Job, card: int, seconds: float) -> str:
     for gpus in (1, 8):
         savings = cheapest(shape, job, card, gpus)
         if savings is not None:
             need = sum(peak(shape, job, savings).values()) / GB
             cards = f"{card} GB" if gpus == 1 else f"{gpus} x {card}"
-            return f"{cards:8} {need:5.1f} GB {savings}"
+            return f"{cards:8} {need:5.1f} GB {seconds / 3600 / gpus:7.1f} h   {savings}"
     most = Savings(True, True, True, True, shape.blocks * job.freezes)
     return (
         f"{card:3} GB   {sum(peak(shape, job, most).values()) / GB:5.1f} GB does not fit: take shorter or smaller clips"
@@ -218,6 +193,7 @@ def job_of_run(settings: Settings) -> Job:
         depth=predictor.depth,
         taps=predictor.taps,
         ema=settings.optimiser.ema > 0,
+        pairs=predictor.pairs,
     )
 
 
@@ -229,51 +205,3 @@ def _savings(settings: Settings) -> Savings:
         settings.memory.offload_activations,
         settings.memory.swap_blocks,
     )
-
-
-def shape_of_run(settings: Settings) -> Shape:
-    """The network that the settings name, and the longest sample of their dataset."""
-    weights = _weight_shapes(settings)
-    patch = weights["img_in.proj.weight"][2:]
-    tokens = max(_tokens(shapes, patch) for shapes in _sample_shapes(settings))
-    return replace(shape_of(weights), tokens=tokens, batch=settings.data.batch)
-
-
-def shape_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Shape:
-    """The shape of a network from the shapes of its weights."""
-    counts = {name: prod(shape) for name, shape in weights.items()}
-    kinds = ("double_blocks.", "single_blocks.")
-    blocks = {kind: {name.split(".")[1] for name in weights if name.startswith(kind)} for kind in kinds}
-    return Shape(
-        width=weights["img_in.proj.weight"][0],
-        double=len(blocks[kinds[0]]),
-        single=len(blocks[kinds[1]]),
-        weights=sum(counts.values()),
-        block_weights=sum(count for name, count in counts.items() if name.startswith(kinds)),
-        tokens=tokens,
-    )
-
-
-def _weight_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    if not settings.model.path:
-        from ..toy.network import new_network
-
-        state = new_network(settings.model.toy, settings.seed).state_dict()
-        return {name: tuple(tensor.shape) for name, tensor in state.items()}
-    from ..weights.files import open_weights
-    from ..weights.transformer_file import transformer_weights
-
-    return transformer_weights(open_weights(settings.model.path)).shapes
-
-
-def _sample_shapes(settings: Settings) -> list[dict[str, tuple[int, ...]]]:
-    if settings.data.path == TOY:
-        return [{name: tuple(tensor.shape) for name, tensor in ToyDataset()[0].items()}]
-    from .data import open_dataset
-
-    return [item.shapes for item in open_dataset(settings.data.path, settings.data.cache).index.items]
-
-
-def _tokens(shapes: dict[str, tuple[int, ...]], patch: tuple[int, ...]) -> int:
-    image = prod(size // by for size, by in zip(shapes["latent"][1:], patch, strict=True))
-    return image + sum(shapes[name][0] for name in ("context", "txt_byt5", "clip_fea") if name in shapes)

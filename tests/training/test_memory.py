@@ -1,5 +1,7 @@
 """The budget: what a block saves is measured, the rest is held to what was worked out by hand and by the paper."""
 
+from dataclasses import replace
+
 import pytest
 import small_networks
 import torch
@@ -10,8 +12,9 @@ from disca.training import memory
 from disca.training.adapters import add_lora
 from disca.training.blocks import make_out_of_place
 from disca.training.data import DatasetWriter
-from disca.training.memory import GB, PUBLISHED, Job, Savings, cheapest, operations, peak, shape_of
-from disca.training.settings import DataSettings, ModelSettings, Settings
+from disca.training.memory import GB, Job, Savings, cheapest, operations, peak
+from disca.training.settings import DataSettings, ModelSettings, PairSettings, Settings
+from disca.training.shapes import PUBLISHED, shape_of
 
 PREDICTOR, ADVERSARIAL = Job("predictor", ema=False), Job("predictor", adversarial=True, ema=False)
 LORA, FULL = Job("meanflow", rank=64, ema=False), Job("meanflow", ema=False)
@@ -64,8 +67,16 @@ def test_operations_of_a_forward_pass(family, expected):
 
 @pytest.mark.parametrize(
     ("job", "expected"),
-    [(PREDICTOR, 3.0), (ADVERSARIAL, 10.2), (Job("cfg"), 8.9), (FULL, 10.3), (LORA, 10.1)],
-    ids=["predictor", "adversarial", "cfg", "meanflow", "lora"],
+    [
+        (replace(PREDICTOR, pairs=PairSettings(line=1.0)), 3.0),
+        (replace(PREDICTOR, pairs=PairSettings(trajectory=1.0)), 4.4),
+        (PREDICTOR, 3.0),
+        (ADVERSARIAL, 10.2),
+        (Job("cfg"), 8.9),
+        (FULL, 10.3),
+        (LORA, 10.1),
+    ],
+    ids=["predictor on lines", "on trajectories", "predictor", "adversarial", "cfg", "meanflow", "lora"],
 )
 def test_operations_of_an_iteration(job, expected):
     assert operations(PUBLISHED["1.5"], job) == pytest.approx(expected * 1e15, rel=0.03)
@@ -99,7 +110,7 @@ def test_a_larger_card_never_needs_more_savings(family, job):
     assert all(savings for savings in chosen[first:])
     needs = [gigabytes(family, job, savings) for savings in chosen[first:]]
     assert needs == sorted(needs)
-    assert all(need <= card for need, card in zip(needs, memory.CARDS[first:], strict=True))
+    assert all(need <= card for need, card in zip(needs, [*memory.CARDS][first:], strict=True))
 
 
 def test_a_card_of_24_gb_trains_the_predictor_of_1_5():
@@ -114,6 +125,13 @@ def test_the_table_names_the_settings_for_each_card(tmp_path, monkeypatch):
     assert "8.33 billion weights, 50,290 tokens" in lines[0]
     assert [line.split("GB")[0].strip() for line in lines[-4:]] == ["24", "48", "80", "141"]
     assert "model.weight_dtype: fp8_e4m3fn" in lines[-4] and "nothing to be saved" in lines[-1]
+
+
+def test_the_whole_run_is_the_papers_hours_for_each_sample_of_an_iteration(tmp_path):
+    """8.1 hours of one H100 for 500 + 1,000 iterations of one sample."""
+    settings = Settings("predictor", out=str(tmp_path), data=DataSettings(path="", accumulate=4))
+    hours = memory.total_operations(PUBLISHED["1.5"], settings) / memory.CARDS[80] / 3600
+    assert hours == pytest.approx(4 * 8.1, rel=0.03)
 
 
 def test_tokens_are_those_of_the_largest_sample(tmp_path):

@@ -1,0 +1,90 @@
+"""The shape of a training: a network's widths and counts, and the tokens that go through it at once."""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from ..toy.dataset import TOY, ToyDataset
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A network and what goes through it at once."""
+
+    width: int
+    double: int
+    single: int
+    weights: int
+    block_weights: int  # of those, the blocks'
+    tokens: int  # image and text
+    batch: int = 1
+
+    @property
+    def blocks(self) -> int:
+        """How many there are."""
+        return self.double + self.single
+
+    @property
+    def unit(self) -> float:
+        """Bytes of one width of activations in bf16."""
+        return 2.0 * self.tokens * self.width * self.batch
+
+    def forward(self, blocks: int | None = None) -> tuple[float, float]:
+        """Floating-point operations of so many blocks, by default all: in linear layers, in attention."""
+        blocks = self.blocks if blocks is None else blocks
+        each = 24 * self.width**2 * self.tokens, 4 * self.tokens**2 * self.width
+        return each[0] * blocks * self.batch, each[1] * blocks * self.batch
+
+
+PUBLISHED = {  # at the sizes they were published for: 848x480, 121 frames; 704x704, 129 frames
+    "1.5": Shape(2048, 54, 0, 8_331_330_848, 8_274_574_336, tokens=50_290),
+    "1.0": Shape(3072, 20, 40, 12_831_242_304, 12_724_631_552, tokens=64_144),
+}
+
+
+def shape_of_run(settings: Settings) -> Shape:
+    """The network that the settings name, and the longest sample of their dataset."""
+    weights = _weight_shapes(settings)
+    patch = weights["img_in.proj.weight"][2:]
+    tokens = max(_tokens(shapes, patch) for shapes in _sample_shapes(settings))
+    return replace(shape_of(weights), tokens=tokens, batch=settings.data.batch)
+
+
+def shape_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Shape:
+    """The shape of a network from the shapes of its weights."""
+    counts = {name: prod(shape) for name, shape in weights.items()}
+    kinds = ("double_blocks.", "single_blocks.")
+    blocks = {kind: {name.split(".")[1] for name in weights if name.startswith(kind)} for kind in kinds}
+    return Shape(
+        width=weights["img_in.proj.weight"][0],
+        double=len(blocks[kinds[0]]),
+        single=len(blocks[kinds[1]]),
+        weights=sum(counts.values()),
+        block_weights=sum(count for name, count in counts.items() if name.startswith(kinds)),
+        tokens=tokens,
+    )
+
+
+def _weight_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    if not settings.model.path:
+        from ..toy.network import new_network
+
+        state = new_network(settings.model.toy, settings.seed).state_dict()
+        return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    from ..weights.files import open_weights
+    from ..weights.transformer_file import transformer_weights
+
+    return transformer_weights(open_weights(settings.model.path)).shapes
+
+
+def _sample_shapes(settings: Settings) -> list[dict[str, tuple[int, ...]]]:
+    if settings.data.path == TOY:
+        return [{name: tuple(tensor.shape) for name, tensor in ToyDataset()[0].items()}]
+    from .data import open_dataset
+
+    return [item.shapes for item in open_dataset(settings.data.path, settings.data.cache).index.items]
+
+
+def _tokens(shapes: dict[str, tuple[int, ...]], patch: tuple[int, ...]) -> int:
+    image = prod(size // by for size, by in zip(shapes["latent"][1:], patch, strict=True))
+    return image + sum(shapes[name][0] for name in ("context", "txt_byt5", "clip_fea") if name in shapes)
