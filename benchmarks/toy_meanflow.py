@@ -58,11 +58,11 @@ def measure(toy: toy_world.Toy) -> toy_world.Figures:
     return figures | {"drift": toy_world.distance(instant, reference)}
 
 
-def figures_of(name: str, seed: int) -> toy_world.Figures:
+def figures_of(name: str, seed: int, shift: float) -> toy_world.Figures:
     """What the variant gives with that seed."""
     if VARIANTS[name]:
-        return measure(toy_world.Toy(train(variant_settings(name, seed)) / "model.safetensors"))
-    return measure(toy_world.Toy(toy_world.result_of(seed, "meanflow")))
+        return measure(toy_world.Toy(train(variant_settings(name, seed)) / "model.safetensors", shift=shift))
+    return measure(toy_world.Toy(toy_world.result_of(seed, "meanflow"), shift=shift))
 
 
 if __name__ == "__main__":

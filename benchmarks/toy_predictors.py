@@ -57,9 +57,9 @@ def measure(toy: toy_world.Toy) -> toy_world.Figures:
     return figures
 
 
-def figures_of(name: str, seed: int) -> toy_world.Figures:
+def figures_of(name: str, seed: int, shift: float) -> toy_world.Figures:
     """What the variant gives with that seed."""
-    return measure(toy_world.Toy(STUDENT, train(variant_settings(name, seed)) / "predictor.safetensors"))
+    return measure(toy_world.Toy(STUDENT, train(variant_settings(name, seed)) / "predictor.safetensors", shift))
 
 
 if __name__ == "__main__":

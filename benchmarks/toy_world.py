@@ -178,13 +178,14 @@ def result_of(seed: int, stage: str) -> Path:
     return next((RUNS / f"seed-{seed}" / stage / "export").glob("*.safetensors"))
 
 
-def compare(description: str, variants: Iterable[str], figures_of: Callable[[str, int], Figures]) -> None:
+def compare(description: str, variants: Iterable[str], figures_of: Callable[[str, int, float], Figures]) -> None:
     """The command of a comparison: a line for each variant that is asked for, its figures over the seeds."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", choices=[*variants], default=[*variants])
+    parser.add_argument("--shift", type=float, default=SHIFT)
     options = parser.parse_args()
-    found = {name: [figures_of(name, seed) for seed in options.seeds] for name in options.variants}
+    found = {name: [figures_of(name, seed, options.shift) for seed in options.seeds] for name in options.variants}
     for name, seeds in found.items():
         figures = "  ".join(f"{key}: {told([figures[key] for figures in seeds])}" for key in seeds[0])
         sys.stdout.write(f"{name:42s} {figures}\n")
