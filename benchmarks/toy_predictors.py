@@ -18,7 +18,7 @@ import toy_world  # noqa: E402 (prepares ComfyUI)
 from disca.toy.__main__ import stage_settings  # noqa: E402
 from disca.training.loop import train  # noqa: E402
 from disca.training.sampling import Predicted  # noqa: E402
-from disca.training.settings import PREDICTOR_PRESETS, PairSettings, Settings  # noqa: E402
+from disca.training.settings import PairSettings, Settings  # noqa: E402
 
 STUDENT = toy_world.result_of(0, "meanflow")
 PAIRS = {
@@ -30,7 +30,7 @@ PAIRS = {
 VARIANTS = {f"residual, {name}": {"pairs": pairs} for name, pairs in PAIRS.items()}
 VARIANTS |= {
     "authors' form from the identity, lines": {"form": "authors", "pairs": PAIRS["lines"]},
-    "authors' form from random weights, lines": PREDICTOR_PRESETS["paper"],
+    "authors' form from random weights, lines": {"form": "authors", "start": "random", "pairs": PAIRS["lines"]},
     "residual, cached, all samples weigh the same": {"pairs": PAIRS["cached"], "adaptive": 0.0},
     "residual, cached, then discriminator": {"pairs": PAIRS["cached"], "gan_iterations": 100},
 }

@@ -60,15 +60,15 @@ Figures = dict[str, float]
 class Toy:
     """The trained chain of one seed, and the noise and prompts that everything is measured on."""
 
-    def __init__(self, student: Path, predictor: Path | None = None, shift: float = SHIFT):
-        self.shift = shift
+    def __init__(self, student: Path, predictor: Path | None = None, shift: float = SHIFT, first: int = FIRST):
+        self.shift, self.first = shift, first
         self.teacher, self.student = _network(TEACHER), _network(student)
         self.predictor = _predictor(predictor) if predictor else None
-        scenes = [world.random_scene(FIRST + i) for i in range(SAMPLES)]
+        scenes = [world.random_scene(first + i) for i in range(SAMPLES)]
         joined = world.Scene(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
         self.x_0 = world.to_latents(world.pictures(joined))
         self.condition = world.condition(joined.attributes) | {"guidance": torch.full((SAMPLES,), GUIDANCE)}
-        self.noise = torch.randn(self.x_0.shape, generator=torch.Generator().manual_seed(FIRST))
+        self.noise = torch.randn(self.x_0.shape, generator=torch.Generator().manual_seed(first))
 
     def sigmas(self, steps: int) -> Tensor:
         """The times of so many steps."""
@@ -103,7 +103,7 @@ def pair_figures(toy: Toy) -> Figures:
     figures = {}
     for kind in ("line", "trajectory"):
         settings = PredictorSettings(pairs=PairSettings(**{kind: 1.0}))
-        draws = Draws(FIRST, torch.arange(SAMPLES), toy.x_0.device)
+        draws = Draws(toy.first, torch.arange(SAMPLES), toy.x_0.device)
         pair = Pairs(settings, toy.student, toy.predictor).draw(toy.x_0, draws, toy.condition)
         for name, rule in (("Predictor", Predicted(toy.predictor)), ("reuse", Rule())):
             rule.keep(pair.cached, pair.t)
@@ -161,12 +161,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--shift", type=float, default=SHIFT)
+    parser.add_argument("--first", type=int, default=FIRST, help=f"the first of the {SAMPLES} scenes")
     options = parser.parse_args()
     found = []
     for seed in options.seeds:
         if seed:
             train_chain(seed, RUNS / f"seed-{seed}", ("meanflow", "predictor"), {"cfg": TEACHER})
-        found.append(measure(Toy(result_of(seed, "meanflow"), result_of(seed, "predictor"), options.shift)))
+        trained = result_of(seed, "meanflow"), result_of(seed, "predictor")
+        found.append(measure(Toy(*trained, options.shift, options.first)))
     for name in found[0]:
         sys.stdout.write(f"{name:60s} {told([figures[name] for figures in found])}\n")
 
