@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # settings that differ from training/to
 
 def variant_settings(name: str, seed: int) -> Settings:
     """The toy's MeanFlow distillation as the variant has it."""
-    out = toy_world.RUNS / "meanflows" / f"{name}, {seed}"
+    out = toy_world.runs_on(toy_world.TEACHER) / f"{name}, {seed}"
     settings = stage_settings("meanflow", seed, out, {"cfg": toy_world.TEACHER})
     changed = {
         key: replace(getattr(settings, key), **value) if isinstance(value, dict) else value

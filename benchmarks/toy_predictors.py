@@ -38,7 +38,7 @@ VARIANTS |= {
 
 def variant_settings(name: str, seed: int) -> Settings:
     """The toy's Predictor training on the shipped MeanFlow model, as the variant has it."""
-    out = toy_world.RUNS / "predictors" / f"{name}, {seed}"
+    out = toy_world.runs_on(STUDENT) / f"{name}, {seed}"
     settings = stage_settings("predictor", seed, out, {"meanflow": STUDENT})
     chosen = {"gan_iterations": 0} | VARIANTS[name]
     return replace(

@@ -25,7 +25,7 @@ from .training_inputs import (
 from .types import CATEGORY, DiscaPredictor
 
 MEANFLOW, PREDICTOR = MeanFlowSettings(), PredictorSettings()
-REPORT = "Where the result is, and what the run needs in memory on each size of card."
+REPORT = "Where the result is, and the memory and time that the run takes on each size of card."
 
 
 class DiscaTrainPredictor(io.ComfyNode):
@@ -202,10 +202,10 @@ def _predictor_inputs() -> list[io.Input]:
         io.Int.Input(
             "taps", default=PREDICTOR.taps, min=1, max=60, tooltip="So many blocks' features the discriminator sees."
         ),
-        _adaptive_input(PREDICTOR.adaptive),
         _share("pairs_line", pairs.line, "Share of states on straight lines from data to noise."),
         _share("pairs_trajectory", pairs.trajectory, "Share of states on the model's own trajectories."),
         _share("pairs_cached", pairs.cached, "Share of states that the cached sampler visits."),
+        _adaptive_input(PREDICTOR.adaptive),
     ]
 
 

@@ -23,8 +23,8 @@ curves and previews. Interrupting saves and stops; queue again to go on.
 
 ### What to expect
 
-The report says what the run needs in memory on cards of 24, 48, 80 and 141 GB; *memory* chooses what fits yours. The \
-500 + 1000 iterations are those of the paper: many hours on one card.
+The report says what memory and time the run takes on cards of 24, 48, 80 and 141 GB; *memory* chooses what fits \
+yours. The 500 + 1000 iterations are those of the paper: many hours on one card.
 
 ### Then
 

@@ -1,6 +1,6 @@
 """python -m disca.training run.yaml: trains what the file describes; the same under torchrun.
 
-    python -m disca.training run.yaml --plan                        what it needs in memory, without training
+    python -m disca.training run.yaml --plan                        what it needs in memory and time, without training
     torchrun --nproc-per-node=8 -m disca.training run.yaml          several GPUs of one machine
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nnodes=1:4 --nproc-per-node=8 --rdzv-backend=c10d \
         --rdzv-endpoint=host:29500 --max-restarts=3 -m disca.training run.yaml      several machines
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     """The command; 0 if all went well, 2 if the settings or the machine do not allow the run."""
     parser = argparse.ArgumentParser(prog="python -m disca.training", description=__doc__.splitlines()[0])
     parser.add_argument("settings", help="the YAML file that describes the run")
-    parser.add_argument("--plan", action="store_true", help="print what the run needs in memory, and end")
+    parser.add_argument("--plan", action="store_true", help="print what the run needs in memory and time, and end")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="[disca] %(message)s")
     try:

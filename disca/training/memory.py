@@ -128,7 +128,7 @@ def table(settings: Settings) -> str:
         f"{settings.algorithm} on a network of {shape.weights / 1e9:.3g} billion weights, "
         f"{shape.tokens:,} tokens, batch {shape.batch}",
         f"memory with these settings: {sum(needs.values()) / GB:.1f} GB ({parts})",
-        f"work: {work / 1e15:.3g} PFLOP for {settings.total} iterations of {samples}",
+        f"work: {work / 1e15:,.3f} PFLOP on each card for {settings.total} iterations of {samples} samples",
         "",
         "card     needed    at least   settings",
     ]
@@ -141,7 +141,7 @@ def _row(shape: Shape, job: Job, card: int, seconds: float) -> str:
         if savings is not None:
             need = sum(peak(shape, job, savings).values()) / GB
             cards = f"{card} GB" if gpus == 1 else f"{gpus} x {card}"
-            return f"{cards:8} {need:5.1f} GB {seconds / 3600 / gpus:7.1f} h   {savings}"
+            return f"{cards:8} {need:5.1f} GB {seconds / 3600:7.1f} h   {savings}"
     most = Savings(True, True, True, True, shape.blocks * job.freezes)
     return (
         f"{card:3} GB   {sum(peak(shape, job, most).values()) / GB:5.1f} GB does not fit: take shorter or smaller clips"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from disca.toy.network import new_network
 from disca.toy.world import condition, random_scene
 from disca.training.networks import add_embedder
-from disca.training.settings import MemorySettings, read_settings
+from disca.training.settings import MemorySettings, PairSettings, read_settings
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "training"))
 
@@ -33,6 +33,8 @@ SHARED = {
     "guidance_high": 5.0,
 }
 PREDICTOR = {"model_name": MEANFLOW, "method": {"method": "default"}, "mse_iterations": 2, "gan_iterations": 1}
+OWN = {"method": "own", "delta_max": 0.3, "depth": 1, "form": "residual", "start": "identity", "gan_weight": 1.0}
+OWN |= {"lr_discriminator": 1e-4, "taps": 2, "pairs_trajectory": 0.0, "pairs_cached": 0.0, "adaptive": 0.5}
 LORA = {"model_name": BASE, "weights": {"weights": "LoRA", "rank": 4, "alpha": 0.0}, "iterations": 2}
 
 
@@ -102,6 +104,16 @@ def test_the_trained_predictor_predicts_in_a_graph(predictor_run, call, apply):
     (model,) = call("DiscaLoadModel", model_name=MEANFLOW, weight_dtype="default")
     patched = apply(model, predictor_run[0], "0")
     assert not torch.equal(sampled(call, patched), sampled(call, model))
+
+
+def test_a_method_of_ones_own_reaches_the_run(train, output):
+    inputs = PREDICTOR | {"mse_iterations": 1, "gan_iterations": 0}
+    train("DiscaTrainPredictor", "own", **inputs | {"method": OWN | {"pairs_line": 0.4}})
+    predictor = read_settings(output / "disca" / "runs" / "own" / "run.yaml").predictor
+    assert (predictor.delta_max, predictor.depth, predictor.adaptive) == (0.3, 1, 0.5)
+    assert predictor.pairs == PairSettings(line=0.4)
+    with pytest.raises(ValueError, match="the shares of line, trajectory and cached pairs are all 0"):
+        train("DiscaTrainPredictor", "none", **inputs | {"method": OWN | {"pairs_line": 0.0}})
 
 
 def test_the_run_is_the_one_that_the_inputs_describe(predictor_run, output):
@@ -191,9 +203,10 @@ def test_a_dataset_that_is_not_there_is_named_with_those_that_are(train, output)
 
 def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
     memory, settings = pack("disca.training.memory"), pack("disca.training.settings")
+    published = pack("disca.training.shapes").PUBLISHED
     run = settings.Settings("predictor", out=str(tmp_path), data=settings.DataSettings(path=""))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "shape_of_run", lambda run: memory.PUBLISHED["1.5"])
+        patch.setattr(memory, "shape_of_run", lambda run: published["1.5"])
         small, large = (pack("disca.training.cards").fitted(run, card) for card in (24, 141))
         with pytest.raises(ValueError, match="does not fit on a card of 2 GB"):
             pack("disca.training.cards").fitted(run, 2)
