@@ -15,7 +15,7 @@ from disca.training.sampling import CachedVelocity, Predicted, Rule, guided, mea
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor
 
-VIDEOS, FIRST, SHIFT = 8, 800_000, 1.0
+VIDEOS, FIRST, SHIFT = 32, 800_000, 1.0
 
 
 def shipped(stage: str) -> Network:
@@ -62,7 +62,7 @@ def test_the_predictor_is_nearer_to_the_run_in_full_than_reuse_and_than_as_many_
         distance(sample(CachedVelocity(network, condition, anchors, rule), noise, times), full)
         for rule in (Predicted(predictor), Rule())
     )
-    assert 0.0 < predicted < reused
+    assert 0.0 < predicted < 0.9 * reused
     assert predicted < 0.5 * distance(fewer, full)
 
 
@@ -72,4 +72,4 @@ def test_in_8_steps_the_meanflow_model_is_nearer_to_its_teachers_samples_than_th
     v, times = guided(teacher, condition, {}, 1.0), shifted_sigmas(8, SHIFT)
     finest = sample(v, noise, shifted_sigmas(100, SHIFT))
     own, students = (sample(u, noise, times) for u in (v, mean_velocity(network, condition)))
-    assert distance(students, finest) < distance(own, finest)
+    assert distance(students, finest) < 0.7 * distance(own, finest)
