@@ -8,7 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from disca.training.memory import CARDS, GB, Job, cheapest, operations, peak  # noqa: E402
+from disca.training.memory import CARDS, GB, Job, cheapest, peak, total_operations  # noqa: E402
+from disca.training.settings import DataSettings, Settings  # noqa: E402
 from disca.training.shapes import PUBLISHED  # noqa: E402
 
 ROWS = {
@@ -28,8 +29,8 @@ def main() -> None:
         for card in CARDS:
             sys.stdout.write(f"{name:36s} {card:4d} GB: {needed(family, job, card)}\n")
     for family, shape in PUBLISHED.items():
-        phases = 500 * operations(shape, Job("predictor")), 1000 * operations(shape, Job("predictor", adversarial=True))
-        hours = ", ".join(f"{card} GB: {sum(phases) / rate / 3600:.0f} h" for card, rate in CARDS.items())
+        work = total_operations(shape, Settings("predictor", out="", data=DataSettings(path="")))
+        hours = ", ".join(f"{card} GB: {work / rate / 3600:.0f} h" for card, rate in CARDS.items())
         sys.stdout.write(f"500 + 1000 Predictor iterations of one sample, {family}: at least {hours}\n")
 
 

@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.v0_0_2 import io
 
 from ..disca import host
+from ..disca.training.memory import CARDS
 from ..disca.training.settings import (
     CfgSettings,
     DataSettings,
@@ -17,7 +18,7 @@ from ..disca.training.settings import (
     Settings,
 )
 
-CARDS = {f"{size} GB": float(size) for size in (24, 48, 80, 141)}
+SIZES = {f"{size} GB": float(size) for size in CARDS}
 OPTIMISER, SAVE = OptimiserSettings(), SaveSettings()
 PREVIEW = PreviewSettings(every=SAVE.every, guidance=6.0)
 
@@ -89,7 +90,7 @@ def shared_inputs() -> list[io.Input]:
             "memory",
             options=[
                 io.DynamicCombo.Option("auto", []),
-                *(io.DynamicCombo.Option(card, []) for card in CARDS),
+                *(io.DynamicCombo.Option(card, []) for card in SIZES),
                 io.DynamicCombo.Option("own", _memory_inputs()),
             ],
             tooltip="What is traded for memory. The sizes choose what fits such a card and costs least time, "
@@ -162,7 +163,7 @@ def _saving_memory(
         )
     if settings.device == "cpu" or "://" in settings.data.path:
         return settings
-    return host.training.fitted(settings, CARDS.get(memory, card))
+    return host.training.fitted(settings, SIZES.get(memory, card))
 
 
 def _optimiser(optimiser: str, batch: int = 1, accumulate: int = 1, **own) -> tuple[OptimiserSettings, int, int]:

@@ -96,13 +96,12 @@ def operations(shape: Shape, job: Job) -> float:
 
 def total_operations(shape: Shape, settings: Settings) -> float:
     """Floating-point operations of the whole run on one process, its two phases for a Predictor."""
-    job = job_of_run(settings)
-    counts = {job: settings.iterations}
+    job, predictor = job_of_run(settings), settings.predictor
+    phases = [(settings.iterations, job)]
     if job.algorithm == "predictor":
-        phases = settings.predictor.mse_iterations, settings.predictor.gan_iterations
-        counts = {replace(job, adversarial=on): count for on, count in zip((False, True), phases, strict=True)}
-    each = sum(count * operations(shape, phase) for phase, count in counts.items())
-    return each * settings.data.accumulate
+        plain, adversarial = replace(job, adversarial=False), replace(job, adversarial=True)
+        phases = [(predictor.mse_iterations, plain), (predictor.gan_iterations, adversarial)]
+    return settings.data.accumulate * sum(count * operations(shape, phase) for count, phase in phases)
 
 
 def cheapest(shape: Shape, job: Job, card: float, gpus: int = 1) -> Savings | None:
