@@ -1,0 +1,28 @@
+"""Text from outside stands in messages as one short line that every log can encode."""
+
+from pathlib import Path
+
+import pytest
+
+from disca.messages import quoted
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\ud800", "a\nb\r\x1b[2J\u2028c", "x" * 10**6, Path("\udcff/x\ny"), ["\ud800"] * 10**5, {"k\ud800": [[["\n"]]]}],
+)
+def test_a_quoted_value_is_one_short_line_of_utf8(value):
+    shown = quoted(value)
+    shown.encode("utf-8")
+    assert len(shown) < 2000 and shown.isprintable()
+
+
+def test_ordinary_text_is_quoted_as_it_is():
+    assert quoted("a video.mp4") == "'a video.mp4'"
+    assert quoted(Path("a") / "b") == repr(str(Path("a") / "b"))
+    assert quoted(1.5) == "1.5" and quoted(None) == "None"
+
+
+def test_long_text_keeps_both_ends():
+    shown = quoted("start" + "x" * 1000 + "end.mp4")
+    assert shown.startswith("'start") and shown.endswith("end.mp4'") and "..." in shown
