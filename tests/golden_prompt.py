@@ -17,7 +17,8 @@ def put_files(base: Path, prompt: dict) -> None:
     model, predictor = (base / "models" / folder for folder in ("diffusion_models", "disca"))
     save_file(recipes.tensor_parallel(run.model), model / only(prompt, "DiscaLoadModel")["model_name"])
     save_file(run.predictor, predictor / only(prompt, "DiscaLoadPredictor")["predictor_name"])
-    shutil.copy(Path(__file__).with_name("golden_nodes.py"), base / "custom_nodes")
+    for name in ("golden_nodes.py", "golden_double.py"):
+        shutil.copy(Path(__file__).with_name(name), base / "custom_nodes")
 
 
 def golden_prompt(prompt: dict, run: recipes.Golden) -> dict:
