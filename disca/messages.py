@@ -2,6 +2,9 @@
 
 import os
 import reprlib
+from collections.abc import Callable, Sequence
+
+MOST_SAID = 2000  # characters of another's error
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 160
@@ -14,3 +17,17 @@ def quoted(value: object) -> str:
     ComfyUI's log cannot encode a lone surrogate, and its prompt thread ends on one.
     """
     return _REPR.repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def listing(values: Sequence[object], most: int = 8, shown: Callable[[object], str] = quoted) -> str:
+    """The first of them as `shown`, and how many more there are."""
+    first = ", ".join(map(shown, values[:most]))
+    return first + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def cause(error: object) -> str:
+    """What an error or another program says, for a message of ours: its lines are kept, what is not text is escaped."""
+    text = str(error)
+    if len(text) > MOST_SAID:
+        text = text[: MOST_SAID // 2] + " ... " + text[-MOST_SAID // 2 :]
+    return "".join(letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in text)

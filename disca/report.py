@@ -32,7 +32,7 @@ class Report:
         return (sum(self.seconds_full) + others) / spent
 
     def __str__(self) -> str:
-        parts = [f"{self.calls} calls: {self.full} full", f"{self.predicted} predicted"]
+        parts = [f"{self.calls:d} calls: {self.full:d} full", f"{self.predicted:d} predicted"]
         parts.append(f"{self.fallbacks.total()} fallback{_reasons(self.fallbacks)}")
         lines = ["DisCa: " + ", ".join(parts)]
         if self.seconds_full:
@@ -46,7 +46,7 @@ class Report:
 
 
 def _reasons(fallbacks: Counter[str]) -> str:
-    told = ", ".join(f"{count} {reason}" for reason, count in fallbacks.most_common())
+    told = ", ".join(f"{count:d} {reason}" for reason, count in fallbacks.most_common())
     return f" ({told})" if told else ""
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from .messages import quoted
+
 MAX_CACHE_AGE = 0.2  # predictors are trained on features at most this much older, in sigma (Δmax, supplement 8.1)
 
 
@@ -21,13 +23,14 @@ class Anchors:
         """The anchors of a run of that many steps; ValueError if the list does not fit it."""
         if self.steps is not None and self.steps != steps:
             raise ValueError(
-                f"The schedule '{self.name}' is written for {self.steps} steps, but the run has {steps}. "
-                f"Set steps to {self.steps}, or choose the interval or anchors plan in DisCa Cache Schedule."
+                f"The schedule {quoted(self.name)} is written for {self.steps:d} steps, but the run has {steps}. "
+                f"Set steps to {self.steps:d}, or choose the interval or anchors plan in DisCa Cache Schedule."
             )
         if self.listed[-1] >= steps:
             raise ValueError(
-                f"The schedule asks for step {self.listed[-1]} in full, but the run has {steps} steps, "
-                f"0 to {steps - 1}. Remove the anchors above {steps - 1}, or run at least {self.listed[-1] + 1} steps."
+                f"The schedule asks for step {self.listed[-1]:d} in full, but the run has {steps} steps, "
+                f"0 to {steps - 1}. Remove the anchors above {steps - 1}, or run at "
+                f"least {self.listed[-1] + 1:d} steps."
             )
         return frozenset(self.listed)
 
@@ -70,20 +73,23 @@ def parse_anchors(text: str) -> Anchors:
         match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
         if match is None:
             raise ValueError(
-                f"Cannot read '{part}' in the anchor list '{text}'. "
+                f"Cannot read {quoted(part)} in the anchor list {quoted(text)}. "
                 "Write step numbers and ranges, such as '0 1 2 5 9 13 17 19' or '0-2, 5, 9'."
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise ValueError(f"The range '{part}' in the anchor list '{text}' runs backwards. Write '{last}-{first}'.")
+            raise ValueError(
+                f"The range {quoted(part)} in the anchor list {quoted(text)} runs backwards. "
+                f"Write '{last:d}-{first:d}'."
+            )
         listed += range(first, last + 1)
     if listed[0] != 0:
         raise ValueError(
-            f"The anchor list '{text}' starts at step {listed[0]}, but step 0 must be an anchor: "
+            f"The anchor list {quoted(text)} starts at step {listed[0]:d}, but step 0 must be an anchor: "
             "there are no features to predict from before it. Put 0 in front."
         )
     if any(b <= a for a, b in pairwise(listed)):
-        raise ValueError(f"The anchor list '{text}' is not ascending. Write each step once, smallest first.")
+        raise ValueError(f"The anchor list {quoted(text)} is not ascending. Write each step once, smallest first.")
     return Anchors(tuple(listed))
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from types import CodeType, ModuleType
 
-from ..weights.files import listing
+from ..messages import listing, quoted
 
 TESTED = "0.30.0"  # the ComfyUI that the tests run
 COSTS = {  # room -> what is lost without it
@@ -150,7 +150,7 @@ def _lacks(name: str, attributes: str, words: str) -> list[str]:
     lacking = [path for path in attributes.split() if not _has(module, path)]
     found = _words(module.__spec__.loader.get_code(name)) if words else set()
     return [f"{name}.{path}" for path in lacking] + [
-        f"'{word}' in {name}" for word in words.split() if word not in found
+        f"{quoted(word)} in {name}" for word in words.split() if word not in found
     ]
 
 

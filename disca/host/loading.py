@@ -14,6 +14,7 @@ import comfy.utils
 import torch
 from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
 
+from ..messages import quoted
 from ..predictor import DoubleStreamPredictor, SingleStreamPredictor
 from ..weights.checks import require_fit
 from ..weights.files import Shape, open_weights
@@ -72,7 +73,7 @@ def load_network(path: str, dtype: torch.dtype) -> torch.nn.Module:
     _, plain, quantised = _checked(path, meanflow=False)
     if quantised.keys or quantised.metadata:
         raise ValueError(
-            f"'{path}' has quantised weights, which cannot be trained. Choose the bf16 file of this model."
+            f"{quoted(path)} has quantised weights, which cannot be trained. Choose the bf16 file of this model."
         )
     options = {"dtype": dtype, "custom_operations": comfy.ops.manual_cast}
     patcher = comfy.sd.load_diffusion_model_state_dict(_placeholders(plain), options, disable_dynamic=True)
@@ -144,7 +145,7 @@ def _detect(weights: MergedWeights):
     config = comfy.model_detection.model_config_from_unet(_placeholders(weights), "")
     if config is None or isinstance(config, IMAGE_MODELS):
         kind = "a model that ComfyUI does not know" if config is None else type(config).__name__
-        raise ValueError(f"'{weights.file.name}' is {kind}, {NEEDED}")
+        raise ValueError(f"{quoted(weights.file.name)} is {kind}, {NEEDED}")
     return config
 
 
@@ -153,18 +154,20 @@ def _require_telling(weights: MergedWeights) -> None:
     for key, ndim in TELLING.items():
         shape = shapes.get(key, () if ndim > 1 else (1,))
         if len(shape) != ndim or not prod(shape):
-            told = f"is {list(shape)} instead of {ndim}-dimensional" if key in shapes else "is missing"
-            raise ValueError(f"'{weights.file.name}' is another model or damaged: its {key} {told}, {NEEDED}")
+            told = f"is {quoted(list(shape))} instead of {ndim}-dimensional" if key in shapes else "is missing"
+            raise ValueError(
+                f"{quoted(weights.file.name)} is another model or damaged: its {quoted(key)} {told}, {NEEDED}"
+            )
     width = shapes["img_in.proj.weight"][0]
     if width % HEAD or not any(key.startswith("double_blocks.0.") for key in shapes):
-        told = f"its width {width} is not a multiple of {HEAD}" if width % HEAD else "it has no double_blocks"
-        raise ValueError(f"'{weights.file.name}' is another model or damaged: {told}, {NEEDED}")
+        told = f"its width {width:d} is not a multiple of {HEAD}" if width % HEAD else "it has no double_blocks"
+        raise ValueError(f"{quoted(weights.file.name)} is another model or damaged: {told}, {NEEDED}")
 
 
 def _describe(config) -> str:
     shape = config.unet_config
-    blocks = f"{shape['depth']} double and {shape['depth_single_blocks']} single blocks"
-    return f"HunyuanVideo with width {shape['hidden_size']}, {blocks}"
+    blocks = f"{shape['depth']:d} double and {shape['depth_single_blocks']:d} single blocks"
+    return f"HunyuanVideo with width {shape['hidden_size']:d}, {blocks}"
 
 
 def _network_shapes(config) -> dict[str, Shape]:

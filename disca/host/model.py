@@ -5,6 +5,7 @@ from typing import NamedTuple
 import comfy.ldm.hunyuan_video.model
 from comfy.model_patcher import ModelPatcher
 
+from ..messages import quoted
 from ..weights.predictor_spec import FAMILIES, PredictorSpec
 
 FOREIGN_CACHES = {"easycache": "EasyCache or LazyCache"}  # key in transformer_options -> node
@@ -53,8 +54,8 @@ def require_match(model: ModelPatcher, spec: PredictorSpec) -> None:
     heads = model.model.diffusion_model.num_heads
     if (spec.width, spec.heads) != (width, heads):
         raise ValueError(
-            f"The Predictor has width {spec.width} and {spec.heads} heads, but the MODEL has {width} and {heads}. "
-            "Load the Predictor that was trained for this model."
+            f"The Predictor has width {spec.width:d} and {spec.heads:d} heads, but the MODEL has "
+            f"{width:d} and {heads:d}. Load the Predictor that was trained for this model."
         )
 
 
@@ -73,6 +74,7 @@ def require_channels(model: ModelPatcher, latent) -> None:
     wanted = model.get_model_object("latent_format").latent_channels
     if latent.ndim != 5 or latent.shape[1] != wanted:
         raise ValueError(
-            f"The latent is {list(latent.shape)}, but {FAMILIES[family_of(model)]} needs [batch, {wanted}, frames, "
-            "height, width]. Use the Empty Latent node of this model, or encode with its VAE."
+            f"The latent is {quoted(list(latent.shape))}, but {FAMILIES[family_of(model)]} needs "
+            f"[batch, {wanted:d}, frames, height, width]. Use the Empty Latent node of this model, or encode with "
+            "its VAE."
         )

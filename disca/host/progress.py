@@ -20,4 +20,7 @@ def show(text: str) -> None:
 def show_counts(report: Report) -> None:
     """The counts so far."""
     fallbacks = report.fallbacks.total()
-    show(f"DisCa: {report.full} full, {report.predicted} predicted" + (f", {fallbacks} fallback" if fallbacks else ""))
+    show(
+        f"DisCa: {report.full:d} full, {report.predicted:d} predicted"
+        + (f", {fallbacks} fallback" if fallbacks else "")
+    )

@@ -7,6 +7,8 @@ sampler that evaluates elsewhere gets no r or a wrong one, and one that adds noi
 
 import comfy.samplers
 
+from ..messages import quoted
+
 EXACT = {"meanflow", "euler"}
 
 EXTRAPOLATES = {
@@ -58,10 +60,13 @@ def require_keeps_r(sampler: comfy.samplers.Sampler) -> str | None:
         reason = NOISE
     if reason is not None:
         raise ValueError(
-            f"The sampler '{name}' cannot run a MeanFlow model: {reason}. Use DisCa MeanFlow Sampler or euler."
+            f"The sampler {quoted(name)} cannot run a MeanFlow model: {reason}. Use DisCa MeanFlow Sampler or euler."
         )
     if name in EXACT:
         return None
     if name in EXTRAPOLATES:
-        return f"the sampler '{name}' extrapolates over steps, which mean velocities are not made for; euler is exact"
-    return f"the sampler '{name}' is not known to DisCa; euler and DisCa MeanFlow Sampler take the exact step"
+        return (
+            f"the sampler {quoted(name)} extrapolates over steps, which mean velocities are not made for; euler "
+            f"is exact"
+        )
+    return f"the sampler {quoted(name)} is not known to DisCa; euler and DisCa MeanFlow Sampler take the exact step"

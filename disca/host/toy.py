@@ -6,6 +6,7 @@ import comfy.sd
 import torch
 from torch import Tensor
 
+from ..messages import quoted
 from ..toy import WEIGHTS, world
 from .loading import load_meanflow_model, load_predictor
 from .model import LoadedPredictor
@@ -43,7 +44,7 @@ def _require_toy(samples: Tensor) -> None:
     side = world.SIZE // 2
     if tuple(samples.shape[1:]) != (world.CHANNELS, world.FRAMES, side, side):
         raise ValueError(
-            f"The latent has the shape {list(samples.shape)}, but toy videos have [videos, {world.CHANNELS}, "
+            f"The latent has the shape {quoted(list(samples.shape))}, but toy videos have [videos, {world.CHANNELS}, "
             f"{world.FRAMES}, {side}, {side}]. Make it with Empty HunyuanVideo 1.0 Latent: {8 * side} wide, {8 * side} "
             f"high, {4 * world.FRAMES - 3} long."
         )

@@ -12,6 +12,7 @@ import comfy.utils
 import folder_paths
 from PIL import Image
 
+from ..messages import cause, listing, quoted
 from ..toy.dataset import TOY
 from ..training.cards import fitted
 from ..training.curves import draw_curves
@@ -56,17 +57,17 @@ def train(settings: Settings) -> Trained:
     (out / "state.json").unlink(missing_ok=True)
     write_settings(settings, file)
     plan = "" if settings.data.path == TOY else table(settings)
-    logger.info("DisCa trains in %s. %s", out, plan)
+    logger.info(f"DisCa trains in {quoted(out)}. {plan}")
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
     with Worker(file, out) as worker:
         _watch(worker, out, settings.total)
         if told := worker.failure():
-            raise RuntimeError(told)
+            raise RuntimeError(cause(told))
     from .trained import load_result
 
     export = out / "export"
-    report = f"{_state(out).get('message', 'Done')}. The result is in {export}.\n\n{plan}".strip()
+    report = f"{quoted(_state(out).get('message', 'Done'))}. The result is in {export}.\n\n{quoted(plan)}".strip()
     return Trained(load_result(settings, export), report, [_picture(path) for path in _pictures(out, "curves.png")])
 
 
@@ -88,8 +89,8 @@ def dataset_folder(name: str) -> str:
     folder = _below(_output(DATASETS), name)
     if not folder.is_dir():
         found = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
-        told = f"There are {', '.join(found)}." if found else "There are none yet: DisCa Build Dataset makes one."
-        raise ValueError(f"There is no dataset '{name}' in {folder.parent}. {told}")
+        told = f"There are {listing(found)}." if found else "There are none yet: DisCa Build Dataset makes one."
+        raise ValueError(f"There is no dataset {quoted(name)} in {quoted(folder.parent)}. {told}")
     return str(folder)
 
 
@@ -114,14 +115,14 @@ def build_dataset(
 
     def progress(done: int, total: int) -> None:
         bar.update_absolute(done, total)
-        show(f"{done} of {total} videos")
+        show(f"{done:d} of {total} videos")
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     folder = _below(Path(folder_paths.get_input_directory()), videos)
     out = _below(_output(DATASETS), name)
     built = build_dataset(str(folder), str(out), encoder, Cut(*cut), first_frame, prune, progress)
-    lines = [f"{out} holds {built.samples} samples, {built.encoded} of them new."]
-    return "\n".join(lines + [f"Left out: {told}" for told in built.skipped.values()])
+    lines = [f"{quoted(out)} holds {built.samples:d} samples, {built.encoded:d} of them new."]
+    return "\n".join(lines + [f"Left out: {cause(told)}" for told in built.skipped.values()])
 
 
 def _output(kind: str) -> Path:
@@ -131,7 +132,7 @@ def _output(kind: str) -> Path:
 def _below(root: Path, name: str) -> Path:
     folder = Path(os.path.normpath(root / name))  # links may lead to another disk
     if not name.strip() or root not in folder.parents:
-        raise ValueError(f"'{name}' is no name of a folder in {root}. Give one such as 'my_cats'.")
+        raise ValueError(f"{quoted(name)} is no name of a folder in {quoted(root)}. Give one such as 'my_cats'.")
     return folder
 
 
@@ -154,7 +155,9 @@ def _watch(worker: Worker, out: Path, total: int) -> None:
             shown = told
         time.sleep(LOOK_SECONDS)
     if interrupts and (interrupts > 1 or not worker.failure()):
-        logger.info("DisCa: interrupted. %s. Queue again to go on.", _state(out).get("message", "Nothing was saved"))
+        logger.info(
+            f"DisCa: interrupted. {cause(_state(out).get('message', 'Nothing was saved'))}. Queue again to go on."
+        )
         raise comfy.model_management.InterruptProcessingException()
 
 
@@ -222,7 +225,7 @@ def _state(out: Path) -> dict[str, Any]:
 def _told(state: dict[str, Any], loss: float | None) -> str:
     if not state:
         return "Loading the model"
-    told = f"{state['message']}: {state['iteration']} of {state['total']}"
+    told = f"{quoted(state['message'])}: {quoted(state['iteration'])} of {quoted(state['total'])}"
     told += f", loss {loss:.4g}" if loss is not None else ""
     left = state["seconds_left"]
-    return told + (f", {time.strftime('%H:%M:%S', time.gmtime(left))} left" if left and left < 86400 else "")
+    return told + (f", {quoted(time.strftime('%H:%M:%S', time.gmtime(left)))} left" if left and left < 86400 else "")

@@ -20,6 +20,8 @@ from pathlib import Path
 import comfy.model_management
 import torch
 
+from ..messages import cause, quoted
+
 PROGRAM = Path(__file__).resolve().parents[1] / "training" / "worker.py"
 STOP = "stop"  # disca.training.loop.STOP
 SAID = "[disca] "  # what disca.training puts before its lines
@@ -77,11 +79,13 @@ class Worker:
         printed = self.log.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
         sentence = printed.rpartition(SAID)[2].partition("\r")[0].strip()
         if code in TOLD and SAID in printed and TRACEBACK not in sentence:
-            return f"{sentence} (The log is {self.log}.)"
-        end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            return f"{cause(sentence)} (The log is {quoted(self.log)}.)"
+        end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code:d}"
         lines = [line.strip() for line in re.split(r"[\r\n]+", printed) if line.strip()]
-        last = f" It last said: {lines[-1]}" if lines else ""
-        return f"The training {end}.{last} The log is {self.log}. Queue again to go on from the last checkpoint."
+        last = f" It last said: {cause(lines[-1])}" if lines else ""
+        return (
+            f"The training {end}.{last} The log is {quoted(self.log)}. Queue again to go on from the last checkpoint."
+        )
 
 
 def comfy_folder() -> Path:

@@ -79,8 +79,8 @@ def _new_run(model: ModelPatcher, sampler, sigmas: list[float]) -> Run:
     warnings = [samplers.require_keeps_r(sampler)]
     if age > MAX_CACHE_AGE:
         warnings.append(
-            f"step {step} predicts from features {age:.2f} older in sigma, predictors are trained for {MAX_CACHE_AGE}; "
-            "put an anchor before it"
+            f"step {step:d} predicts from features {age:.2f} older in sigma, predictors are trained for "
+            f"{MAX_CACHE_AGE}; put an anchor before it"
         )
     run.report.warnings += [warning for warning in warnings if warning]
     for warning in run.report.warnings:

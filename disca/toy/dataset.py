@@ -28,4 +28,4 @@ class ToyDataset:
 
     def name(self, i: int) -> str:
         """What to call a sample in a message."""
-        return f"toy scene {i}"
+        return f"toy scene {i:d}"

@@ -5,6 +5,7 @@ import torch
 from comfy.ldm.hunyuan_video.model import HunyuanVideo
 from torch import nn
 
+from ..messages import quoted
 from .world import CHANNELS, CONTEXT_WIDTH, POOLED_WIDTH
 
 SIZES = {"small": (128, 2, 4), "tiny": (128, 1, 1)}  # name -> width, double blocks, single blocks
@@ -15,7 +16,7 @@ STILL = ("mod.lin", "modulation.lin", "adaLN_modulation", "final_layer.linear") 
 def new_network(size: str, seed: int) -> nn.Module:
     """A network that draws nothing yet, in fp32: every block starts as the identity."""
     if size not in SIZES:
-        raise ValueError(f"model.toy is '{size}', but the toy networks are {', '.join(SIZES)}. Set one of them.")
+        raise ValueError(f"model.toy is {quoted(size)}, but the toy networks are {', '.join(SIZES)}. Set one of them.")
     width, double, single = SIZES[size]
     settings = {
         "in_channels": CHANNELS, "out_channels": CHANNELS, "patch_size": [1, 2, 2], "axes_dim": [16, 56, 56],

@@ -29,7 +29,7 @@ def ship(results: dict[str, Path], folder: Path = WEIGHTS) -> None:
     kept = [line for line in read_log(log) if line["stage"] not in results]
     found = [line for stage, export in results.items() for line in _short_log(stage, export.parents[1])]
     log.write_text("".join(json.dumps(line) + "\n" for line in kept + found), encoding="utf-8")
-    sums = [f"{sha256(path)}  {path.name}" for path in sorted(folder.glob("*.safetensors"))]
+    sums = ["  ".join((sha256(path), path.name)) for path in sorted(folder.glob("*.safetensors"))]
     (folder / SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
 
 

@@ -20,6 +20,7 @@ from types import FrameType
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..messages import quoted
 from .distributed import choose_device
 from .settings import Settings, read_settings
 
@@ -66,7 +67,7 @@ def comfy_folder() -> Path:
     folder = Path(named) if named else PACK.parents[1]
     if not (folder / "comfy" / "model_management.py").is_file():
         told = "COMFYUI_PATH is" if named else "COMFYUI_PATH is not set, and the pack's grandparent folder is"
-        raise RuntimeError(f"{told} {folder}, which is no ComfyUI. Set COMFYUI_PATH to ComfyUI's folder.")
+        raise RuntimeError(f"{told} {quoted(folder)}, which is no ComfyUI. Set COMFYUI_PATH to ComfyUI's folder.")
     return folder
 
 

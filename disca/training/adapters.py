@@ -53,7 +53,7 @@ def add_lora(
     Comes before checkpointing and `fully_shard`.
     """
     if rank < 1:
-        raise ValueError(f"lora.rank is {rank}, but an adapter needs at least 1. Set it to 16 to 256.")
+        raise ValueError(f"lora.rank is {rank:d}, but an adapter needs at least 1. Set it to 16 to 256.")
     network.requires_grad_(False)
     device = network.time_in.in_layer.weight.device  # a block's own weights may wait on the host
     generator = torch.Generator().manual_seed(seed)

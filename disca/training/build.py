@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..messages import cause, quoted
+from ..weights.predictor_spec import FAMILIES
 from .__main__ import comfy_folder
 from .clips import Clip, Cut, find_clips, read_clip
 from .data import DatasetWriter
@@ -57,7 +59,7 @@ def build_dataset(
     With `prune`, samples whose video, caption or cut is no longer asked for leave the dataset.
     """
     if first_frame and encoder.family != "1.5":
-        raise ValueError(f"HunyuanVideo {encoder.family} has no input for a first frame. Build without it.")
+        raise ValueError(f"{FAMILIES[encoder.family]} has no input for a first frame. Build without it.")
     clips = find_clips(videos)
     skipped, keys, encoded = {}, set(), 0
     with DatasetWriter(out, encoder.fingerprint, encoder.family) as writer:
@@ -72,13 +74,14 @@ def build_dataset(
                     skipped[clip.name] = str(error)
                 else:
                     sample = encoder.sample(pixels, text, first_frame)
-                    writer.add(key, sample, clip.caption, f"{clip.name} {cut}{' first frame' * first_frame}")
+                    source = " ".join([clip.name, str(cut), *["first frame"] * first_frame])
+                    writer.add(key, sample, clip.caption, source)
                     encoded += 1
             progress(done, len(clips))
         if prune:
             writer.prune(keys)
         if not len(writer):
-            raise ValueError(f"None of the {len(clips)} videos could be used. {next(iter(skipped.values()))}")
+            raise ValueError(f"None of the {len(clips)} videos could be used. {cause(next(iter(skipped.values())))}")
     return Built(len(writer), encoded, skipped)
 
 
@@ -101,8 +104,8 @@ def main(arguments: list[str]) -> int:
         log.info("Interrupted. The same command goes on from here.")
         return 130
     for told in built.skipped.values():
-        log.warning("Left out: %s", told)
-    log.info("%s holds %d samples, %d of them new.", options.out, built.samples, built.encoded)
+        log.warning("Left out: %s", cause(told))
+    log.info(f"{quoted(options.out)} holds {built.samples:d} samples, {built.encoded:d} of them new.")
     return 0
 
 
@@ -147,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 def _load_encoder(options: argparse.Namespace) -> "Encoder":
     for path in [options.vae, *options.text_encoders, *filter(None, [options.clip_vision])]:
         if not path.lower().endswith((".safetensors", ".sft")) or not Path(path).is_file():
-            raise ValueError(f"'{path}' is not a .safetensors file that is there. Give the path of one.")
+            raise ValueError(f"{quoted(path)} is not a .safetensors file that is there. Give the path of one.")
     _prepare_comfy(options.cpu)
     import comfy.clip_vision
     import comfy.sd

@@ -20,6 +20,7 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
+from ..messages import quoted
 from . import state
 from .distributed import World
 from .ema import Ema
@@ -80,7 +81,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
     for found in reversed(_steps(folder)):
         if _is_whole(found):
             return found
-        say(f"The checkpoint {found} is not whole and is passed over.")
+        say(f"The checkpoint {quoted(found)} is not whole and is passed over.")
     return None
 
 
@@ -89,7 +90,7 @@ def load(folder: Path, parts: list[Part], ema: Ema | None, settings: dict[str, A
     meta = json.loads((folder / "meta.json").read_text())
     if meta["format"] != FORMAT:
         raise ValueError(
-            f"{folder} has format {meta['format']}, but this version of DisCa reads format {FORMAT}. "
+            f"{quoted(folder)} has format {quoted(meta['format'])}, but this version of DisCa reads format {FORMAT}. "
             "Go on with the version that wrote it, or choose another 'out' folder to start anew."
         )
     as_many = settings[SAMPLES] * world.size == meta["progress"]["samples"]  # shared out in another way
@@ -99,7 +100,9 @@ def load(folder: Path, parts: list[Part], ema: Ema | None, settings: dict[str, A
     state.make_room(parts, saved)
     tensors = state.collect(parts, ema)
     if missing := sorted(tensors.keys() - saved):
-        raise ValueError(f"{folder} lacks {missing[0]} and {len(missing) - 1} more. It is of another network.")
+        raise ValueError(
+            f"{quoted(folder)} lacks {quoted(missing[0])} and {len(missing) - 1} more. It is of another network."
+        )
     with _one_process_is_fine():
         dcp.load(tensors, storage_reader=reader, no_dist=world.size == 1)
     state.put_back(parts, tensors)
@@ -169,11 +172,13 @@ def _explain(failure: Exception | None, target: Path) -> str:
         failure = next(iter(failure.failures.values()))[0]
     reason = str(failure).strip().splitlines()[-1] if failure is not None else "the writing process says why"
     whole = newest(target.parent, lambda told: None)
-    last = f"The last whole one is {whole}, and nothing is lost up to it" if whole else "There is none before it"
+    last = (
+        f"The last whole one is {quoted(whole)}, and nothing is lost up to it" if whole else "There is none before it"
+    )
     free = shutil.disk_usage(target.parent).free / 2**30
     return (
-        f"The checkpoint {target.name} could not be written to {target.parent} ({reason}; {free:.1f} GiB are free). "
-        f"{last}. Make room and start the run again."
+        f"The checkpoint {quoted(target.name)} could not be written to {quoted(target.parent)} ({quoted(reason)}; "
+        f"{free:.1f} GiB are free). {last}. Make room and start the run again."
     )
 
 
@@ -223,8 +228,10 @@ def _is_whole(folder: Path) -> bool:
 def _require_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if differing:
-        told = "; ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in differing[:8])
+        told = "; ".join(
+            f"{quoted(key)} was {quoted(before.get(key))} and is {quoted(now.get(key))}" for key in differing[:8]
+        )
         raise ValueError(
-            f"{folder} is a checkpoint of another run: {told}. "
+            f"{quoted(folder)} is a checkpoint of another run: {told}. "
             "Set these back to go on with it, or choose another 'out' folder to start anew."
         )

@@ -34,7 +34,7 @@ def dropped(condition: Condition, null: Condition, drop: Tensor) -> Condition:
     lengths = condition["context"].shape[1], null["context"].shape[1]
     if lengths[0] != lengths[1]:
         raise ValueError(
-            f"Prompts of {lengths[0]} tokens cannot be left out in favour of an empty one of {lengths[1]}. "
+            f"Prompts of {lengths[0]:d} tokens cannot be left out in favour of an empty one of {lengths[1]:d}. "
             "Build the dataset with texts of one length."
         )
     return {name: value.where(~per_sample(drop, value), null[name]) for name, value in condition.items()}

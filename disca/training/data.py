@@ -9,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..messages import cause, quoted
+from ..weights.predictor_spec import FAMILIES
 from .order import order
 from .remote import RemoteFolder
 from .shards import INDEX, REBUILD, Index, Item, Part, file_hash, read_index, sample_hash
@@ -76,7 +78,7 @@ class Dataset:
     def name(self, i: int) -> str:
         """What to call a sample in a message."""
         item = self.index.items[i]
-        return f"'{item.source or item.key}' in {item.shard}"
+        return f"{quoted(item.source or item.key)} in {quoted(item.shard)}"
 
     def _read(self, item: Item) -> Sample:
         names = [name for name in item.shapes if name not in item.zeros]
@@ -85,9 +87,13 @@ class Dataset:
                 file = self._file(item.shard)
                 sample = {name: file.get_tensor(f"{item.key}/{name}").clone() for name in names}
         except SafetensorError as error:
-            raise ValueError(f"'{item.shard}' is damaged at item {item.key} ({error}). {REBUILD}") from error
+            raise ValueError(
+                f"{quoted(item.shard)} is damaged at item {quoted(item.key)} ({cause(error)}). {REBUILD}"
+            ) from error
         if sample_hash(sample) != item.sha256:
-            raise ValueError(f"'{item.shard}' is damaged: item {item.key} is not what was written. {REBUILD}")
+            raise ValueError(
+                f"{quoted(item.shard)} is damaged: item {quoted(item.key)} is not what was written. {REBUILD}"
+            )
         return sample
 
     def _file(self, shard: str) -> object:
@@ -147,20 +153,22 @@ def require_fits(dataset: Dataset, family: str, latent_channels: int, context_wi
     """ValueError in a sentence unless the samples are for this model, and from this encoder if one is given."""
     if dataset.family != family:
         raise ValueError(
-            f"The dataset was built for HunyuanVideo {dataset.family}, but the model is HunyuanVideo {family}. "
+            f"The dataset was built for {FAMILIES[dataset.family]}, but the model is HunyuanVideo {family}. "
             "Build one with the VAE and text encoders of this model."
         )
     if encoder and dataset.encoder != encoder:
         raise ValueError(
-            f"The dataset was built with the encoder {dataset.encoder[:12]}, but {encoder[:12]} is in use here. "
+            f"The dataset was built with the encoder {quoted(dataset.encoder[:12])}, but {quoted(encoder[:12])} is "
+            "in use here. "
             "Build one with the same VAE and text encoders."
         )
     for i, item in enumerate(dataset.index.items):
         found = item.shapes["latent"][0], item.shapes["context"][-1]
         if found != (latent_channels, context_width):
             raise ValueError(
-                f"Sample {dataset.name(i)} has {found[0]} latent channels and text of width {found[1]}, but the model "
-                f"takes {latent_channels} and {context_width}. Build it with this model's VAE and text encoders."
+                f"Sample {dataset.name(i)} has {found[0]:d} latent channels and text of width {found[1]:d}, but the "
+                "model "
+                f"takes {latent_channels:d} and {context_width:d}. Build it with this model's VAE and text encoders."
             )
 
 
@@ -169,13 +177,13 @@ def _index_bytes(read: Callable[[], bytes], path: str) -> bytes:
         return read()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
-            f"There is no {INDEX} in '{path}', so it is not a dataset. Give the folder that the builder wrote."
+            f"There is no {INDEX} in {quoted(path)}, so it is not a dataset. Give the folder that the builder wrote."
         ) from None
 
 
 def _not_empty(index: Index, path: str) -> Index:
     if not index.items:
-        raise ValueError(f"The dataset in '{path}' holds no samples. Run the builder on a folder with videos.")
+        raise ValueError(f"The dataset in {quoted(path)} holds no samples. Run the builder on a folder with videos.")
     return index
 
 

@@ -11,6 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..host.model import family_of, require_hunyuanvideo
+from ..messages import quoted
+from ..weights.predictor_spec import FAMILIES
 from .data import TEXT, Sample
 
 NAMES = {  # ComfyUI's conditions -> the network's inputs
@@ -81,8 +83,8 @@ class Encoder:
         wanted = self._model.diffusion_model.txt_in.input_embedder.in_features
         if tokens.shape[-1] != wanted:
             raise ValueError(
-                f"The text encoder gives {tokens.shape[-1]} values per token, but HunyuanVideo {self.family} takes "
-                f"{wanted}. Load the text encoders of HunyuanVideo {self.family}."
+                f"The text encoder gives {tokens.shape[-1]:d} values per token, but "
+                f"{FAMILIES[self.family]} takes {quoted(wanted)}. Load the text encoders of {FAMILIES[self.family]}."
             )
         return tokens, options
 
@@ -106,8 +108,9 @@ class Encoder:
         wanted = (1, self._latent_channels, (frames - 1) // 4 + 1, height // factor, width // factor)
         if tuple(latent.shape) != wanted:
             raise ValueError(
-                f"The VAE makes {list(latent.shape)} of a clip, but HunyuanVideo {self.family} needs {list(wanted)}. "
-                f"Load the VAE of HunyuanVideo {self.family}."
+                f"The VAE makes {quoted(list(latent.shape))} of a clip, but {FAMILIES[self.family]} needs "
+                f"{quoted(list(wanted))}. "
+                f"Load the VAE of {FAMILIES[self.family]}."
             )
         return latent
 
@@ -151,7 +154,8 @@ def _require(model: ModelPatcher, vae: comfy.sd.VAE, clip: comfy.sd.CLIP) -> Non
         raise ValueError(f"The VAE file is none that ComfyUI knows. Load the VAE of HunyuanVideo {family_of(model)}.")
     if vae.latent_channels != channels:
         raise ValueError(
-            f"The VAE has {vae.latent_channels} latent channels, but HunyuanVideo {family_of(model)} has {channels}. "
+            f"The VAE has {vae.latent_channels:d} latent channels, but HunyuanVideo {family_of(model)} has "
+            f"{channels:d}. "
             f"Load the VAE of HunyuanVideo {family_of(model)}."
         )
     if clip.patcher.patches:

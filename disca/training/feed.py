@@ -44,7 +44,7 @@ class Feed:
         """What to call the sample at a position in a message."""
         index = self.index(position)
         named: Callable[[int], str] | None = getattr(self._dataset, "name", None)
-        return f"sample {index}" + (f" ({named(index)})" if named else "")
+        return f"sample {index:d}" + (f" ({named(index)})" if named else "")
 
     def index(self, position: int) -> int:
         """The dataset's index of the sample at a position."""

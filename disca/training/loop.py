@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..messages import quoted
 from . import checkpoints
 from .checkpoints import Progress
 from .curves import draw_curves
@@ -108,7 +109,7 @@ class Run:
         if found is None:
             return Progress(), None
         progress = checkpoints.load(found, self.parts, self.ema, self.fingerprint, self.world)
-        self._say(f"Going on from {found}, iteration {progress.iteration} of {self.settings.total}.")
+        self._say(f"Going on from {quoted(found)}, iteration {progress.iteration:d} of {self.settings.total:d}.")
         return progress, found
 
     def _accumulate(self) -> int:
@@ -119,8 +120,8 @@ class Run:
         accumulate = max(1, round(self.progress.samples / at_once))
         if accumulate * at_once != self.progress.samples:
             self._say(
-                f"An iteration had {self.progress.samples} samples; {self.world.size} processes with "
-                f"{self.settings.data.batch} each cannot share them evenly, and take {accumulate * at_once}."
+                f"An iteration had {self.progress.samples:d} samples; {self.world.size:d} processes with "
+                f"{self.settings.data.batch:d} each cannot share them evenly, and take {accumulate * at_once:d}."
             )
         return accumulate
 
@@ -177,10 +178,14 @@ class Run:
             if position in bad:
                 self._say(f"Skipped {self.feed.name(position)}: its data, loss or gradient is not finite.")
             if self.progress.bad_in_a_row > MOST_BAD_IN_A_ROW:
-                kept = f"The last checkpoint is kept: {self.saved}" if self.saved else "No checkpoint was written yet"
+                kept = (
+                    f"The last checkpoint is kept: {quoted(self.saved)}"
+                    if self.saved
+                    else "No checkpoint was written yet"
+                )
                 raise RuntimeError(
-                    f"{self.progress.bad_in_a_row} samples in a row gave NaN or infinity, the last one "
-                    f"{self.feed.name(position)}: the training stops at iteration {self.progress.iteration}. {kept}. "
+                    f"{self.progress.bad_in_a_row:d} samples in a row gave NaN or infinity, the last one "
+                    f"{self.feed.name(position)}: the training stops at iteration {self.progress.iteration:d}. {kept}. "
                     "Check these samples; if they are sound, set a lower learning rate or dtype: fp32."
                 )
 
@@ -224,14 +229,14 @@ class Run:
         if distances and self.events:
             self.events.add_previews(self.progress.iteration, distances)
             told = ", ".join(f"{name} {value:.4g}" for name, value in distances.items())
-            self._say(f"Previews of iteration {self.progress.iteration}: {told}.")
+            self._say(f"Previews of iteration {self.progress.iteration:d}: {told}.")
         self._tell("Training")
 
     def _end(self) -> None:
         if self.world.leads:
             (self.out / STOP).unlink(missing_ok=True)
         done = self.progress.iteration == self.settings.total
-        message = "Done" if done else f"Stopped at iteration {self.progress.iteration}; start again to go on"
+        message = "Done" if done else f"Stopped at iteration {self.progress.iteration:d}; start again to go on"
         self._say(f"{message}. The result is in {self.out / 'export'}.")
         self._tell(message)
 

@@ -60,7 +60,7 @@ class Savings:
             "optimiser.name: adamw8bit": self.eight_bit,
             "model.weight_dtype: fp8_e4m3fn": self.fp8,
             "memory.offload_activations": self.offload,
-            f"memory.swap_blocks: {self.swap}": self.swap > 0,
+            f"memory.swap_blocks: {self.swap:d}": self.swap > 0,
         }
         return ", ".join(name for name, on in chosen.items() if on) or "nothing to be saved"
 
@@ -125,9 +125,9 @@ def table(settings: Settings) -> str:
     work, samples = total_operations(shape, settings), shape.batch * settings.data.accumulate
     lines = [
         f"{settings.algorithm} on a network of {shape.weights / 1e9:.3g} billion weights, "
-        f"{shape.tokens:,} tokens, batch {shape.batch}",
+        f"{shape.tokens:,} tokens, batch {shape.batch:d}",
         f"memory with these settings: {sum(needs.values()) / GB:.1f} GB ({parts})",
-        f"work: {work / 1e15:,.3f} PFLOP on each card for {settings.total} iterations of {samples} samples",
+        f"work: {work / 1e15:,.3f} PFLOP on each card for {settings.total:d} iterations of {samples:d} samples",
         "",
         "card     needed    at least   settings",
     ]

@@ -10,6 +10,7 @@ from comfy.ldm.flux.layers import MLPEmbedder
 from torch import Tensor, nn
 
 from ..host.loading import build_predictor, load_network
+from ..messages import quoted
 from ..toy.network import new_network
 from ..weights.files import open_weights
 from ..weights.predictor_file import read_predictor
@@ -190,6 +191,7 @@ def _require_same(path: str, found: PredictorSpec, needed: PredictorSpec) -> Non
     for name in ("family", "width", "depth", "heads", "residual"):
         if getattr(found, name) != getattr(needed, name):
             raise ValueError(
-                f"'{path}' is {found}; its {name} is {getattr(found, name)}, but the network and settings of this run "
-                f"need {getattr(needed, name)}. Choose a Predictor of this model, or change predictor.{name}."
+                f"{quoted(path)} is {found.described}; its {name} is {quoted(getattr(found, name))}, but the network "
+                f"and settings of this run need {quoted(getattr(needed, name))}. Choose a Predictor of this model, or "
+                f"change predictor.{name}."
             )

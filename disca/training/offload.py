@@ -171,7 +171,9 @@ def swap_blocks(network: nn.Module, count: int, device: torch.device) -> Swap:
     """
     blocks = [*network.double_blocks, *network.single_blocks]
     if not 0 <= count <= len(blocks):
-        raise ValueError(f"memory.swap_blocks is {count}, but the network has {len(blocks)} blocks. Set at most that.")
+        raise ValueError(
+            f"memory.swap_blocks is {count:d}, but the network has {len(blocks)} blocks. Set at most that."
+        )
     swapped = blocks[len(blocks) - count :]
     if not all(_frozen(block) for block in swapped):
         raise ValueError(ONLY_FROZEN)

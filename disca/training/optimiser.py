@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from ..messages import listing
 from .settings import OptimiserSettings
 
 BYTES = {"adamw": 16, "adamw8bit": 10}  # per fp32 weight: the weight, its gradient and both moments
@@ -29,7 +30,7 @@ def make_optimiser(settings: OptimiserSettings, params: Iterable[nn.Parameter], 
     kept = sorted({str(parameter.dtype) for parameter in params if parameter.dtype != torch.float32})
     if kept:
         raise ValueError(
-            f"adamw was given trained weights in {', '.join(kept)}, where small updates are rounded away. "
+            f"adamw was given trained weights in {listing(kept)}, where small updates are rounded away. "
             "Keep trained weights in float32, or set optimiser.name to adamw8bit."
         )
     return torch.optim.AdamW(groups, **options, fused=all(parameter.device.type in FUSED for parameter in params))

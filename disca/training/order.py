@@ -11,7 +11,7 @@ def order(length: int, seed: int, position: int) -> int:
     Nothing is stored: a keyed permutation of the next power of four is walked until it lands inside the epoch.
     """
     if length < 1 or position < 0:
-        raise ValueError(f"No sample at position {position} of a dataset of {length}: give at least one, from 0 on.")
+        raise ValueError(f"No sample at position {position:d} of a dataset of {length}: give at least one, from 0 on.")
     epoch, index = divmod(position, length)
     half = max(1, ((length - 1).bit_length() + 1) // 2)
     key = blake2b(f"{seed}/{epoch}".encode(), digest_size=16).digest()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ..messages import quoted
 from .distributed import World, average_gradients, local, norm
 from .optimiser import make_optimiser, set_learning_rate
 from .settings import Settings
@@ -21,7 +22,7 @@ class Part:
         self.module = module
         self.weights = {key: weight for key, weight in module.named_parameters() if weight.requires_grad}
         if not self.weights:
-            raise ValueError(f"The part '{name}' has no weights to train.")
+            raise ValueError(f"The part {quoted(name)} has no weights to train.")
         self.buffers = persistent_buffers(module)
         self.updates = 0
         self._total = settings.total

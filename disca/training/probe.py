@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..messages import cause
 from .derivative import Velocity, central_difference, dual_numbers
 
 STEPS = (0.0025, 0.005, 0.01, 0.02, 0.05)
@@ -21,7 +22,7 @@ def probe_derivative(u: Velocity, teacher: Callable[[Tensor, Tensor], Tensor], x
     try:
         exact = dual_numbers(u, x_t, r, t, v)
     except RuntimeError as error:
-        return [f"WARNING: no exact derivative to compare with ({error})", *_effect_of_r(u, x_t, r, t)]
+        return [f"WARNING: no exact derivative to compare with ({cause(error)})", *_effect_of_r(u, x_t, r, t)]
     apart = {step: _apart(central_difference(u, x_t, r, t, v, step), exact) for step in sorted({*STEPS, h})}
     table = ", ".join(f"{step:g}: {difference:.0%}" for step, difference in apart.items())
     lines = [

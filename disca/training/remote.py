@@ -4,6 +4,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
+from ..messages import cause, quoted
 from .shards import Part, file_hash
 
 
@@ -13,7 +14,7 @@ class RemoteFolder:
     def __init__(self, url: str, cache: str, limit: int):
         if not cache:
             raise ValueError(
-                f"'{url}' is not on this machine: set data.cache to a folder that can hold copies of its shards."
+                f"{quoted(url)} is not on this machine: set data.cache to a folder that can hold copies of its shards."
             )
         self._files, self._root = _file_system(url)
         self._url, self._limit = url.rstrip("/"), limit
@@ -44,8 +45,9 @@ class RemoteFolder:
                 return
             aside.unlink()
         raise ValueError(
-            f"'{self._url}/{part.name}' came twice with {size:,} bytes and SHA-256 {found[:12]}; {part.size:,} "
-            f"bytes and {part.sha256[:12]} are needed. Upload it again from where the dataset was built."
+            f"'{quoted(self._url)}/{quoted(part.name)}' came twice with {size:,} bytes and SHA-256 {found[:12]}; "
+            f"{part.size:,} "
+            f"bytes and {quoted(part.sha256[:12])} are needed. Upload it again from where the dataset was built."
         )
 
     def _make_room(self, part: Part) -> None:
@@ -68,6 +70,10 @@ def _file_system(url: str) -> tuple:
 
         return fsspec.core.url_to_fs(url.rstrip("/"))
     except ImportError as error:
-        raise ValueError(f"'{url}' cannot be read: {error}. Install it with pip into ComfyUI's Python.") from error
+        raise ValueError(
+            f"{quoted(url)} cannot be read: {cause(error)}. Install it with pip into ComfyUI's Python."
+        ) from error
     except ValueError as error:
-        raise ValueError(f"'{url}' cannot be read: {error}. Give a folder or a url that fsspec knows.") from error
+        raise ValueError(
+            f"{quoted(url)} cannot be read: {cause(error)}. Give a folder or a url that fsspec knows."
+        ) from error

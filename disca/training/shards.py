@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..messages import cause, quoted
 from ..weights.files import Shape
 
 FORMAT = 1
@@ -81,17 +82,19 @@ def read_index(text: str | bytes, where: str) -> Index:
         found = content["format"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"'{where}' is not the index of a dataset ({error}). Run the builder into a new folder."
+            f"{quoted(where)} is not the index of a dataset ({cause(error)}). Run the builder into a new folder."
         ) from None
     if found != FORMAT:
         raise ValueError(
-            f"'{where}' is a dataset of format {found}, and format {FORMAT} is needed. "
+            f"{quoted(where)} is a dataset of format {quoted(found)}, and format {FORMAT} is needed. "
             "Run the builder of this version into a new folder, or update the pack if the dataset is the newer one."
         )
     try:
         return _index(content)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"'{where}' is damaged ({error!r}). Copy it again, or run the builder again.") from None
+        raise ValueError(
+            f"{quoted(where)} is damaged ({cause(error)}). Copy it again, or run the builder again."
+        ) from None
 
 
 def _index(content: dict) -> Index:
@@ -103,7 +106,7 @@ def _index(content: dict) -> Index:
         shapes = {name: tuple(map(int, shape)) for name, shape in item["shapes"].items()}
         shapes = seen.setdefault(tuple(shapes.items()), shapes)  # one dict for all items of the same shapes
         if item["shard"] not in names:
-            raise ValueError(f"item {item['key']} is in '{item['shard']}', which is not listed")
+            raise ValueError(f"item {quoted(item['key'])} is in {quoted(item['shard'])}, which is not listed")
         items.append(Item(**{**item, "shapes": shapes, "zeros": tuple(item["zeros"])}))
     return Index(content["family"], content["encoder"], null, shards, tuple(items))
 
@@ -111,7 +114,7 @@ def _index(content: dict) -> Index:
 def _part(content: dict, name: str | re.Pattern) -> Part:
     part = Part(**content)
     if not re.fullmatch(name, part.name):  # an index must not reach files outside its folder
-        raise ValueError(f"a file is named '{part.name}'")
+        raise ValueError(f"a file is named {quoted(part.name)}")
     return part
 
 
@@ -159,6 +162,6 @@ def write_aside(path: Path, write: Callable[[Path], object], lasting: bool = Tru
         aside.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
         raise OSError(
-            f"'{path}' could not be written ({error}); {free:,} bytes are free there. "
+            f"'{path}' could not be written ({cause(error)}); {free:,} bytes are free there. "
             "What was written before is whole: make room, and run the same again to continue."
         ) from error

@@ -9,6 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..messages import quoted
+from ..weights.predictor_spec import FAMILIES
 from .shards import (
     INDEX,
     NULL,
@@ -75,7 +77,9 @@ class DatasetWriter:
     def add(self, key: str, sample: dict[str, Tensor], caption: str = "", source: str = "") -> None:
         """Stores a sample under its key, unless it is there; one of the same source but another key gives way to it."""
         if not KEY.fullmatch(key):
-            raise ValueError(f"'{key}' cannot be the key of an item: use up to 100 letters, digits, dots and dashes.")
+            raise ValueError(
+                f"{quoted(key)} cannot be the key of an item: use up to 100 letters, digits, dots and dashes."
+            )
         if key in self._keys:
             return
         stored = {name: tensor for name, tensor in sample.items() if name == "latent" or tensor.any()}
@@ -164,8 +168,10 @@ def _continued(folder: Path, encoder: str, family: str) -> Index:
     index = read_index((folder / INDEX).read_bytes(), str(folder / INDEX))
     if (index.family, index.encoder) != (family, encoder):
         raise ValueError(
-            f"'{folder}' was built for HunyuanVideo {index.family} with the encoder {index.encoder[:12]}; this is "
-            f"HunyuanVideo {family} with {encoder[:12]}. Use the models it was built with, or another folder."
+            f"{quoted(folder)} was built for {FAMILIES[index.family]} with the encoder "
+            f"{quoted(index.encoder[:12])}; this is {FAMILIES[family]} with "
+            f"{quoted(encoder[:12])}. Use the models it was built with, or "
+            "another folder."
         )
     shards = tuple(part for part in index.shards if _is_there(folder, part))
     names = {part.name for part in shards}

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import yaml
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
+from ..messages import cause, listing, quoted
 from .settings import SECTION_PRESETS, Settings
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -22,24 +23,26 @@ class Source(NamedTuple):
 
     def error(self, node: Node, told: str) -> ValueError:
         """An error that says where the node stands."""
-        return ValueError(f"{os.path.basename(self.path)}, line {node.start_mark.line + 1}: {told}")
+        return ValueError(f"{cause(os.path.basename(self.path))}, line {node.start_mark.line + 1:d}: {told}")
 
 
 def read(file: str | os.PathLike) -> Settings:
     """The settings of a YAML file; ValueError names file and line."""
     source = Source(os.path.abspath(file))
     if not os.path.isfile(source.path):
-        raise ValueError(f"There is no file {source.path}. Name the YAML file of the run.")
+        raise ValueError(f"There is no file {quoted(source.path)}. Name the YAML file of the run.")
     try:
         with open(source.path, encoding="utf-8") as stream:
             root = yaml.compose(stream, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"{os.path.basename(source.path)}{line}: this is not YAML: {error.problem}.") from error
+        line = f", line {error.problem_mark.line + 1:d}" if error.problem_mark else ""
+        raise ValueError(
+            f"{cause(os.path.basename(source.path))}{line}: this is not YAML: {cause(error.problem)}."
+        ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{os.path.basename(source.path)} is not a YAML text file: {error}.") from error
+        raise ValueError(f"{cause(os.path.basename(source.path))} is not a YAML text file: {cause(error)}.") from error
     if root is None:
-        raise ValueError(f"{os.path.basename(source.path)} is empty. Describe the run in it.")
+        raise ValueError(f"{cause(os.path.basename(source.path))} is empty. Describe the run in it.")
     return _section(source, root, Settings, "the run")
 
 
@@ -48,18 +51,18 @@ def _section(source: Source, node: Node, kind: type, name: str) -> Any:
     known = {entry.name: entry for entry in fields(kind)}
     for key, (key_node, _) in entries.items():
         if key not in known:
-            raise source.error(key_node, f"'{key}' is not a key of {name}. {_suggest(key, known)}")
+            raise source.error(key_node, f"{quoted(key)} is not a key of {name}. {_suggest(key, known)}")
     types = get_type_hints(kind)
     values = {key: _value(source, entry, types[key], known[key], key) for key, (_, entry) in entries.items()}
     for key, entry in known.items():
         if key not in values and entry.default is MISSING and entry.default_factory is MISSING:
-            raise source.error(node, f"{name} needs the key '{key}'.")
+            raise source.error(node, f"{name} needs the key {quoted(key)}.")
     presets = SECTION_PRESETS.get(kind, {})
     preset = presets.get(values.get("preset", known["preset"].default), {}) if presets else {}
     try:
         return kind(**preset | values)
     except ValueError as error:
-        raise source.error(node, str(error)) from error
+        raise source.error(node, cause(error)) from error
 
 
 def _entries(source: Source, node: Node, name: str) -> dict[str, tuple[Node, Node]]:
@@ -70,17 +73,17 @@ def _entries(source: Source, node: Node, name: str) -> dict[str, tuple[Node, Nod
         if not isinstance(key_node, ScalarNode):
             raise source.error(key_node, f"a key of {name} must be one word.")
         if key_node.value in entries:
-            raise source.error(key_node, f"'{key_node.value}' is there twice. Remove one of them.")
+            raise source.error(key_node, f"{quoted(key_node.value)} is there twice. Remove one of them.")
         entries[key_node.value] = (key_node, value_node)
     return entries
 
 
 def _value(source: Source, node: Node, kind: Any, entry: Field, key: str) -> Any:
     if is_dataclass(kind):
-        return _section(source, node, kind, f"'{key}'")
+        return _section(source, node, kind, quoted(key))
     if get_origin(kind) is Literal:
         if not isinstance(node, ScalarNode) or node.value not in get_args(kind):
-            raise source.error(node, f"'{key}' must be one of {', '.join(get_args(kind))}, not {_found(node)}.")
+            raise source.error(node, f"{quoted(key)} must be one of {listing(get_args(kind))}, not {_found(node)}.")
         return node.value
     if get_origin(kind) is tuple:
         return _sequence(source, node, get_args(kind), entry, key)
@@ -95,7 +98,7 @@ def _sequence(source: Source, node: Node, kinds: tuple, entry: Field, key: str) 
     repeated = kinds[-1] is Ellipsis
     wanted = "a list" if repeated else f"a list of {len(kinds)}"
     if not isinstance(node, SequenceNode) or (not repeated and len(node.value) != len(kinds)):
-        raise source.error(node, f"'{key}' must be {wanted}, such as [1, 2], not {_found(node)}.")
+        raise source.error(node, f"{quoted(key)} must be {wanted}, such as [1, 2], not {_found(node)}.")
     values = tuple(_scalar(source, item, kinds[0], key) for item in node.value)
     for item, value in zip(node.value, values, strict=True):
         _check_range(source, item, value, entry, key)
@@ -115,7 +118,7 @@ def _scalar(source: Source, node: Node, kind: type, key: str) -> Any:
             value = _float(node.value)
             if math.isfinite(value):
                 return value
-    raise source.error(node, f"'{key}' must be {WORDS[kind]}, not {_found(node)}.")
+    raise source.error(node, f"{quoted(key)} must be {WORDS[kind]}, not {_found(node)}.")
 
 
 def _float(text: str) -> float:
@@ -128,21 +131,23 @@ def _float(text: str) -> float:
 def _check_range(source: Source, node: Node, value: Any, entry: Field, key: str) -> None:
     least, most = entry.metadata.get("least"), entry.metadata.get("most")
     if least is not None and value < least:
-        raise source.error(node, f"'{key}' is {value}, but must be at least {least}.")
+        raise source.error(node, f"{quoted(key)} is {quoted(value)}, but must be at least {quoted(least)}.")
     if most is not None and value > most:
-        raise source.error(node, f"'{key}' is {value}, but must be at most {most}.")
+        raise source.error(node, f"{quoted(key)} is {quoted(value)}, but must be at most {quoted(most)}.")
 
 
 def _path(source: Source, node: Node, value: str, entry: Field, key: str) -> str:
     if not value:
         if entry.default is MISSING:
-            raise source.error(node, f"'{key}' is empty. Name a path.")
+            raise source.error(node, f"{quoted(key)} is empty. Name a path.")
         return value
     if "://" in value:
         return value
     absolute = os.path.normpath(os.path.join(os.path.dirname(source.path), os.path.expanduser(value)))
     if entry.metadata["exists"] and not os.path.exists(absolute):
-        raise source.error(node, f"'{key}' is {value}, but there is nothing at {absolute}. Correct the path.")
+        raise source.error(
+            node, f"{quoted(key)} is {quoted(value)}, but there is nothing at {quoted(absolute)}. Correct the path."
+        )
     return absolute
 
 
@@ -152,9 +157,9 @@ def _found(node: Node) -> str:
     if isinstance(node, SequenceNode):
         return f"a list of {len(node.value)}"
     kind = TAGS.get(node.tag.rsplit(":", 1)[-1], "a value")
-    return f"'{node.value}' ({kind})" if node.value else kind
+    return f"{quoted(node.value)} ({kind})" if node.value else kind
 
 
 def _suggest(key: str, known: dict[str, Field]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean '{near[0]}'?" if near else f"Its keys are {', '.join(known)}."
+    return f"Did you mean {quoted(near[0])}?" if near else f"Its keys are {listing([*known], 20)}."

@@ -2,28 +2,36 @@
 
 from collections.abc import Mapping
 
-from .files import Shape, listing
+from ..messages import listing, quoted
+from .files import Shape
 
 
 def require_fit(name: str, what: str, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
     """ValueError that lists every missing, extra and misshapen key, unless both have the same keys and shapes."""
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
-    misshapen = [
-        f"{key} is {list(found[key])} instead of {list(expected[key])}"
-        for key in sorted(expected.keys() & found.keys())
-        if tuple(expected[key]) != tuple(found[key])
+    misshapen = [key for key in sorted(expected.keys() & found.keys()) if tuple(expected[key]) != tuple(found[key])]
+
+    def shapes(key: str) -> str:
+        return f"{quoted(key)} is {quoted(list(found[key]))} instead of {quoted(list(expected[key]))}"
+
+    told = [
+        f"{len(keys)} {kind}: {listing(keys, shown=shown)}"
+        for kind, keys, shown in (
+            ("missing", missing, quoted),
+            ("not known", extra, quoted),
+            ("of another shape", misshapen, shapes),
+        )
+        if keys
     ]
-    problems = {"missing": missing, "not known": extra, "of another shape": misshapen}
-    told = [f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in problems.items() if keys]
     if told:
-        raise ValueError(f"'{name}' does not fit {what}. " + "; ".join(told) + ". Choose a file made for it.")
+        raise ValueError(f"{quoted(name)} does not fit {what}. {'; '.join(told)}. Choose a file made for it.")
 
 
 def require_once(name: str, twice: list[str]) -> None:
     """ValueError that lists the keys whose weight the file has under another key too, if there are any."""
     if twice:
         raise ValueError(
-            f"'{name}' holds {len(twice)} weights twice, under two names each: {listing(sorted(twice))}. "
+            f"{quoted(name)} holds {len(twice)} weights twice, under two names each: {listing(sorted(twice))}. "
             "Only one can be right: download the file again, or export it anew."
         )

@@ -9,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..messages import listing, quoted
+
 GROUP_BYTES = 64 * 2**20  # the file is mapped anew after so much was read, which gives back the pages already copied
 
 DTYPES = {
@@ -74,9 +76,9 @@ def open_weights(path: str) -> WeightsFile:
     """The file's header; ValueError in one sentence if it is not a whole safetensors file with tensors in it."""
     name = os.path.basename(path)
     if not path.lower().endswith((".safetensors", ".sft")):
-        raise ValueError(f"'{name}' is not a .safetensors file. Convert it, or download the safetensors version.")
+        raise ValueError(f"{quoted(name)} is not a .safetensors file. Convert it, or download the safetensors version.")
     if os.path.getsize(path) == 0:
-        raise ValueError(f"'{name}' is empty (0 bytes). Download it again.")
+        raise ValueError(f"{quoted(name)} is empty (0 bytes). Download it again.")
     try:
         with safe_open(path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
@@ -87,10 +89,10 @@ def open_weights(path: str) -> WeightsFile:
     unknown = sorted({dtype for _, dtype in header.values() if dtype not in DTYPES})
     if unknown:
         raise ValueError(
-            f"'{name}' stores tensors as {', '.join(unknown)}, which DisCa does not read. Use a bf16 or fp8 file."
+            f"{quoted(name)} stores tensors as {listing(unknown)}, which DisCa does not read. Use a bf16 or fp8 file."
         )
     if not header:
-        raise ValueError(f"'{name}' holds no tensors. Download it again.")
+        raise ValueError(f"{quoted(name)} holds no tensors. Download it again.")
     return WeightsFile(path, {key: TensorInfo(shape, DTYPES[kind]) for key, (shape, kind) in header.items()}, metadata)
 
 
@@ -100,26 +102,28 @@ def require_finite(name: str, key: str, tensor: Tensor) -> None:
         return
     values = tensor.to(torch.bfloat16) if tensor.dtype.itemsize == 1 else tensor  # torch has no aminmax for fp8
     if not all(torch.isfinite(extreme) for extreme in torch.aminmax(values)):
-        raise ValueError(f"'{name}' has NaN or infinity in '{key}'. The file is damaged: download it again.")
+        raise ValueError(
+            f"{quoted(name)} has NaN or infinity in {quoted(key)}. The file is damaged: download it again."
+        )
 
 
 def refuse_lora(name: str, keys: list[str], wanted: str) -> None:
     """ValueError if the keys are those of a LoRA."""
     if any(".lora_" in key or "lora_unet" in key or key.endswith(".alpha") for key in keys):
         raise ValueError(
-            f"'{name}' is a LoRA, but {wanted} is needed here. Load it with LoraLoaderModelOnly behind the model."
+            f"{quoted(name)} is a LoRA, but {wanted} is needed here. Load it with LoraLoaderModelOnly behind the model."
         )
-
-
-def listing(keys: list[str], most: int = 8) -> str:
-    """The first keys as text, and how many more there are."""
-    shown = ", ".join(keys[:most])
-    return shown + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
 def _explain(name: str, path: str, message: str) -> str:
     size = os.path.getsize(path)
     words = message.lower().replace(" ", "")  # safetensors words the same error differently from version to version
     if "incomplete" in words or "invalidheaderlength" in words:
-        return f"'{name}' is cut short or damaged: it has {size:,} bytes, its header says otherwise. Download it again."
-    return f"'{name}' ({size:,} bytes) is not a safetensors file ({message}). Download the .safetensors version again."
+        return (
+            f"{quoted(name)} is cut short or damaged: it has {size:,} bytes, its header says otherwise. Download "
+            f"it again."
+        )
+    return (
+        f"{quoted(name)} ({size:,} bytes) is not a safetensors file ({quoted(message)}). Download the "
+        f".safetensors version again."
+    )

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..messages import listing, quoted
 from . import layouts
 from .checks import require_once
-from .files import Shape, WeightsFile, listing
+from .files import Shape, WeightsFile
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class MergedWeights:
             if not dtype.is_floating_point:
                 kind = str(dtype).removeprefix("torch.")
                 raise ValueError(
-                    f"'{self.file.name}' has whole numbers ({kind}) in '{key}', but weights are floating-point. "
+                    f"{quoted(self.file.name)} has whole numbers ({quoted(kind)}) in {quoted(key)}, but weights are "
+                    "floating-point. "
                     "Choose the fp32, bf16, fp16 or fp8 file."
                 )
 
@@ -71,7 +73,7 @@ def merged_weights(file: WeightsFile, mark: str) -> MergedWeights:
     require_once(file.name, twice + merged.twice)
     if merged.missing:
         raise ValueError(
-            f"'{file.name}' is incomplete: {len(merged.missing)} keys missing: {listing(merged.missing)}. "
+            f"{quoted(file.name)} is incomplete: {len(merged.missing)} keys missing: {listing(merged.missing)}. "
             "Download it again."
         )
     sources = {key: tuple(names[part] for part in parts) for key, parts in merged.sources.items()}
@@ -89,7 +91,8 @@ def _require_joinable(file: WeightsFile, parts: tuple[str, ...]) -> None:
     q, *others = shapes
     alike = all(shape == q for shape in others[:2]) and all(shape[1:] == q[1:] for shape in others[2:])
     if others and not (all(shapes) and alike):
-        told = ", ".join(f"{part} {list(shape)}" for part, shape in zip(parts, shapes, strict=True))
+        told = ", ".join(f"{quoted(part)} {quoted(list(shape))}" for part, shape in zip(parts, shapes, strict=True))
         raise ValueError(
-            f"'{file.name}' is damaged: {told} are parts of one weight and need the same shape. Download it again."
+            f"{quoted(file.name)} is damaged: {told} are parts of one weight and need the same shape. Download it "
+            "again."
         )

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..messages import cause, listing, quoted
 from . import layouts
 from .checks import require_fit
-from .files import Shape, WeightsFile, listing, refuse_lora
+from .files import Shape, WeightsFile, refuse_lora
 from .merged import MergedWeights, merged_weights
 from .predictor_spec import PredictorSpec, published_shapes
 
@@ -31,7 +32,7 @@ def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]
     mark = next((mark for mark in layouts.PREDICTOR_MARKS if layouts.prefix_of(file.tensors, mark) is not None), None)
     if mark is None:
         raise ValueError(
-            f"'{file.name}' is not a DisCa Predictor: it has no {' or '.join(layouts.PREDICTOR_MARKS)}, "
+            f"{quoted(file.name)} is not a DisCa Predictor: it has no {' or '.join(layouts.PREDICTOR_MARKS)}, "
             f"but {listing(sorted(file.tensors), 3)}. Choose a file such as hyvideo10_t2v_predictor_540p.safetensors."
         )
     _require_version(file)
@@ -39,7 +40,7 @@ def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]
     weights = weights.renamed({layouts.published_key(key): key for key in weights.sources})
     weights.require_floating()
     spec = _spec(file, layouts.PREDICTOR_MARKS[mark], weights.shapes)
-    require_fit(file.name, str(spec), published_shapes(spec), weights.shapes)
+    require_fit(file.name, spec.described, published_shapes(spec), weights.shapes)
     return spec, to_module(_read(weights))
 
 
@@ -47,7 +48,7 @@ def write_predictor(path: str, spec: PredictorSpec, state: Mapping[str, Tensor])
     """Our own form: `state` under the authors' merged keys, `spec` in the metadata."""
     published = {key: tensor.contiguous() for key, tensor in to_published(state).items()}
     shapes = {key: tuple(tensor.shape) for key, tensor in published.items()}
-    require_fit(os.path.basename(path), str(spec), published_shapes(spec), shapes)
+    require_fit(os.path.basename(path), spec.described, published_shapes(spec), shapes)
     metadata = {
         "disca.format_version": "2" if spec.residual else "1",
         "disca.family": spec.family,
@@ -99,7 +100,9 @@ def _spec(file: WeightsFile, family: str, shapes: Mapping[str, Shape]) -> Predic
     needed = [fusion, f"{blocks}.0.{mlp}", f"{blocks}.0.{norm}"]
     wrong = [key for key in needed if not all(shapes.get(key, ())) or not shapes.get(key)]
     if wrong:
-        raise ValueError(f"'{file.name}' is incomplete: {listing(wrong)} missing or without values. Download it again.")
+        raise ValueError(
+            f"{quoted(file.name)} is incomplete: {listing(wrong)} missing or without values. Download it again."
+        )
     width, mlp_rows, head = (shapes[key][0] for key in needed)
     mlp_rows -= 3 * width if family == "1.0" else 0
     spec = PredictorSpec(
@@ -122,7 +125,7 @@ def _depth(file: WeightsFile, blocks: str, shapes: Mapping[str, Shape]) -> int:
     gaps = sorted(set(range(max(found))) - found)
     if gaps:
         raise ValueError(
-            f"'{file.name}' is incomplete: it has {blocks} up to {max(found)}, but lacks "
+            f"{quoted(file.name)} is incomplete: it has {blocks} up to {max(found):d}, but lacks "
             f"{listing([str(number) for number in gaps])}. Download it again."
         )
     return len(found)
@@ -134,10 +137,12 @@ def _training(file: WeightsFile) -> dict:
         training = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"'{file.name}' has training settings that are not JSON ({error}). Write the Predictor anew."
+            f"{quoted(file.name)} has training settings that are not JSON ({cause(error)}). Write the Predictor anew."
         ) from error
     if not isinstance(training, dict):
-        raise ValueError(f"'{file.name}' has training settings that are not a JSON object. Write the Predictor anew.")
+        raise ValueError(
+            f"{quoted(file.name)} has training settings that are not a JSON object. Write the Predictor anew."
+        )
     return training
 
 
@@ -145,7 +150,8 @@ def _require_version(file: WeightsFile) -> None:
     version = file.metadata.get("disca.format_version", str(FORMAT_VERSION))
     if version not in ("1", str(FORMAT_VERSION)):
         raise ValueError(
-            f"'{file.name}' is a Predictor of format version {version}; this DisCa reads up to {FORMAT_VERSION}. "
+            f"{quoted(file.name)} is a Predictor of format version {quoted(version)}; this DisCa reads up to "
+            f"{FORMAT_VERSION}. "
             "Update DisCa."
         )
 
@@ -155,6 +161,6 @@ def _require_true_metadata(file: WeightsFile, spec: PredictorSpec) -> None:
         said, read = file.metadata.get(f"disca.{name}"), str(getattr(spec, name))
         if said is not None and said != read:
             raise ValueError(
-                f"'{file.name}' says {name} {said}, but its tensors have {name} {read}. "
+                f"{quoted(file.name)} says {name} {quoted(said)}, but its tensors have {name} {quoted(read)}. "
                 "It is damaged: download it again."
             )

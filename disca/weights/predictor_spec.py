@@ -21,8 +21,10 @@ class PredictorSpec:
     base_model: str = ""
     training: Mapping = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        return f"a {FAMILIES[self.family]} Predictor (width {self.width}, {self.depth} blocks)"
+    @property
+    def described(self) -> str:
+        """What it is, in a message."""
+        return f"a {FAMILIES[self.family]} Predictor (width {self.width:d}, {self.depth:d} blocks)"
 
 
 def published_shapes(spec: PredictorSpec) -> dict[str, Shape]:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from .files import WeightsFile, listing
+from ..messages import cause, listing, quoted
+from .files import WeightsFile
 from .merged import MergedWeights
 
 FORMATS = ("float8_e4m3fn", "float8_e5m2")
@@ -31,7 +32,7 @@ def quantisation_of(weights: MergedWeights) -> Quantisation:
         return Quantisation(keys, {})
     if any(len(parts) > 1 for parts in weights.sources.values()):
         raise ValueError(
-            f"'{weights.file.name}' is quantised with split q, k, v, whose scales differ. "
+            f"{quoted(weights.file.name)} is quantised with split q, k, v, whose scales differ. "
             "Use the bf16 file with weight_dtype fp8_e4m3fn, or a quantised file in ComfyUI's layout."
         )
     for key in sorted(keys):
@@ -40,7 +41,8 @@ def quantisation_of(weights: MergedWeights) -> Quantisation:
     for layer, settings in layers.items():
         if not isinstance(settings, dict) or settings.get("format") not in FORMATS:
             raise ValueError(
-                f"'{weights.file.name}' has layer '{layer}' quantised as {str(settings)[:80]}, but DisCa reads only "
+                f"{quoted(weights.file.name)} has layer {quoted(layer)} quantised as {quoted(settings)}, but DisCa "
+                "reads only "
                 f"{' and '.join(FORMATS)}. Load it with core's Load Diffusion Model, or choose a bf16 or fp8 file."
             )
     _require_agreement(weights, set(layers), old=FILE in keys and not metadata)
@@ -50,13 +52,16 @@ def quantisation_of(weights: MergedWeights) -> Quantisation:
 def _require_sound(weights: MergedWeights, key: str) -> None:
     layer, _, kind = key.rpartition(".")
     if key != FILE and f"{layer}.weight" not in weights.sources:
-        raise ValueError(f"'{weights.file.name}' has '{key}' without '{layer}.weight'. Download it again.")
+        raise ValueError(
+            f"{quoted(weights.file.name)} has {quoted(key)} without {quoted(layer + '.weight')}. Download it again."
+        )
     info = weights.file.tensors[weights.sources[key][0]]
     if f".{kind}" == LAYER and info.dtype != torch.uint8:
-        raise ValueError(f"'{weights.file.name}' has '{key}' that is not text. Download it again.")
+        raise ValueError(f"{quoted(weights.file.name)} has {quoted(key)} that is not text. Download it again.")
     if f".{kind}" in SCALES and (info.nbytes != info.dtype.itemsize or not info.dtype.is_floating_point):
         raise ValueError(
-            f"'{weights.file.name}' has '{key}' {list(info.shape)}, but DisCa reads only scaled fp8, with one scale "
+            f"{quoted(weights.file.name)} has {quoted(key)} {quoted(list(info.shape))}, but DisCa reads only scaled "
+            "fp8, with one scale "
             "per layer. Load it with core's Load Diffusion Model, or choose a bf16 or fp8 file."
         )
 
@@ -68,7 +73,8 @@ def _require_agreement(weights: MergedWeights, layers: set[str], old: bool) -> N
     told = scaled if old else {f"{layer}.weight" for layer in layers}
     if wrong := sorted((fp8 ^ scaled) | (scaled ^ told)):
         raise ValueError(
-            f"'{weights.file.name}' has {len(wrong)} layers that are fp8 without a scale, or the other way round: "
+            f"{quoted(weights.file.name)} has {len(wrong)} layers that are fp8 without a scale, or the other way "
+            "round: "
             f"{listing(wrong)}. Download it again, or choose a bf16 file."
         )
 
@@ -79,7 +85,7 @@ def _metadata(weights: MergedWeights) -> tuple[dict[str, str], dict]:
         return {}, {}
     layers = _json(weights.file, found, METADATA).get("layers")
     if not isinstance(layers, dict):
-        raise ValueError(f"'{weights.file.name}' has no layers in its {METADATA}. Download it again.")
+        raise ValueError(f"{quoted(weights.file.name)} has no layers in its {METADATA}. Download it again.")
     layers = {layer.removeprefix(weights.prefix): settings for layer, settings in layers.items()}
     return {METADATA: json.dumps({"layers": layers})}, layers
 
@@ -94,7 +100,9 @@ def _json(file: WeightsFile, text: str | bytes, where: str) -> dict:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"'{file.name}' has '{where}' that is not JSON ({error}). Download it again.") from error
+        raise ValueError(
+            f"{quoted(file.name)} has {quoted(where)} that is not JSON ({cause(error)}). Download it again."
+        ) from error
     if not isinstance(value, dict):
-        raise ValueError(f"'{file.name}' has '{where}' that is not a JSON object. Download it again.")
+        raise ValueError(f"{quoted(file.name)} has {quoted(where)} that is not a JSON object. Download it again.")
     return value

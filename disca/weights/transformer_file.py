@@ -1,7 +1,8 @@
 """Transformer files: HunyuanVideo, with or without the second time embedding of MeanFlow, in any published layout."""
 
+from ..messages import listing, quoted
 from . import layouts
-from .files import WeightsFile, listing, refuse_lora
+from .files import WeightsFile, refuse_lora
 from .merged import MergedWeights, merged_weights
 
 
@@ -10,7 +11,7 @@ def transformer_weights(file: WeightsFile) -> MergedWeights:
     refuse_lora(file.name, list(file.tensors), "a whole model")
     if layouts.prefix_of(file.tensors, layouts.MODEL_MARK) is None:
         raise ValueError(
-            f"'{file.name}' is not a HunyuanVideo transformer: it has no {layouts.MODEL_MARK}, "
+            f"{quoted(file.name)} is not a HunyuanVideo transformer: it has no {layouts.MODEL_MARK}, "
             f"but {listing(sorted(file.tensors), 3)}. Choose a file such as "
             "hyvideo10_t2v_restricted_meanflow_540p.safetensors."
         )
@@ -21,6 +22,6 @@ def require_meanflow(weights: MergedWeights) -> None:
     """ValueError if the transformer has no second time embedding."""
     if not any(key.startswith("time_r_in.") for key in weights.sources):
         raise ValueError(
-            f"'{weights.file.name}' has no time_r_in weights: it is HunyuanVideo without MeanFlow. "
+            f"{quoted(weights.file.name)} has no time_r_in weights: it is HunyuanVideo without MeanFlow. "
             "Load it with core's Load Diffusion Model, or choose a MeanFlow or step-distilled file."
         )

@@ -49,6 +49,11 @@ def refusal(tmp_path):
     return refuse
 
 
+def says(sentence: str, *parts: str) -> bool:
+    """Whether it has the parts, whatever is quoted in them."""
+    return all(part.replace("'", "") in sentence.replace("'", "") for part in parts)
+
+
 BAD_BYTES = {
     "empty": (b"", "empty (0 bytes)", "Download it again"),
     "few bytes": (b"abc", "(3 bytes) is not a safetensors file", "Download"),
@@ -75,7 +80,7 @@ BAD_BYTES = {
 def test_bytes_that_are_no_weights(kind, loader, refusal):
     content, *told = BAD_BYTES[kind]
     sentence = refusal(loader, content)
-    assert all(part in sentence for part in told), sentence
+    assert says(sentence, *told), sentence
 
 
 @pytest.mark.parametrize("loader", LOADERS)
@@ -131,7 +136,7 @@ def test_model_without_time_r_in(bases, refusal):
 def test_hunyuan_image(refusal):
     image = tiny_transformer(patch_size=[2, 2], axes_dim=[64, 64], vec_in_dim=None)
     sentence = refusal("model", image)
-    assert "img_in.proj.weight is [128, 16, 2, 2] instead of 5-dimensional" in sentence
+    assert says(sentence, "img_in.proj.weight is [128, 16, 2, 2] instead of 5-dimensional")
     assert "HunyuanVideo 1.0 or 1.5 is needed" in sentence
     sentence = refusal("model", tiny_transformer(patch_size=[1, 1, 1], vec_in_dim=None))
     assert "is HunyuanImage21Refiner" in sentence and "HunyuanVideo 1.0 or 1.5 is needed" in sentence
@@ -205,7 +210,7 @@ def spoiled(weights, changes):
 def test_model_with_wrong_keys(kind, bases, refusal):
     changes, told = MODEL_KEYS[kind]
     sentence = refusal("model", spoiled(bases["model"], changes))
-    assert all(part in sentence for part in told), sentence
+    assert says(sentence, *told), sentence
     assert any(verb in sentence for verb in ("Choose", "Download", "download", "choose")), sentence
 
 
@@ -219,7 +224,7 @@ def test_keys_with_and_without_their_prefix(loader, bases, refusal):
 @pytest.mark.parametrize("base", ["split model", "split predictor"])
 def test_split_group_that_lacks_a_part(base, bases, refusal):
     sentence = refusal(base.split()[1], spoiled(bases[base], {"double_blocks.1.txt_attn_k.weight": None}))
-    assert "1 keys missing: double_blocks.1.txt_attn_k.weight" in sentence and "Download it again" in sentence
+    assert says(sentence, "1 keys missing: double_blocks.1.txt_attn_k.weight", "Download it again")
 
 
 @pytest.mark.parametrize("base", ["split model", "split predictor"])
@@ -228,7 +233,7 @@ def test_split_group_with_uneven_parts(shapes, base, bases, refusal):
     keys = ["double_blocks.0.img_attn_q.weight", "double_blocks.0.img_attn_k.weight"]
     changes = {key: torch.zeros(shape) for key, shape in zip(keys, shapes, strict=True)}
     sentence = refusal(base.split()[1], spoiled(bases[base], changes))
-    assert f"{keys[0]} {list(shapes[0])}" in sentence and "same shape" in sentence
+    assert says(sentence, f"{keys[0]} {list(shapes[0])}", "same shape")
 
 
 @pytest.mark.parametrize("base", ["model", "predictor"])
@@ -236,7 +241,7 @@ def test_split_linear1_with_a_part_of_no_rows_to_speak_of(base, bases, refusal):
     weights = recipes.tensor_parallel(bases[base])
     key = next(key for key in weights if key.endswith("linear1_mlp.bias"))
     sentence = refusal(base, weights | {key: torch.tensor(1.0)})
-    assert f"{key} []" in sentence and "same shape" in sentence
+    assert says(sentence, f"{key} []", "same shape")
 
 
 def test_quantised_file_with_split_layers(bases, refusal):
@@ -317,7 +322,7 @@ PREDICTOR_KEYS = {
 def test_predictor_with_wrong_keys(kind, bases, refusal):
     changes, told = PREDICTOR_KEYS[kind]
     sentence = refusal("predictor", spoiled(bases["predictor"], changes))
-    assert all(part in sentence for part in told), sentence
+    assert says(sentence, *told), sentence
     assert any(verb in sentence for verb in ("Choose", "Download", "download", "choose")), sentence
 
 
@@ -336,4 +341,4 @@ PREDICTOR_METADATA = {
 def test_predictor_metadata_that_is_not_true(kind, bases, refusal):
     metadata, told = PREDICTOR_METADATA[kind]
     sentence = refusal("predictor", bases["predictor"], metadata)
-    assert all(part in sentence for part in told), sentence
+    assert says(sentence, *told), sentence

@@ -197,7 +197,7 @@ def test_a_run_stays_in_its_folder(train, name):
 
 def test_a_dataset_that_is_not_there_is_named_with_those_that_are(train, output):
     (output / "disca" / "datasets" / "cats").mkdir(parents=True)
-    with pytest.raises(ValueError, match="There is no dataset 'dogs' in .* There are cats."):
+    with pytest.raises(ValueError, match="There is no dataset 'dogs' in .* There are 'cats'."):
         train("DiscaTrainCFG", "any", **LORA | {"dataset": "dogs"})
 
 

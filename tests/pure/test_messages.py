@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from disca.messages import quoted
+from disca.messages import cause, listing, quoted
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,14 @@ def test_ordinary_text_is_quoted_as_it_is():
 def test_long_text_keeps_both_ends():
     shown = quoted("start" + "x" * 1000 + "end.mp4")
     assert shown.startswith("'start") and shown.endswith("end.mp4'") and "..." in shown
+
+
+def test_a_list_says_how_many_more_there_are():
+    assert listing(["a", "b", "c"], 2) == "'a', 'b' and 1 more" and listing([1]) == "1"
+    listing(["\ud800"] * 9).encode("utf-8")
+
+
+def test_what_an_error_says_is_text_and_not_endless():
+    said = cause(ValueError("no \ud800\x1b[2J\nnext" + "x" * 10**6))
+    said.encode("utf-8")
+    assert said.startswith("no \\ud800\\x1b[2J\nnext") and len(said) < 2100

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from disca.weights import files
-from disca.weights.files import listing, open_weights
+from disca.weights.files import open_weights
 from disca.weights.merged import merged_weights
 
 
@@ -57,7 +57,3 @@ def test_weights_without_a_target_are_checked_too(tmp_path):
     merged = merged_weights(open_weights(str(tmp_path / "file.safetensors")), "mark")
     with pytest.raises(ValueError, match="NaN or infinity in 'other'"):
         merged.read_into({"mark": torch.empty(1)})
-
-
-def test_listing_says_how_many_more():
-    assert listing(["a", "b", "c"], 2) == "a, b and 1 more" and listing(["a"]) == "a"

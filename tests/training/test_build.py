@@ -116,7 +116,7 @@ def test_a_folder_without_videos_or_captions_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no videos or pictures"):
         find_clips(str(tmp_path))
     make_video(tmp_path / "a.mp4", [90] * 5)
-    with pytest.raises(ValueError, match="1 of 1 videos have no caption: a.mp4. .* a.txt"):
+    with pytest.raises(ValueError, match="1 of 1 videos have no caption: 'a.mp4'. .* 'a.txt'"):
         find_clips(str(tmp_path))
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ValueError, match="'a.txt' is not UTF-8"):

@@ -207,10 +207,10 @@ def test_a_dataset_for_another_model_or_encoder_is_refused(folder):
     with pytest.raises(ValueError, match="built for HunyuanVideo 1.5, but the model is HunyuanVideo 1.0"):
         require_fits(dataset, "1.0", 4, 6)
     with pytest.raises(
-        ValueError, match="'0.mp4' in shard-000000.*4 latent channels and text of width 6.*takes 16 and 6"
+        ValueError, match="'0.mp4' in 'shard-000000.*4 latent channels and text of width 6.*takes 16 and 6"
     ):
         require_fits(dataset, "1.5", 16, 6)
-    with pytest.raises(ValueError, match="built with the encoder an encoder, but another"):
+    with pytest.raises(ValueError, match="built with the encoder 'an encoder', but 'another'"):
         require_fits(dataset, "1.5", 4, 6, "another")
     with pytest.raises(ValueError, match="was built for HunyuanVideo 1.5 with the encoder an encoder; this is"):
         DatasetWriter(str(folder), "another", "1.5")
