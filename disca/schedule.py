@@ -4,11 +4,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from .messages import quoted
 
 MAX_CACHE_AGE = 0.2  # predictors are trained on features at most this much older, in sigma (Δmax, supplement 8.1)
+
+MOST_LETTERS = 10_000  # of an anchor list: a thousand steps, each by itself, take half of it
+WRITE = "Write step numbers and ranges, such as '0 1 2 5 9 13 17 19' or '0-2, 5, 9'."
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,18 @@ PRESETS = {
 
 def parse_anchors(text: str) -> Anchors:
     """Anchors from a list such as '0 1 2 5 9' or '0-2, 5, 9': ascending, with step 0 among them; else ValueError."""
-    listed = []
-    for part in re.split(r"[,;\s]+", re.sub(r"\s*-\s*", "-", text.strip())):
-        match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
-        if match is None:
+    text = text.strip(" \t\r\n,;")
+    if not text:
+        raise ValueError(f"The anchor list is empty. {WRITE}")
+    if len(text) > MOST_LETTERS:
+        raise ValueError(f"The anchor list has {len(text)} characters, but may have {MOST_LETTERS}. {WRITE}")
+    listed: list[int] = []
+    for part in re.split(r"[,;\s]+", re.sub(r"\s*-\s*", "-", text)):
+        first, last = _range(part, text)
+        if listed and first <= listed[-1]:
             raise ValueError(
-                f"Cannot read {quoted(part)} in the anchor list {quoted(text)}. "
-                "Write step numbers and ranges, such as '0 1 2 5 9 13 17 19' or '0-2, 5, 9'."
-            )
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise ValueError(
-                f"The range {quoted(part)} in the anchor list {quoted(text)} runs backwards. "
-                f"Write '{last:d}-{first:d}'."
+                f"The anchor list {quoted(text)} is not ascending: {first:d} stands behind {listed[-1]:d}. "
+                "Write each step once, smallest first."
             )
         listed += range(first, last + 1)
     if listed[0] != 0:
@@ -88,9 +89,20 @@ def parse_anchors(text: str) -> Anchors:
             f"The anchor list {quoted(text)} starts at step {listed[0]:d}, but step 0 must be an anchor: "
             "there are no features to predict from before it. Put 0 in front."
         )
-    if any(b <= a for a, b in pairwise(listed)):
-        raise ValueError(f"The anchor list {quoted(text)} is not ascending. Write each step once, smallest first.")
     return Anchors(tuple(listed))
+
+
+def _range(part: str, text: str) -> tuple[int, int]:
+    """The first and the last step of a part of an anchor list."""
+    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", part)
+    if match is None:
+        raise ValueError(f"Cannot read {quoted(part)} in the anchor list {quoted(text)}. {WRITE}")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise ValueError(
+            f"The range {quoted(part)} in the anchor list {quoted(text)} runs backwards. Write '{last:d}-{first:d}'."
+        )
+    return first, last
 
 
 def oldest_features(anchors: frozenset[int], sigmas: Sequence[float]) -> tuple[int, float]:

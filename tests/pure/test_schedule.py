@@ -1,5 +1,7 @@
 """Which steps are anchors."""
 
+import tracemalloc
+
 import pytest
 
 from disca.meanflow import shifted_sigmas
@@ -23,7 +25,11 @@ def test_a_list_reads_as_its_steps(text, steps):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "Cannot read ''"),
+        ("", "The anchor list is empty."),
+        (" ,; ", "The anchor list is empty."),
+        ("0 \u0663", "Cannot read '\u0663'"),  # a digit, but none of ours
+        ("0 1\ud800", r"Cannot read '1\ud800'"),
+        ("0 " * 6000, "has 11999 characters, but may have 10000"),
         ("zero one", "Cannot read 'zero'"),
         ("0 1.5", "Cannot read '1.5'"),
         ("-1 0", "Cannot read '-1'"),
@@ -39,6 +45,15 @@ def test_garbage_is_refused_with_what_to_write(text, told):
     with pytest.raises(ValueError, match="anchor list") as error:
         parse_anchors(text)
     assert told in str(error.value)
+
+
+def test_a_list_that_runs_backwards_is_refused_before_its_ranges_are_expanded():
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="not ascending: 0 stands behind 99999"):
+        parse_anchors("0-99999 " * 1200)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # one range; all of them would be a gigabyte
 
 
 def test_a_list_longer_than_the_run_is_refused():
