@@ -8,17 +8,33 @@ restricted to t - r <= R while training, DisCa, Algorithm 2).
 import torch
 from torch import Tensor
 
+from .messages import quoted
+
+LEAST_DENOISE = 0.0001
+
 
 def shifted_sigmas(steps: int, shift: float, denoise: float = 1.0) -> Tensor:
     """The `steps + 1` times of a run, decreasing to 0: `shifted` over evenly spaced u.
 
     With `denoise` below 1 the last `steps` of int(steps / denoise) steps, as ComfyUI's schedulers do; empty at 0.
     """
-    if denoise <= 0.0:
+    require_denoise(denoise)
+    if denoise == 0.0:
         return torch.empty(0)
     total = int(steps / denoise)
-    u = 1.0 - torch.arange(total + 1, dtype=torch.float64) / total
-    return shifted(u, shift)[-(steps + 1) :].to(torch.float32)
+    u = 1.0 - torch.arange(total - steps, total + 1, dtype=torch.float64) / total
+    return shifted(u, shift).to(torch.float32)
+
+
+def require_denoise(denoise: float) -> None:
+    """ValueError unless it is 0, which leaves the latent as it is, or large enough to change something."""
+    if not (denoise == 0.0 or LEAST_DENOISE <= denoise <= 1.0):
+        raise ValueError(
+            f"denoise is {quoted(denoise)}, but must be from {LEAST_DENOISE} to 1, or 0 to leave the latent as it is. "
+            "So little noise changes nothing that could be seen."
+            if 0.0 < denoise < LEAST_DENOISE
+            else f"denoise is {quoted(denoise)}, but must be from 0 to 1."
+        )
 
 
 def shifted(u: Tensor, shift: float) -> Tensor:
