@@ -6,24 +6,15 @@ from typing import Any, Literal
 
 import yaml
 
+from .fields import MANY, MOST_SEED, Checked, location, number
+
 Algorithm = Literal["flow", "cfg", "meanflow", "predictor"]
 
 MOST_STEPS = 3  # from an anchor to the later state of a pair: N = 4 predicts three steps
 
 
-def number(default: float, least: float | None = None, most: float | None = None) -> Any:
-    """A dataclass field whose value must lie in [least, most]."""
-    return field(default=default, metadata={"least": least, "most": most})
-
-
-def location(default: str | None = None, exists: bool = True) -> Any:
-    """A dataclass field that is a path, relative to the YAML's folder; `exists` says whether it must be there."""
-    metadata = {"path": True, "exists": exists}
-    return field(metadata=metadata) if default is None else field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Checked):
     """The network to train and the one it learns from."""
 
     path: str = location("")  # a safetensors file; empty: a new toy network
@@ -34,46 +25,52 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(Checked):
     """Where the samples are; an iteration takes batch x accumulate of them on each process."""
 
     path: str = location()
     cache: str = location("", exists=False)
-    batch: int = number(1, least=1)
-    accumulate: int = number(1, least=1)
+    batch: int = number(1, least=1, most=1024)
+    accumulate: int = number(1, least=1, most=1024)
 
 
 @dataclass(frozen=True)
-class OptimiserSettings:
+class OptimiserSettings(Checked):
     """How a part's weights move."""
 
     name: Literal["adamw", "adamw8bit"] = "adamw"
-    lr: float = number(0.0, least=0)  # 0: see Settings.learning_rate
-    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata={"least": 0, "most": 1})
-    weight_decay: float = number(0.0, least=0)
-    warmup: int = number(0, least=0)  # iterations
+    lr: float = number(0.0, least=0, most=1)  # 0: see Settings.learning_rate
+    betas: tuple[float, float] = number((0.9, 0.999), least=0, most=1, below=True)
+    weight_decay: float = number(0.0, least=0, most=1)
+    warmup: int = number(0, least=0, most=MANY)  # iterations
     decay: Literal["none", "cosine"] = "none"  # of the learning rate, to zero at the end of the run
-    clip: float = number(1.0, least=0)  # greatest norm of a part's gradient; 0: not clipped
-    ema: float = number(0.999, least=0, most=1)  # 0: no average
+    clip: float = number(1.0, least=0, most=1000)  # greatest norm of a part's gradient; 0: not clipped
+    ema: float = number(0.999, least=0, most=1, below=True)  # 0: no average
 
 
 @dataclass(frozen=True)
-class LoraSettings:
+class LoraSettings(Checked):
     """Low-rank adapters instead of all weights."""
 
-    rank: int = number(0, least=0)  # 0: all weights are trained
-    alpha: float = number(0.0, least=0)  # 0: the rank
+    rank: int = number(0, least=0, most=1024)  # 0: all weights are trained
+    alpha: float = number(0.0, least=0, most=1024)  # 0: the rank
 
 
 @dataclass(frozen=True)
-class CfgSettings:
+class CfgSettings(Checked):
     """Algorithm 1: the range that guidance scales are drawn from."""
 
-    guidance: tuple[float, float] = field(default=(1.0, 8.0), metadata={"least": 0})
+    guidance: tuple[float, float] = number((1.0, 8.0), least=0, most=100)
+
+    def __post_init__(self):
+        super().__post_init__()
+        low, high = self.guidance
+        if low > high:
+            raise ValueError(f"guidance goes from {low:g} down to {high:g}. Write the smaller number first.")
 
 
 @dataclass(frozen=True)
-class MeanFlowSettings:
+class MeanFlowSettings(Checked):
     """Algorithm 2, Restricted MeanFlow."""
 
     preset: Literal["anchored", "paper"] = "anchored"
@@ -81,19 +78,20 @@ class MeanFlowSettings:
     anchor: float = number(0.5, least=0, most=1)  # share of samples with r = t
     derivative: Literal["difference", "dual"] = "difference"
     h: float = number(0.01, least=1e-6, most=0.5)
-    cap: float = number(1.0, least=0)  # |(t - r) du/dt| is at most cap |v|
+    cap: float = number(1.0, least=0, most=100)  # |(t - r) du/dt| is at most cap |v|
     adaptive: float = number(1.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
 
 
 @dataclass(frozen=True)
-class PairSettings:
+class PairSettings(Checked):
     """Shares of training pairs by where their later state comes from; what is not named has none."""
 
-    line: float = number(0.0, least=0)  # straight lines from data to noise, as in the paper
-    trajectory: float = number(0.0, least=0)  # the student's own trajectories
-    cached: float = number(0.0, least=0)  # states that the cached sampler visits
+    line: float = number(0.0, least=0, most=1)  # straight lines from data to noise, as in the paper
+    trajectory: float = number(0.0, least=0, most=1)  # the student's own trajectories
+    cached: float = number(0.0, least=0, most=1)  # states that the cached sampler visits
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.total:
             raise ValueError("the shares of line, trajectory and cached pairs are all 0. Give one of them a share.")
 
@@ -110,62 +108,62 @@ class PairSettings:
 
 
 @dataclass(frozen=True)
-class PredictorSettings:
+class PredictorSettings(Checked):
     """Algorithm 3, the Predictor."""
 
     preset: Literal["default", "paper"] = "default"
     delta_max: float = number(0.2, least=0, most=1)
-    depth: int = number(2, least=1)
+    depth: int = number(2, least=1, most=64)
     form: Literal["residual", "authors"] = "residual"
     start: Literal["identity", "random"] = "identity"
     path: str = location("")  # a Predictor to go on from; empty: a new one
-    mse_iterations: int = number(500, least=0)
-    gan_iterations: int = number(1000, least=0)
-    gan_weight: float = number(1.0, least=0)
+    mse_iterations: int = number(500, least=0, most=MANY)
+    gan_iterations: int = number(1000, least=0, most=MANY)
+    gan_weight: float = number(1.0, least=0, most=100)
     adaptive: float = number(1.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
-    lr_discriminator: float = number(1e-4, least=0)
-    taps: int = number(4, least=1)  # blocks whose features the discriminator sees
+    lr_discriminator: float = number(1e-4, least=0, most=1)
+    taps: int = number(4, least=1, most=60)  # blocks whose features the discriminator sees
     pairs: PairSettings = PairSettings(cached=1.0)
 
 
 @dataclass(frozen=True)
-class MemorySettings:
+class MemorySettings(Checked):
     """What is traded for memory."""
 
     checkpoint: bool = True
     offload_activations: bool = False
-    swap_blocks: int = number(0, least=0)
+    swap_blocks: int = number(0, least=0, most=100)
 
 
 @dataclass(frozen=True)
-class SaveSettings:
+class SaveSettings(Checked):
     """When a checkpoint is written, and how many stay."""
 
-    every: int = number(500, least=1)
-    keep: int = number(2, least=1)
+    every: int = number(500, least=1, most=MANY)
+    keep: int = number(2, least=1, most=100)
 
 
 @dataclass(frozen=True)
-class PreviewSettings:
+class PreviewSettings(Checked):
     """When and how previews are sampled; every = 0: never."""
 
-    every: int = number(0, least=0)
-    seeds: tuple[int, ...] = (0, 1)
-    steps: int = number(8, least=1)
-    shift: float = number(5.0, least=0.01)
-    guidance: float = number(1.0, least=0)
+    every: int = number(0, least=0, most=MANY)
+    seeds: tuple[int, ...] = number((0, 1), least=0, most=MOST_SEED)
+    steps: int = number(8, least=1, most=1000)
+    shift: float = number(5.0, least=0.01, most=100)
+    guidance: float = number(1.0, least=0, most=100)
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """A whole training run."""
 
     algorithm: Algorithm
     out: str = location(exists=False)
     data: DataSettings
     model: ModelSettings = field(default_factory=ModelSettings)
-    seed: int = number(0, least=0)
-    iterations: int = number(1000, least=1)  # the predictor's are mse_iterations + gan_iterations
+    seed: int = number(0, least=0, most=MOST_SEED)
+    iterations: int = number(1000, least=1, most=MANY)  # the predictor's are mse_iterations + gan_iterations
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     cfg: CfgSettings = field(default_factory=CfgSettings)

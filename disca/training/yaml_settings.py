@@ -3,17 +3,24 @@
 import difflib
 import math
 import os
+import re
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
+from ..limits import LONGEST_NAME
 from ..messages import cause, listing, quoted
+from .fields import require_setting
 from .settings import SECTION_PRESETS, Settings
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 TAGS = {"bool": "true or false", "int": "a whole number", "float": "a number", "null": "nothing", "str": "a text"}
+
+MOST_LETTERS = 1_000_000
+DEEPEST = 20
 
 
 class Source(NamedTuple):
@@ -21,9 +28,15 @@ class Source(NamedTuple):
 
     path: str
 
-    def error(self, node: Node, told: str) -> ValueError:
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return cause(os.path.basename(self.path))
+
+    def error(self, node: Node | yaml.Event | None, told: str) -> ValueError:
         """An error that says where the node stands."""
-        return ValueError(f"{cause(os.path.basename(self.path))}, line {node.start_mark.line + 1:d}: {told}")
+        line = f", line {node.start_mark.line + 1:d}" if node else ""
+        return ValueError(f"{self.label}{line}: {told}")
 
 
 def read(file: str | os.PathLike) -> Settings:
@@ -31,19 +44,32 @@ def read(file: str | os.PathLike) -> Settings:
     source = Source(os.path.abspath(file))
     if not os.path.isfile(source.path):
         raise ValueError(f"There is no file {quoted(source.path)}. Name the YAML file of the run.")
+    root = _compose(source)
+    if root is None:
+        raise ValueError(f"{source.label} is empty. Describe the run in it.")
+    return _section(source, root, Settings, "the run")
+
+
+def _compose(source: Source) -> Node | None:
+    """The file as YAML's nodes; ValueError unless it is YAML, and no larger or deeper than a run's description is."""
     try:
         with open(source.path, encoding="utf-8") as stream:
-            root = yaml.compose(stream, Loader=yaml.SafeLoader)
+            text = stream.read(MOST_LETTERS + 1)
+        if len(text) > MOST_LETTERS:
+            raise source.error(None, f"it has more than {MOST_LETTERS:,} characters. Describe only the run in it.")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise source.error(event, "an alias stands here. Write the value itself.")
+            if depth > DEEPEST:
+                raise source.error(event, f"more than {DEEPEST} groups or lists stand in one another.")
+        return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1:d}" if error.problem_mark else ""
-        raise ValueError(
-            f"{cause(os.path.basename(source.path))}{line}: this is not YAML: {cause(error.problem)}."
-        ) from error
+        raise ValueError(f"{source.label}{line}: this is not YAML: {cause(error.problem)}.") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{cause(os.path.basename(source.path))} is not a YAML text file: {cause(error)}.") from error
-    if root is None:
-        raise ValueError(f"{cause(os.path.basename(source.path))} is empty. Describe the run in it.")
-    return _section(source, root, Settings, "the run")
+        raise ValueError(f"{source.label} is not a YAML text file: {cause(error)}.") from error
 
 
 def _section(source: Source, node: Node, kind: type, name: str) -> Any:
@@ -82,27 +108,26 @@ def _value(source: Source, node: Node, kind: Any, entry: Field, key: str) -> Any
     if is_dataclass(kind):
         return _section(source, node, kind, quoted(key))
     if get_origin(kind) is Literal:
-        if not isinstance(node, ScalarNode) or node.value not in get_args(kind):
+        value = node.value if isinstance(node, ScalarNode) else None
+        if value not in get_args(kind):
             raise source.error(node, f"{quoted(key)} must be one of {listing(get_args(kind))}, not {_found(node)}.")
-        return node.value
-    if get_origin(kind) is tuple:
-        return _sequence(source, node, get_args(kind), entry, key)
-    value = _scalar(source, node, kind, key)
-    if "path" in entry.metadata:
-        return _path(source, node, value, entry, key)
-    _check_range(source, node, value, entry, key)
-    return value
+        return value
+    read = _sequence if get_origin(kind) is tuple else _scalar
+    value = read(source, node, kind, key)
+    try:
+        require_setting(entry, kind, value)
+    except ValueError as error:
+        raise source.error(node, cause(error)) from None
+    return _path(source, node, value, entry, key) if "path" in entry.metadata else value
 
 
-def _sequence(source: Source, node: Node, kinds: tuple, entry: Field, key: str) -> tuple:
+def _sequence(source: Source, node: Node, kind: Any, key: str) -> tuple:
+    kinds = get_args(kind)
     repeated = kinds[-1] is Ellipsis
     wanted = "a list" if repeated else f"a list of {len(kinds)}"
     if not isinstance(node, SequenceNode) or (not repeated and len(node.value) != len(kinds)):
         raise source.error(node, f"{quoted(key)} must be {wanted}, such as [1, 2], not {_found(node)}.")
-    values = tuple(_scalar(source, item, kinds[0], key) for item in node.value)
-    for item, value in zip(node.value, values, strict=True):
-        _check_range(source, item, value, entry, key)
-    return values
+    return tuple(_scalar(source, item, kinds[0], key) for item in node.value)
 
 
 def _scalar(source: Source, node: Node, kind: type, key: str) -> Any:
@@ -110,10 +135,11 @@ def _scalar(source: Source, node: Node, kind: type, key: str) -> Any:
     if isinstance(node, ScalarNode):
         if kind is str and tag == "str":
             return node.value
-        if kind is bool and tag == "bool":
+        if kind is bool and tag == "bool" and node.value.lower() in yaml.SafeLoader.bool_values:
             return yaml.SafeLoader.bool_values[node.value.lower()]
         if kind is int and tag == "int":
-            return int(yaml.safe_load(node.value))
+            with suppress(ValueError):  # a tag of the file's own, on no number; or thousands of digits
+                return yaml.SafeLoader("").construct_yaml_int(node)
         if kind is float and (tag in ("int", "float") or (tag == "str" and node.style is None)):
             value = _float(node.value)
             if math.isfinite(value):
@@ -128,14 +154,6 @@ def _float(text: str) -> float:
         return math.nan
 
 
-def _check_range(source: Source, node: Node, value: Any, entry: Field, key: str) -> None:
-    least, most = entry.metadata.get("least"), entry.metadata.get("most")
-    if least is not None and value < least:
-        raise source.error(node, f"{quoted(key)} is {quoted(value)}, but must be at least {quoted(least)}.")
-    if most is not None and value > most:
-        raise source.error(node, f"{quoted(key)} is {quoted(value)}, but must be at most {quoted(most)}.")
-
-
 def _path(source: Source, node: Node, value: str, entry: Field, key: str) -> str:
     if not value:
         if entry.default is MISSING:
@@ -143,6 +161,8 @@ def _path(source: Source, node: Node, value: str, entry: Field, key: str) -> str
         return value
     if "://" in value:
         return value
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in re.split(r"[/\\]", value)):
+        raise source.error(node, f"{quoted(key)} has a name of more than {LONGEST_NAME} bytes in it. Shorten it.")
     absolute = os.path.normpath(os.path.join(os.path.dirname(source.path), os.path.expanduser(value)))
     if entry.metadata["exists"] and not os.path.exists(absolute):
         raise source.error(

@@ -1,8 +1,25 @@
 """A run's YAML file: what it means, and where it is wrong."""
 
+import math
+from dataclasses import fields, replace
+
 import pytest
 
-from disca.training.settings import PairSettings, PredictorSettings, read_settings, write_settings
+from disca.training.settings import (
+    CfgSettings,
+    DataSettings,
+    LoraSettings,
+    MeanFlowSettings,
+    MemorySettings,
+    OptimiserSettings,
+    PairSettings,
+    PredictorSettings,
+    PreviewSettings,
+    SaveSettings,
+    Settings,
+    read_settings,
+    write_settings,
+)
 
 
 @pytest.fixture
@@ -69,7 +86,7 @@ def test_settings_read_back_as_they_were_written(written, tmp_path):
         ("seed: 1\nseed: 2", "line 6: 'seed' is there twice."),
         ("optimiser:\n  lr: .nan", "line 6: 'lr' must be a number"),
         ("optimiser:\n  betas: [0.9]", "line 6: 'betas' must be a list of 2"),
-        ("optimiser:\n  betas: [0.9, 2]", "line 6: 'betas' is 2.0, but must be at most 1."),
+        ("optimiser:\n  betas: [0.9, 2]", "line 6: 'betas' is 2.0, but must be less than 1."),
         ("memory:\n  checkpoint: 1", "line 6: 'checkpoint' must be true or false, not '1' (a whole number)."),
         (
             "meanflow: 3",
@@ -81,12 +98,40 @@ def test_settings_read_back_as_they_were_written(written, tmp_path):
         ("model:\n  path: none.safetensors", "line 6: 'path' is 'none.safetensors', but there is nothing at"),
         ("model:\n  path:", "line 6: 'path' must be a text, not nothing."),
         ("model: [", "line 6: this is not YAML"),
+        ("seed: !!int '[1, 2]'", "line 5: 'seed' must be a whole number, not '[1, 2]' (a whole number)."),
+        ("seed: !!int '" + "9" * 5000 + "'", "line 5: 'seed' must be a whole number, not '999"),
+        ("seed: " + "9" * 30, "line 5: 'seed' is 999999999999999999999999999999, but must be at most 4294967295."),
+        ("memory:\n  checkpoint: !!bool maybe", "line 6: 'checkpoint' must be true or false, not 'maybe'"),
+        ("optimiser:\n  lr: 1e400", "line 6: 'lr' must be a number"),
+        ("optimiser:\n  betas: [1, 1]", "line 6: 'betas' is 1.0, but must be less than 1."),
+        ("optimiser:\n  ema: 1", "line 6: 'ema' is 1.0, but must be less than 1."),
+        ("cfg:\n  guidance: [8, 1]", "line 6: guidance goes from 8 down to 1. Write the smaller number first."),
+        ("cfg:\n  guidance: [.nan, 1]", "line 6: 'guidance' must be a number, not '.nan' (a number)."),
+        ('model:\n  path: "a\\0b"', "line 6: 'path' is 'a\\x00b', with characters in it that no file can hold."),
+        ('model:\n  toy: "\\uD800"', "line 6: "),
+        ("data: &group\n  path: videos", "line 5: 'data' is there twice."),
+        ("cfg: &a {}\nmeanflow: *a", "line 6: an alias stands here."),
+        ("seed: " + "[" * 3000, "line 5: more than 20 groups or lists stand in one another."),
+        ("seed: " + "{a: " * 3000, "line 5: more than 20 groups or lists stand in one another."),
+        ("preview:\n  seeds: [" + "1, " * 100 + "1]", "line 6: 'seeds' is "),
+        ("preview:\n  seeds: []", "line 6: 'seeds' is (), but must be a list of 1 to 64 numbers."),
     ],
 )
 def test_mistakes_are_named_with_their_line(written, line, told):
     with pytest.raises(ValueError) as error:
         read_settings(written(RUN + line + "\n"))
     assert "run.yaml, " + told in str(error.value)
+
+
+@pytest.mark.parametrize("out", ['"a\\0b"', "x" * 300, "a/" + "x" * 300 + "/b"])
+def test_an_output_that_no_disk_can_hold_is_refused_with_its_line(written, out):
+    with pytest.raises(ValueError, match=r"run.yaml, line 2: 'out' (is|has)"):
+        read_settings(written(RUN.replace("results", out)))
+
+
+def test_a_file_that_is_too_large_to_describe_a_run_is_refused(written):
+    with pytest.raises(ValueError, match="run.yaml: it has more than 1,000,000 characters"):
+        read_settings(written(RUN + "#" * 1_000_001))
 
 
 def test_a_missing_key_is_named_with_the_line_of_its_group(written):
@@ -102,3 +147,36 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(written, tmp_path):
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ValueError, match="run.yaml"):
         read_settings(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: OptimiserSettings(lr=math.nan),
+        lambda: OptimiserSettings(betas=(0.9, math.inf)),
+        lambda: OptimiserSettings(betas=(0.9,)),
+        lambda: OptimiserSettings(name="sgd"),
+        lambda: replace(OptimiserSettings(), clip=-1.0),
+        lambda: CfgSettings((8.0, 1.0)),
+        lambda: CfgSettings((1.0, math.nan)),
+        lambda: PairSettings(line=math.inf),
+        lambda: PreviewSettings(shift=math.nan),
+        lambda: PreviewSettings(steps=2.5),
+        lambda: PreviewSettings(steps=True),
+        lambda: DataSettings(path="a\0b"),
+        lambda: DataSettings(path="\ud800"),
+        lambda: DataSettings(path="videos", batch=10**6),
+        lambda: Settings("predictor", "out", DataSettings("videos"), seed=10**30),
+    ],
+)
+def test_settings_that_no_run_could_have_cannot_be_made_anywhere(make):
+    with pytest.raises(ValueError, match="is .*but must be|with characters in it|goes from 8 down to 1") as error:
+        make()
+    str(error.value).encode("utf-8")
+
+
+def test_every_number_of_the_settings_has_limits():
+    kinds = [OptimiserSettings, CfgSettings, PairSettings, PreviewSettings, DataSettings, Settings]
+    kinds += [LoraSettings, MeanFlowSettings, MemorySettings, PredictorSettings, SaveSettings]
+    numbers = [entry for kind in kinds for entry in fields(kind) if entry.type in (int, float, tuple[float, float])]
+    assert len(numbers) > 35 and all({"least", "most"} <= entry.metadata.keys() for entry in numbers)
