@@ -182,6 +182,13 @@ def test_a_sample_draws_the_same_in_any_batch():
     assert torch.equal(whole.noise(like)[2:], part.noise(like[2:]))
 
 
+def test_no_sample_of_a_run_draws_what_a_sample_of_the_next_seed_does():
+    like, cpu = torch.zeros(4_000, 3), torch.device("cpu")
+    one = {tuple(row) for row in Draws(7, torch.arange(4_000), cpu).noise(like).tolist()}
+    other = {tuple(row) for row in Draws(8, torch.arange(4), cpu).noise(like[:4]).tolist()}
+    assert len(one) == 4_000 and len(other) == 4 and not one & other
+
+
 def test_at_time_runs_from_data_to_noise():
     x_0, noise = torch.zeros(2, 1), torch.ones(2, 1)
     assert at_time(x_0, noise, torch.tensor([0.25, 1.0])).flatten().tolist() == [0.25, 1.0]
