@@ -4,7 +4,7 @@ import pytest
 import small_networks
 import torch
 
-from disca.training.derivative import attention_with_tangent, central_difference, dual_numbers
+from disca.training.derivative import CHUNK, attention_with_tangent, central_difference, dual_numbers
 from disca.training.network import Network
 from disca.training.networks import add_embedder
 from disca.training.probe import probe_derivative
@@ -108,18 +108,24 @@ def test_the_difference_is_one_sided_at_the_ends():
     torch.testing.assert_close(slopes, torch.tensor([1.9, 1.1]))
 
 
-def test_attention_has_the_tangent_of_its_formula():
+@pytest.mark.parametrize("mask", [None, (1, 1, 300), (2, 1, 300, 300)], ids=["whole", "keys", "queries and keys"])
+def test_attention_has_the_tangent_of_its_formula(mask):
+    """Of more rows than are computed at a time, with the masks of ComfyUI's blocks and of its refiner."""
     torch.manual_seed(0)
-    q, k, v, dq, dk, dv = (torch.randn(1, 2, 300, 8, dtype=torch.float64) for _ in range(6))
+    q, k, v, dq, dk, dv = (torch.randn(2, 2, 300, 8, dtype=torch.float64) for _ in range(6))
+    mask = None if mask is None else 3.0 * torch.randn(mask, dtype=torch.float64)
 
     def plain(q, k, v):
-        return ((q @ k.transpose(-1, -2) / 8**0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        scores = q @ k.transpose(-1, -2) / 8**0.5
+        scores = scores if mask is None else scores + mask
+        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
     with torch.autograd.forward_ad.dual_level():
         dual = [torch.autograd.forward_ad.make_dual(*pair) for pair in ((q, dq), (k, dk), (v, dv))]
-        out = attention_with_tangent(None, *dual, 2, skip_reshape=True)
+        out = attention_with_tangent(None, *dual, 2, skip_reshape=True, mask=mask)
         ours = torch.autograd.forward_ad.unpack_dual(out).tangent
     _, exact = torch.func.jvp(plain, (q, k, v), (dq, dk, dv))
+    assert q.shape[2] > CHUNK
     torch.testing.assert_close(ours, exact)
 
 
