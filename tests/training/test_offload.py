@@ -83,6 +83,16 @@ def test_a_changed_tensor_is_moved_anew():
     assert torch.equal(weight.grad, torch.full((4,), 3.0))
 
 
+def test_each_view_of_one_tensor_comes_back_in_its_own_shape_and_order():
+    x, weight = torch.arange(6.0), torch.ones(6, requires_grad=True)
+    views = (x, x[:2], x[2:4], x[4:], x.view(2, 3), x.view(2, 3).T, x.view(3, 2), x.view(torch.int32).view(torch.float32))
+    with offloaded_activations(least=0):
+        products = [weight[: view.numel()].view(view.shape) * view for view in views]
+    for view, product in zip(views, products, strict=True):
+        (gradient,) = torch.autograd.grad(product.sum(), weight)
+        assert torch.equal(gradient[: view.numel()].view(view.shape), view)
+
+
 def test_weights_are_not_moved():
     layer = torch.nn.Linear(64, 64)
     with offloaded_activations(least=layer.weight.nbytes) as traffic:
