@@ -13,11 +13,13 @@ from disca.host.loading import load_network
 from disca.toy.dataset import ToyDataset
 from disca.toy.network import new_network
 from disca.toy.shipping import SUMS, sha256, ship
+from disca.training.conditions import guided_condition
 from disca.training.data import DatasetWriter, collate, open_dataset
 from disca.training.exports import export_network
 from disca.training.loop import train
 from disca.training.losses import mse
 from disca.training.networks import add_embedder, new_predictor, predictor_spec
+from disca.training.predictor_training import RAMP
 from disca.training.settings import (
     DataSettings,
     LoraSettings,
@@ -178,6 +180,41 @@ def test_the_adversarial_gradient_is_held_down_to_that_of_the_squared_error(tmp_
     squared, capped = (torch.autograd.grad(term.sum(), u)[0] for term in (mse(u, pair.u_target), adversarial))
     assert share > 1.0
     torch.testing.assert_close(capped.norm(), squared.norm())
+
+
+def test_a_pair_without_a_step_is_no_sample_for_the_discriminator_nor_for_what_it_asks(tmp_path, files):
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(start="random"))
+    training = make_training(run, ToyDataset(), CPU)
+    samples = batch()
+    told = {name: samples[name] for name in ("context", "y")}
+    pair = training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told)
+    pair = pair._replace(r=torch.stack([pair.t[0], pair.t[1] - 0.05]))
+    u = (pair.u_target + 0.1).requires_grad_(True)
+    adversarial, _, fake = training._adversarial(u, pair, told)
+    judged = training._discriminator_loss(fake, pair, told).value
+    (gradient,) = torch.autograd.grad(adversarial.sum(), u)
+    for empty, step in (adversarial, judged, gradient):
+        assert not empty.any() and step.any()
+
+
+def test_the_adversarial_term_comes_in_evenly_over_its_ramp(tmp_path, files):
+    chosen = predictor_settings(mse_iterations=7, gan_weight=0.6, start="random")
+    training = make_training(settings(tmp_path, "predictor", files["meanflow"], predictor=chosen), ToyDataset(), CPU)
+
+    def value(iteration: int) -> torch.Tensor:
+        return next(training.losses(batch(), iteration)).value.detach()
+
+    alone, whole = value(6), value(7 + RAMP)
+    for done in (1, RAMP // 2, RAMP):
+        torch.testing.assert_close(value(6 + done) - alone, (whole - alone) * done / RAMP)
+    samples = batch()
+    draws = Draws(0, samples["index"], CPU)
+    told = guided_condition(samples, training.network, draws, training.settings.cfg.guidance)
+    pair = training.pairs.draw(samples["latent"], draws, told)
+    with torch.no_grad():
+        u = training.network.predicted_velocity(training.predictor, pair.cached, pair.x_t, pair.t, told, pair.r)
+    torch.testing.assert_close(whole - alone, 0.6 * training._adversarial(u, pair, told)[0].detach())
+    assert (whole > alone).all()
 
 
 @pytest.mark.parametrize("form", ["residual", "authors"])
