@@ -85,7 +85,7 @@ def test_a_changed_tensor_is_moved_anew():
 
 def test_each_view_of_one_tensor_comes_back_in_its_own_shape_and_order():
     x, weight = torch.arange(6.0), torch.ones(6, requires_grad=True)
-    views = (x, x[:2], x[2:4], x[4:], x.view(2, 3), x.view(2, 3).T, x.view(3, 2), x.view(torch.int32).view(torch.float32))
+    views = (x, x[:2], x[2:4], x[4:], x.view(2, 3), x.view(2, 3).T, x.view(3, 2), x.view(1, 6))
     with offloaded_activations(least=0):
         products = [weight[: view.numel()].view(view.shape) * view for view in views]
     for view, product in zip(views, products, strict=True):
