@@ -3,7 +3,7 @@
 from comfy_api.v0_0_2 import ComfyExtension, io
 from typing_extensions import override
 
-from .disca.host.folders import register_predictor_folder
+from .disca.host.folders import make_predictor_folder, register_predictor_folder
 from .nodes import NODES
 
 WEB_DIRECTORY = "./web"
@@ -15,6 +15,7 @@ class DiscaExtension(ComfyExtension):
     @override
     async def on_load(self) -> None:
         register_predictor_folder()
+        make_predictor_folder()
 
     @override
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
