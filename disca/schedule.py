@@ -64,6 +64,7 @@ PRESETS = {
         Anchors((0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18, 19), 20, "HunyuanVideo 1.0, 20 steps, N=2 (ours)"),
         Anchors((0, 1, 2, 5, 9, 11, 13, 15, 17, 19), 20, "HunyuanVideo 1.0, 20 steps, 10 anchors"),
         Anchors((0, 2, 4, 7), 8, "HunyuanVideo 1.5, 8 steps"),
+        Anchors((0, 2, 4, 7, 9, 11), 12, "HunyuanVideo 1.5, 12 steps (ours)"),
     )
 }
 

@@ -12,7 +12,8 @@ PRESET_TOOLTIP = (
     "N=4: 8 of 20 steps in full, the paper's 11.8 times setting (default list of the authors' code). "
     "N=3 (11 in full) and N=2 (13 in full): counts from the paper's tables, lists ours, as it publishes none. "
     "10 anchors: the authors' inference script. "
-    "HunyuanVideo 1.5: anchors 0 2 4 7 of 8 steps (default of the authors' code)."
+    "HunyuanVideo 1.5: anchors 0 2 4 7 of 8 steps (default of the authors' code). "
+    "12 steps (ours): 6 in full, for the 12 steps that the model's authors also recommend."
 )
 
 
@@ -24,7 +25,7 @@ class DiscaCacheSchedule(io.ComfyNode):
             display_name="DisCa Cache Schedule",
             category=CATEGORY,
             description="Says which steps run the whole transformer (anchors); the Predictor does the others.",
-            search_aliases=["anchors", "cache interval"],
+            search_aliases=["anchors", "cache interval", "preset"],
             inputs=[
                 io.DynamicCombo.Input(
                     "plan",
@@ -40,10 +41,14 @@ class DiscaCacheSchedule(io.ComfyNode):
                                     default=2,
                                     min=1,
                                     max=100,
-                                    tooltip="Behind the warm-up, one step in so many is an anchor. 1: all are.",
+                                    tooltip="After the warm-up, every n-th step is an anchor. 1: every step.",
                                 ),
                                 io.Int.Input(
-                                    "warmup", default=3, min=1, max=100, tooltip="So many first steps are anchors."
+                                    "warmup",
+                                    default=3,
+                                    min=1,
+                                    max=100,
+                                    tooltip="How many steps at the start are anchors.",
                                 ),
                                 io.Boolean.Input("last_step", default=True, tooltip="Makes the last step an anchor."),
                             ],
@@ -80,7 +85,18 @@ class DiscaApplyPredictor(io.ComfyNode):
             display_name="DisCa Apply Predictor",
             category=CATEGORY,
             description="Lets the Predictor stand in for the transformer on all steps but the schedule's anchors.",
-            search_aliases=["feature cache", "step skipping", "speed up", "teacache", "easycache"],
+            search_aliases=[
+                "hunyuan",
+                "hunyuanvideo",
+                "faster",
+                "speed",
+                "speed up",
+                "accelerate",
+                "feature cache",
+                "step skipping",
+                "teacache",
+                "easycache",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A HunyuanVideo MeanFlow model, from DisCa Load MeanFlow Model."),
                 DiscaPredictor.Input("predictor", tooltip="The Predictor made for this model."),

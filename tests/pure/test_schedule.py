@@ -77,6 +77,7 @@ def test_a_preset_is_refused_at_other_steps():
         ("HunyuanVideo 1.0, 20 steps, N=2 (ours)", 13),
         ("HunyuanVideo 1.0, 20 steps, 10 anchors", 10),
         ("HunyuanVideo 1.5, 8 steps", 4),
+        ("HunyuanVideo 1.5, 12 steps (ours)", 6),
     ],
 )
 def test_presets_have_the_papers_counts_and_young_features(name, full):
