@@ -4,7 +4,7 @@ import folder_paths
 from comfy_api.v0_0_2 import io
 
 from ..disca import host
-from .types import CATEGORY
+from .types import TRAINING_CATEGORY
 
 SIZES = {  # name -> width, height, frames
     "848x480, 121 frames": (848, 480, 121),
@@ -19,9 +19,9 @@ class DiscaBuildDataset(io.ComfyNode):
         return io.Schema(
             node_id="DiscaBuildDataset",
             display_name="DisCa Build Dataset",
-            category=CATEGORY,
+            category=TRAINING_CATEGORY,
             description="Encodes a folder of videos and captions into a dataset that the training nodes read.",
-            search_aliases=["training data", "encode videos", "captions"],
+            search_aliases=["training data", "lora training", "encode videos", "captions"],
             inputs=[
                 io.Combo.Input(
                     "videos_name",

@@ -18,7 +18,18 @@ class DiscaLoadModel(io.ComfyNode):
             category=CATEGORY,
             description="Loads HunyuanVideo weights that take MeanFlow steps, in the authors' layouts or ComfyUI's, "
             "and checks every weight.",
-            search_aliases=["restricted meanflow", "hunyuanvideo", "step distilled", "load diffusion model"],
+            search_aliases=[
+                "hunyuan",
+                "hunyuanvideo",
+                "hunyuan video",
+                "few steps",
+                "turbo",
+                "distilled",
+                "step distilled",
+                "restricted meanflow",
+                "load diffusion model",
+                "unet loader",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -52,7 +63,7 @@ class DiscaLoadPredictor(io.ComfyNode):
             display_name="DisCa Load Predictor",
             category=CATEGORY,
             description="Loads the small network that stands in for the transformer between anchor steps.",
-            search_aliases=["feature cache", "disca predictor"],
+            search_aliases=["feature cache", "disca predictor", "hunyuan"],
             inputs=[
                 io.Combo.Input(
                     "predictor_name",

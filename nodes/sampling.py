@@ -15,7 +15,7 @@ class DiscaMeanFlowSigmas(io.ComfyNode):
             display_name="DisCa MeanFlow Sigmas",
             category=CATEGORY,
             description="The times of a MeanFlow run: evenly spaced, then shifted towards noise, as the authors do.",
-            search_aliases=["scheduler", "flow shift"],
+            search_aliases=["scheduler", "flow shift", "few steps"],
             inputs=_sigma_inputs(),
             outputs=[io.Sigmas.Output()],
         )
@@ -33,7 +33,7 @@ class DiscaMeanFlowSampler(io.ComfyNode):
             display_name="DisCa MeanFlow Sampler",
             category=CATEGORY,
             description="Takes MeanFlow steps x_r = x_t - (t - r)·u, the network told where each step ends.",
-            search_aliases=["meanflow", "euler"],
+            search_aliases=["meanflow", "euler", "few steps"],
             inputs=[],
             outputs=[io.Sampler.Output()],
         )
@@ -51,9 +51,18 @@ class DiscaSample(io.ComfyNode):
             display_name="DisCa Sample",
             category=CATEGORY,
             description="Samples a MeanFlow model, with or without a Predictor, and reports what each step cost.",
-            search_aliases=["ksampler", "meanflow"],
+            search_aliases=[
+                "sampler",
+                "ksampler",
+                "hunyuan",
+                "hunyuanvideo",
+                "few steps",
+                "turbo",
+                "distilled",
+                "meanflow",
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="A HunyuanVideo MeanFlow model, best behind DisCa Apply Predictor."),
+                io.Model.Input("model", tooltip="A HunyuanVideo MeanFlow model, usually from DisCa Apply Predictor."),
                 io.Conditioning.Input("positive", tooltip="What the video should show."),
                 io.Latent.Input("latent_image", tooltip="An empty latent video, or one to start from."),
                 io.Int.Input(

@@ -16,7 +16,7 @@ class DiscaAttention(io.ComfyNode):
             category=CATEGORY,
             description="Makes every call of a HunyuanVideo faster, also without a Predictor: another attention kernel "
             "where it is faster, and compiled blocks.",
-            search_aliases=["cudnn", "torch compile", "speed up", "flash attention"],
+            search_aliases=["cudnn", "torch compile", "faster", "speed", "speed up", "flash attention", "hunyuan"],
             inputs=[io.Model.Input("model", tooltip="A HunyuanVideo model."), *speed_inputs(optional=False)],
             outputs=[io.Model.Output()],
         )

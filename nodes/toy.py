@@ -4,7 +4,7 @@ from comfy_api.v0_0_2 import io
 
 from ..disca import host
 from ..disca.toy.world import COLOURS, DIRECTIONS, SHAPES, SPEEDS
-from .types import CATEGORY, DiscaPredictor
+from .types import TOY_CATEGORY, DiscaPredictor
 
 ATTRIBUTES = {"shape": SHAPES, "colour": COLOURS, "direction": DIRECTIONS, "speed": SPEEDS}
 OBJECTS = {"front": ("circle", "red", "right", "medium"), "back": ("square", "blue", "up left", "slow")}
@@ -16,7 +16,7 @@ class DiscaToyModels(io.ComfyNode):
         return io.Schema(
             node_id="DiscaToyModels",
             display_name="DisCa Toy Models",
-            category=CATEGORY,
+            category=TOY_CATEGORY,
             description="Tiny HunyuanVideo models that come with the pack and draw two moving shapes: to try DisCa "
             "without downloads, in seconds on a processor.",
             search_aliases=["demo", "example model", "try"],
@@ -43,7 +43,7 @@ class DiscaToyPrompt(io.ComfyNode):
         return io.Schema(
             node_id="DiscaToyPrompt",
             display_name="DisCa Toy Prompt",
-            category=CATEGORY,
+            category=TOY_CATEGORY,
             description="Says which two shapes a toy video shows and how they move.",
             search_aliases=["demo", "example prompt"],
             inputs=[
@@ -66,7 +66,7 @@ class DiscaToyDecode(io.ComfyNode):
         return io.Schema(
             node_id="DiscaToyDecode",
             display_name="DisCa Toy Decode",
-            category=CATEGORY,
+            category=TOY_CATEGORY,
             description="Turns toy latents into frames, the videos of a batch below one another.",
             search_aliases=["demo", "vae decode"],
             inputs=[

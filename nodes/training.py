@@ -22,7 +22,7 @@ from .training_inputs import (
     source_inputs,
     weights_input,
 )
-from .types import CATEGORY, DiscaPredictor
+from .types import TRAINING_CATEGORY, DiscaPredictor
 
 MEANFLOW, PREDICTOR = MeanFlowSettings(), PredictorSettings()
 REPORT = "Where the result is, and the memory and time that the run takes on each size of card."
@@ -34,9 +34,9 @@ class DiscaTrainPredictor(io.ComfyNode):
         return io.Schema(
             node_id="DiscaTrainPredictor",
             display_name="DisCa Train Predictor",
-            category=CATEGORY,
+            category=TRAINING_CATEGORY,
             description="Trains the small network that stands in for the transformer, for a MeanFlow model of yours.",
-            search_aliases=["feature cache", "learnable cache", "training"],
+            search_aliases=["feature cache", "learnable cache", "training", "train hunyuan"],
             inputs=[
                 *source_inputs("my_predictor", "The MeanFlow model that the Predictor is for: its bf16 file."),
                 io.DynamicCombo.Input(
@@ -78,9 +78,9 @@ class DiscaTrainMeanFlow(io.ComfyNode):
         return io.Schema(
             node_id="DiscaTrainMeanFlow",
             display_name="DisCa Train MeanFlow",
-            category=CATEGORY,
+            category=TRAINING_CATEGORY,
             description="Distills a HunyuanVideo without CFG into one that takes few, large MeanFlow steps.",
-            search_aliases=["restricted meanflow", "step distillation", "training"],
+            search_aliases=["restricted meanflow", "step distillation", "training", "lora training", "train lora"],
             inputs=[
                 *source_inputs(
                     "my_meanflow", "A HunyuanVideo without need of CFG, such as DisCa Train CFG makes: its bf16 file."
@@ -118,9 +118,9 @@ class DiscaTrainCFG(io.ComfyNode):
         return io.Schema(
             node_id="DiscaTrainCFG",
             display_name="DisCa Train CFG",
-            category=CATEGORY,
+            category=TRAINING_CATEGORY,
             description="Distills classifier-free guidance into the model: one call then does what took two.",
-            search_aliases=["guidance distillation", "training"],
+            search_aliases=["guidance distillation", "training", "lora training", "train lora"],
             inputs=[
                 *source_inputs("my_cfg", "A HunyuanVideo that is sampled with CFG: its bf16 file."),
                 *guidance_inputs(advanced=False),

@@ -3,6 +3,8 @@
 from comfy_api.v0_0_2 import io
 
 CATEGORY = "DisCa"
+TRAINING_CATEGORY = "DisCa/training"
+TOY_CATEGORY = "DisCa/toy"
 
 DiscaPredictor = io.Custom("DISCA_PREDICTOR")  # disca.host.loading.LoadedPredictor
 DiscaSchedule = io.Custom("DISCA_SCHEDULE")  # disca.schedule.Schedule
