@@ -122,14 +122,14 @@ def merged_state(network: nn.Module, lora: Lora, weights: dict[str, Tensor] | No
     weights = {name: _whole(tensor) for name, tensor in (weights or lora.state_dict()).items()}
     state = {name: _whole(tensor) for name, tensor in network.state_dict().items() if ".adapter." not in name}
     state |= {name: tensor for name, tensor in weights.items() if name in state}
+    for name, layer in network.named_modules():
+        for function in getattr(layer, "weight_function", ()):  # undoes the scale of fp8, exactly
+            state[f"{name}.weight"] = function(state[f"{name}.weight"].bfloat16())
     for name, adapter in lora.adapters().items():
         weight = state[f"{name}.weight"]
-        whole = weight.float()
-        for function in getattr(network.get_submodule(name), "weight_function", ()):
-            whole = function(whole)
         up, down = weights[f"{name}.up"].float(), weights[f"{name}.down"].float()
         kept = weight.dtype if weight.dtype.itemsize > 1 else torch.bfloat16
-        state[f"{name}.weight"] = (whole + adapter.scale * up @ down).to(kept)
+        state[f"{name}.weight"] = (weight.float() + adapter.scale * up @ down).to(kept)
     return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
 
 

@@ -185,6 +185,32 @@ def test_fp8_weights_are_scaled_to_the_range_of_the_type():
     assert error < 0.03 and plain > 1.5 * error
 
 
+def test_weights_of_zeros_stay_zeros_in_fp8():
+    module = small_networks.network("1.5").requires_grad_(False)
+    layer = module.double_blocks[0].img_mlp[0]
+    layer.weight.zero_()
+    store_fp8(module)
+    assert not layer.weight_function[0](layer.weight.float()).any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_fp8_weights_the_lora_is_worked_into_what_they_stand_for(family):
+    module = small_networks.network(family)
+    lora = add_lora(module, rank=4)
+    store_fp8(module)
+    stir(lora)
+    state = merged_state(module, lora)
+    assert not {tensor.dtype for tensor in state.values()} & {FP8}
+    merged = small_networks.network(family)
+    merged.load_state_dict(state)
+    x, t, r, condition = small_networks.inputs(family)
+    with torch.no_grad():
+        ours, theirs, base = (
+            Network(one).velocity(x, t, condition, r) for one in (merged, module, small_networks.network(family))
+        )
+    assert (ours - theirs).norm() < 0.05 * (theirs - base).norm()
+
+
 @pytest.fixture
 def one_process(tmp_path):
     """A process group of one."""
