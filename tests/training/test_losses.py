@@ -73,6 +73,36 @@ def test_where_r_is_t_the_target_is_the_teachers_velocity(points):
     torch.testing.assert_close(loss, torch.ones_like(loss))
 
 
+def test_in_a_batch_only_samples_with_an_interval_are_derived_and_each_by_its_own_numbers(points):
+    x_0, noise, t = points
+    r = torch.where(torch.arange(len(t)) % 2 == 0, t, t - 0.2)
+    asked = []
+
+    def student(x_t, r, t, chosen=None):
+        asked.append(chosen)
+        return mean_velocity(x_t, r, t)
+
+    def derivative(u, x_t, r, t, v):
+        u(x_t, r, t)
+        return exact_derivative(u, x_t, r, t, v)
+
+    loss, _ = meanflow_loss(student, velocity, derivative, x_0, noise, r, t)
+    assert loss.max() < 1e-12
+    assert asked[0].tolist() == [False, True] * 3 and asked[1] is None
+
+
+def test_a_still_sample_is_no_division_by_zero():
+    still, t = torch.zeros(SHAPE), torch.full((SHAPE[0],), 0.5)
+    target, _ = meanflow_target(still, still, t - 0.2, t, cap=1.0)
+    assert not target.any()
+
+
+def test_errors_of_bf16_tensors_are_counted_in_fp32():
+    a, b = torch.full((1, 256), 1.0), torch.full((1, 256), 1.0 + 2.0**-7)
+    torch.testing.assert_close(mse(a.bfloat16(), b.bfloat16()), torch.tensor([2.0**-14]), rtol=1e-6, atol=0.0)
+    assert mse(a.bfloat16(), b.bfloat16()).dtype == torch.float32
+
+
 def test_as_the_interval_vanishes_the_target_becomes_the_teachers_velocity(points):
     x_0, _, t = points
     v, du_dt = velocity(x_0, t), torch.randn_like(x_0)
@@ -142,6 +172,28 @@ def test_a_discriminator_learns_to_tell_two_kinds_of_features_apart():
         loss.backward()
         optimiser.step()
     assert loss < 0.5
+
+
+def test_a_score_is_of_its_own_sample_and_of_no_features_size():
+    discriminator = Discriminator(features=16, taps=2, width=32)
+    taps, t = [torch.randn(4, 12, 16) for _ in range(2)], torch.rand(4)
+    scores = discriminator(taps, t, 3)
+    assert scores.shape == (4,) and scores.unique().numel() == 4
+    alone = torch.cat([discriminator([tap[i : i + 1] for tap in taps], t[i : i + 1], 3) for i in range(4)])
+    torch.testing.assert_close(scores, alone)
+    torch.testing.assert_close(discriminator([100.0 * tap for tap in taps], t, 3), scores, rtol=1e-3, atol=1e-4)
+    assert discriminator([tap.bfloat16() for tap in taps], t, 3).dtype == torch.float32
+
+
+def test_a_new_discriminator_judges_alike_at_all_times_and_can_learn_to_tell_them_apart():
+    discriminator = Discriminator(features=16, taps=1, width=32)
+    taps, (early, late) = [torch.randn(1, 12, 16)], (torch.tensor([0.1]), torch.tensor([0.9]))
+    assert torch.equal(discriminator(taps, early, 3), discriminator(taps, late, 3))
+    (discriminator(taps, early, 3) - 2.0).square().sum().backward()
+    time = discriminator.heads[0].time
+    with torch.no_grad():
+        time.weight -= time.weight.grad
+    assert not torch.allclose(discriminator(taps, early, 3), discriminator(taps, late, 3))
 
 
 def test_the_next_step_has_the_same_length_and_stops_at_zero():
