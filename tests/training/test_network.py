@@ -3,6 +3,7 @@
 import pytest
 import small_networks
 import torch
+from comfy.ldm.modules.attention import attention_pytorch
 
 from disca.training.derivative import CHUNK, attention_with_tangent, central_difference, dual_numbers
 from disca.training.network import Network
@@ -127,6 +128,55 @@ def test_attention_has_the_tangent_of_its_formula(mask):
     _, exact = torch.func.jvp(plain, (q, k, v), (dq, dk, dv))
     assert q.shape[2] > CHUNK
     torch.testing.assert_close(ours, exact)
+
+
+@pytest.mark.parametrize("heads_apart", [True, False])
+@pytest.mark.parametrize("given", [{}, {"skip_output_reshape": True}], ids=["tokens", "heads"])
+def test_attention_with_a_tangent_takes_and_gives_what_comfyuis_does(heads_apart, given):
+    shape = (2, 2, 5, 8) if heads_apart else (2, 5, 16)
+    q, k, v = (torch.randn(shape) for _ in range(3))
+    options = {"skip_reshape": heads_apart, **given}
+    torch.testing.assert_close(
+        attention_with_tangent(None, q, k, v, 2, **options), attention_pytorch(q, k, v, 2, **options)
+    )
+
+
+def test_a_network_that_passes_no_derivative_on_is_refused_by_name_of_the_other_way():
+    x, t = torch.randn(1, 3), torch.tensor([0.5])
+    with pytest.raises(RuntimeError, match="Set meanflow.derivative to difference"):
+        dual_numbers(lambda x_t, r, t, **options: x_t.detach() * 2.0, x, t - 0.1, t, x)
+
+
+def test_differences_of_bf16_velocities_are_taken_in_fp32():
+    x, t = torch.zeros(1, 2, dtype=torch.bfloat16), torch.tensor([0.5])
+    slope = central_difference(lambda x_t, r, t: (x_t + t.view(-1, 1) * 3.0).bfloat16(), x, t - 0.1, t, x, h=0.125)
+    assert slope.dtype == torch.float32
+    torch.testing.assert_close(slope, torch.full((1, 2), 3.0), rtol=0.02, atol=0.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_taps_are_the_image_tokens_behind_their_blocks(family):
+    module, x, t, r, condition = in_double(family)
+    network = Network(module)
+    with torch.no_grad():
+        _, features = network.velocity_and_features(x, t, condition, r)
+        taps = network.taps(x, t, condition, r, [network.blocks[0], network.blocks[-1]])
+    tokens = x[0, 0].numel() // (4 if family == "1.0" else 1)
+    assert [tap.shape[1] for tap in taps] == [tokens, tokens]
+    assert torch.equal(taps[1], features[0][:, -tokens:])
+    assert not torch.allclose(taps[0], taps[1])
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(1, [1]), (2, [0, 1]), (9, [0, 1])],
+    ids=["the last of them", "both", "no more than there are"],
+)
+def test_tapped_blocks_are_spread_over_the_first_two_thirds(count, expected):
+    network = Network(small_networks.network("1.5"))
+    assert network.spread(count) == [network.blocks[place] for place in expected]
+    deep = Network(small_networks.network("1.5", depth=12))
+    assert deep.spread(4) == [deep.blocks[place] for place in (1, 3, 5, 7)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
