@@ -13,16 +13,19 @@ from disca.host.loading import load_network
 from disca.toy.dataset import ToyDataset
 from disca.toy.network import new_network
 from disca.toy.shipping import SUMS, sha256, ship
-from disca.training.conditions import guided_condition
+from disca.training.conditions import guided_condition, without_prompt
 from disca.training.data import DatasetWriter, collate, open_dataset
 from disca.training.exports import export_network
+from disca.training.flow_matching import SHIFT
 from disca.training.loop import train
-from disca.training.losses import mse
+from disca.training.losses import ADAPTIVE_C, mse
 from disca.training.networks import add_embedder, new_predictor, predictor_spec
 from disca.training.predictor_training import RAMP
 from disca.training.settings import (
+    CfgSettings,
     DataSettings,
     LoraSettings,
+    MeanFlowSettings,
     ModelSettings,
     OptimiserSettings,
     PairSettings,
@@ -152,6 +155,73 @@ def test_before_training_student_and_teacher_are_one(tmp_path, files, algorithm)
     torch.testing.assert_close(student, teacher)
 
 
+def test_a_new_student_misses_the_guided_velocity_by_what_guidance_adds(tmp_path, files):
+    """(g - 1)^2 of what the prompt changes: nothing at 1, four times as much at 5 as at 3."""
+    values = []
+    for scale in (1.0, 3.0, 5.0):
+        run = settings(tmp_path, "cfg", files["base"], cfg=CfgSettings(guidance=(scale, scale)))
+        values.append(next(make_training(run, ToyDataset(), CPU).losses(batch(), 0)).value.detach())
+    assert values[0].max() < 1e-9 and values[1].min() > 1e-6
+    torch.testing.assert_close(values[2], 4.0 * values[1], rtol=1e-3, atol=0.0)
+
+
+def test_before_training_anchored_samples_have_no_meanflow_loss_and_others_have(tmp_path, files):
+    def values(**meanflow) -> torch.Tensor:
+        run = settings(tmp_path, "meanflow", files["cfg"], meanflow=MeanFlowSettings(**meanflow))
+        return next(make_training(run, ToyDataset(), CPU).losses(batch(4), 0)).value.detach()
+
+    assert values(anchor=1.0).max() < 1e-9
+    assert values(anchor=0.0).min() > 1e-6
+    assert values(anchor=0.0, R=0.0).max() < 1e-9
+
+
+def test_dual_numbers_and_differences_give_one_meanflow_loss_and_the_cap_is_heeded(tmp_path, files):
+    def loss(**meanflow):
+        chosen = MeanFlowSettings(anchor=0.0, **({"cap": 0.0} | meanflow))
+        run = settings(tmp_path, "meanflow", files["cfg"], meanflow=chosen)
+        return next(make_training(run, ToyDataset(), CPU).losses(batch(3), 0))
+
+    dual, near, far = loss(derivative="dual"), loss(h=1e-4), loss(h=0.02)
+    torch.testing.assert_close(near.value, dual.value, rtol=0.05, atol=0.0)
+    assert (far.value - dual.value).norm() > 2.0 * (near.value - dual.value).norm()
+    capped = loss(derivative="dual", cap=1e-6)
+    assert (dual.extra["capped"], capped.extra["capped"]) == (0.0, 1.0)
+    assert (capped.value < 0.1 * dual.value).all()
+
+
+@pytest.mark.parametrize("algorithm", ["meanflow", "predictor"])
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_samples_are_weighed_by_their_errors_as_the_settings_ask(tmp_path, files, algorithm, power):
+    path = files["cfg" if algorithm == "meanflow" else "meanflow"]
+    changes = {
+        "meanflow": MeanFlowSettings(adaptive=power, anchor=0.0),
+        "predictor": predictor_settings(adaptive=power, start="random"),
+    }
+    training = make_training(settings(tmp_path, algorithm, path, **changes), ToyDataset(), CPU)
+    for iteration in (0, 1):
+        loss = next(training.losses(batch(), iteration))
+        error = next(training.losses(batch(), 0)).value.detach()
+        expected = 1.0 / (error + ADAPTIVE_C) if power else torch.ones(2)
+        torch.testing.assert_close(torch.as_tensor(loss.weight).expand(2), expected)
+
+
+def test_flow_matching_leaves_out_a_tenth_of_the_prompts_at_times_that_lean_to_noise(tmp_path):
+    run = settings(tmp_path, "flow", "", model=ModelSettings(toy="tiny", dtype="fp32"))
+    dataset = ToyDataset()
+    samples = [dataset[i] for i in range(4)]
+    many = collate(samples * 100, list(range(400)))[0]
+    training = make_training(run, dataset, CPU)
+    seen = []
+    training.network.velocity = lambda x_t, t, condition: seen.append((t, condition)) or x_t
+    next(training.losses(many, 0))
+    ((t, condition),) = seen
+    null = without_prompt(many, dataset.null)
+    dropped = torch.stack([(condition[name] == null[name]).flatten(1).all(1) for name in condition]).all(0)
+    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.05)
+    assert all(torch.equal(condition[name][~dropped], many[name][~dropped]) for name in condition)
+    assert t.median().item() == pytest.approx(SHIFT / (1.0 + SHIFT), abs=0.05)
+
+
 def test_the_predictor_and_the_discriminator_get_their_own_gradients_only(tmp_path, files):
     run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(mse_iterations=0))
     training = make_training(run, ToyDataset(), CPU)
@@ -215,6 +285,31 @@ def test_the_adversarial_term_comes_in_evenly_over_its_ramp(tmp_path, files):
         u = training.network.predicted_velocity(training.predictor, pair.cached, pair.x_t, pair.t, told, pair.r)
     torch.testing.assert_close(whole - alone, 0.6 * training._adversarial(u, pair, told)[0].detach())
     assert (whole > alone).all()
+
+
+def test_a_quiet_adversarial_gradient_stays_as_it_is(tmp_path, files):
+    quiet = predictor_settings(mse_iterations=0, start="random")
+    training = make_training(settings(tmp_path, "predictor", files["meanflow"], predictor=quiet), ToyDataset(), CPU)
+    samples = batch()
+    told = {name: samples[name] for name in ("context", "y")}
+    pair = training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told)
+    u = (pair.u_target + 5.0).requires_grad_(True)
+    adversarial, share, fake = training._adversarial(u, pair, told)
+    squared, kept = (torch.autograd.grad(term.sum(), u)[0] for term in (mse(u, pair.u_target), adversarial))
+    assert 0.0 < share < 1.0
+    torch.testing.assert_close(kept.norm(), share * squared.norm())
+
+
+def test_the_discriminators_accuracy_is_the_share_of_what_it_judges_rightly(tmp_path, files):
+    chosen = predictor_settings(mse_iterations=0)
+    training = make_training(settings(tmp_path, "predictor", files["meanflow"], predictor=chosen), ToyDataset(), CPU)
+    samples = batch()
+    told = {name: samples[name] for name in ("context", "y")}
+    pair = training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told)
+    _, _, fake = training._adversarial(pair.u_target + 0.1, pair, told)
+    answers = iter([torch.tensor([-1.0, 2.0]), torch.tensor([3.0, 0.5])])  # one wrong of four
+    training.discriminator.forward = lambda *_: next(answers)
+    assert training._discriminator_loss(fake, pair, told).extra == {"accuracy": 0.75}
 
 
 @pytest.mark.parametrize("form", ["residual", "authors"])
