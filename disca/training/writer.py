@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ..messages import quoted
 from ..weights.predictor_spec import FAMILIES
+from .lock import FolderLock
 from .shards import (
     INDEX,
     NULL,
     Index,
     Item,
     Part,
+    file_hash,
     index_text,
     part_of,
     read_index,
@@ -27,6 +29,7 @@ from .shards import (
 
 SHARD_BYTES = 256 * 2**20
 KEY = re.compile(r"[A-Za-z0-9._-]{1,100}")
+WAITING = re.compile(r"\d{9}-.*\.safetensors(\.part)?")  # what the writer itself puts into pending/
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +37,8 @@ log = logging.getLogger(__name__)
 class DatasetWriter:
     """A dataset's folder, opened to add items; as a context it finishes the dataset when its block ends without error.
 
-    Items wait as files of their own in pending/ until they fill a shard. Interrupted and run again, it gives the bytes
-    of an unbroken run.
+    One writer at a time: FolderInUse if another has the folder. Items wait as files of their own in pending/ until they
+    fill a shard. Interrupted and run again, it gives the bytes of an unbroken run.
     """
 
     def __init__(
@@ -48,14 +51,20 @@ class DatasetWriter:
     ):
         self._folder = Path(path).expanduser()
         self._pending = self._folder / "pending"
-        self._pending.mkdir(parents=True, exist_ok=True)
         self._shard_bytes = shard_bytes
-        self._index = _continued(self._folder, encoder, family)
-        self._keys = {item.key for item in self._index.items}
-        self._waiting = self._found_waiting()
-        self._waiting_bytes = sum(path.stat().st_size for path in self._waiting)
-        if null is not None and not self.has_null:
-            self.write_null(null)
+        self._lock = FolderLock(self._folder, "This dataset", "built")
+        self._lock.acquire()
+        try:
+            self._pending.mkdir(exist_ok=True)
+            self._index = _continued(self._folder, encoder, family)
+            self._keys = {item.key for item in self._index.items}
+            self._waiting = self._found_waiting()
+            self._waiting_bytes = sum(path.stat().st_size for path in self._waiting)
+            if null is not None and not self.has_null:
+                self.write_null(null)
+        except BaseException:
+            self._lock.release()
+            raise
 
     @property
     def has_null(self) -> bool:
@@ -119,12 +128,15 @@ class DatasetWriter:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        if error is None:
-            self.close()
+        try:
+            if error is None:
+                self.close()
+        finally:
+            self._lock.release()
 
     def _found_waiting(self) -> list[Path]:
         waiting = []
-        for path in sorted(self._pending.iterdir()):
+        for path in sorted(filter(_is_ours, self._pending.iterdir())):
             key = path.stem[10:]
             if path.suffix == ".safetensors" and key not in self._keys and _is_whole(path):
                 waiting.append(path)
@@ -178,9 +190,10 @@ def _continued(folder: Path, encoder: str, family: str) -> Index:
     items = tuple(item for item in index.items if item.shard in names)
     if len(shards) < len(index.shards):
         log.warning("%d items of missing or damaged shards have to be encoded again.", len(index.items) - len(items))
-    return replace(
-        index, null=index.null if index.null and _is_there(folder, index.null) else None, shards=shards, items=items
-    )
+    null = index.null if index.null and _is_there(folder, index.null) else None
+    if null and file_hash(folder / NULL) != null.sha256:
+        null = None  # small enough to be read whole, and made again
+    return replace(index, null=null, shards=shards, items=items)
 
 
 def _is_there(folder: Path, part: Part) -> bool:
@@ -188,10 +201,14 @@ def _is_there(folder: Path, part: Part) -> bool:
     return path.is_file() and path.stat().st_size == part.size
 
 
+def _is_ours(path: Path) -> bool:
+    return WAITING.fullmatch(path.name) is not None and path.is_file()
+
+
 def _is_whole(path: Path) -> bool:
     try:
         with safe_open(path, framework="pt") as file:
-            return "latent" in file.keys()  # noqa: SIM118 (not a dict)
+            return "latent" in file.keys() and {"caption", "source"} <= set(file.metadata() or ())  # noqa: SIM118
     except (SafetensorError, OSError):
         return False
 

@@ -71,9 +71,8 @@ def test_an_interrupted_writer_continues_to_the_same_bytes(tmp_path, folder):
 
 
 def test_a_kill_between_shard_and_index_loses_nothing(tmp_path, folder, monkeypatch):
-    writer = DatasetWriter(str(tmp_path / "again"), ENCODER, "1.5", NULL, 4000)
     monkeypatch.setattr(DatasetWriter, "_append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), DatasetWriter(str(tmp_path / "again"), ENCODER, "1.5", NULL, 4000) as writer:
         for number in range(10):
             writer.add(f"item-{number}", sample(number), caption=f"caption {number}", source=f"{number}.mp4")
     monkeypatch.undo()
@@ -159,6 +158,21 @@ def test_a_changed_byte_is_found_when_its_sample_is_read(folder):
         [dataset[i] for i in range(10)]
 
 
+def test_a_changed_byte_of_the_null_is_found(folder):
+    null = folder / "null.safetensors"
+    content = null.read_bytes()
+    null.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match="null.safetensors' is damaged: its SHA-256 is not the one in the index"):
+        open_dataset(str(folder))
+
+
+def test_somebody_elses_files_in_pending_stay(folder):
+    (folder / "pending" / "mine").mkdir(parents=True)
+    (folder / "pending" / "notes.txt").write_text("mine")
+    write(folder, range(11))
+    assert (folder / "pending" / "notes.txt").read_text() == "mine"
+
+
 def test_a_damaged_header_is_named(folder):
     shard = folder / "shard-000000.safetensors"
     shard.write_bytes(b"\xff" * shard.stat().st_size)
@@ -212,7 +226,7 @@ def test_a_dataset_for_another_model_or_encoder_is_refused(folder):
         require_fits(dataset, "1.5", 16, 6)
     with pytest.raises(ValueError, match="built with the encoder 'an encoder', but 'another'"):
         require_fits(dataset, "1.5", 4, 6, "another")
-    with pytest.raises(ValueError, match="was built for HunyuanVideo 1.5 with the encoder an encoder; this is"):
+    with pytest.raises(ValueError, match="was built for HunyuanVideo 1.5 with the encoder 'an encoder'; this is"):
         DatasetWriter(str(folder), "another", "1.5")
 
 
