@@ -66,10 +66,19 @@ class DiscaBuildDataset(io.ComfyNode):
                     advanced=True,
                     tooltip="Takes samples out of the dataset whose video, caption or size is no longer asked for.",
                 ),
+                io.Boolean.Input(
+                    "strict",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Ends at a video that cannot be used or has no caption. Else it is left out and named.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="dataset", tooltip="Its name, for the training nodes."),
-                io.String.Output(display_name="report", tooltip="What was encoded, and what was left out and why."),
+                io.String.Output(
+                    display_name="report", tooltip="What was encoded, what was left out and why, and what was changed."
+                ),
             ],
             is_output_node=True,
             not_idempotent=True,
@@ -77,11 +86,22 @@ class DiscaBuildDataset(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, videos_name, dataset, family, vae, clip, size, fps, first_frame, clip_vision=None, prune=False
+        cls,
+        videos_name,
+        dataset,
+        family,
+        vae,
+        clip,
+        size,
+        fps,
+        first_frame,
+        clip_vision=None,
+        prune=False,
+        strict=False,
     ) -> io.NodeOutput:
         cut = (*_size(**size), fps)
         built = host.training.build_dataset(
-            videos_name, dataset, family, vae, clip, clip_vision, cut, first_frame, prune
+            videos_name, dataset, family, vae, clip, clip_vision, cut, first_frame, prune, strict
         )
         return io.NodeOutput(dataset, built)
 

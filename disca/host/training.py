@@ -104,6 +104,7 @@ def build_dataset(
     cut: tuple[int, int, int, float],
     first_frame: bool,
     prune: bool,
+    strict: bool,
 ) -> str:
     """Encodes a folder of ComfyUI's input folder into the dataset of this name; says what was done."""
     from ..training.build import build_dataset
@@ -120,9 +121,9 @@ def build_dataset(
 
     folder = _below(Path(folder_paths.get_input_directory()), videos)
     out = _below(_output(DATASETS), name)
-    built = build_dataset(str(folder), str(out), encoder, Cut(*cut), first_frame, prune, progress)
+    built = build_dataset(str(folder), str(out), encoder, Cut(*cut), first_frame, prune, strict, progress)
     lines = [f"{quoted(out)} holds {built.samples:d} samples, {built.encoded:d} of them new."]
-    return "\n".join(lines + [f"Left out: {cause(told)}" for told in built.skipped.values()])
+    return "\n".join(lines + built.account.lines())
 
 
 def _output(kind: str) -> Path:

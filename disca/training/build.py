@@ -3,9 +3,9 @@
     python -m disca.training.build --videos clips --out dataset --model 1.5 --vae hunyuanvideo15_vae_fp16.safetensors \\
         --text-encoders qwen_2.5_vl_7b_fp8_scaled.safetensors byt5_small_glyphxl_fp16.safetensors
 
-Beside each video lies its caption, a text file of the same name. Run it in the pack's folder, with ComfyUI's Python.
-ComfyUI is at COMFYUI_PATH, or where the pack lies in its custom_nodes. Stopped at any moment, the same command goes on
-where it was; run again later, it encodes only what is new.
+Beside each video lies its caption, a text file of the same name; what cannot be used is left out and named. Run it in
+the pack's folder, with ComfyUI's Python. ComfyUI is at COMFYUI_PATH, or where the pack lies in its custom_nodes.
+Stopped at any moment, the same command goes on where it was; run again later, it encodes only what is new.
 """
 
 import argparse
@@ -21,17 +21,20 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..messages import cause, quoted
+from ..messages import quoted
 from ..weights.predictor_spec import FAMILIES
 from .__main__ import comfy_folder
-from .clips import Clip, Cut, find_clips, read_clip
+from .account import Account, UnusableError
+from .clips import Cut, read_clip
 from .data import DatasetWriter
 from .distributed import choose_device
+from .folder import Clip, find_clips
 from .shards import file_hash
 
 if TYPE_CHECKING:
     from .encoder import Encoder, Text
 
+READING = 2  # counts the ways in which clips were read: a sample that was read otherwise is another sample
 AT_ONCE = 32  # captions are encoded so many at a time, for the text encoder and the VAE may not fit on a card together
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ class Built(NamedTuple):
 
     samples: int  # in the whole dataset
     encoded: int  # in this run
-    skipped: dict[str, str]  # a video's name -> why it was left out
+    account: Account  # what was left out and what was changed, in this run
 
 
 def build_dataset(
@@ -52,37 +55,45 @@ def build_dataset(
     cut: Cut,
     first_frame: bool = False,
     prune: bool = False,
+    strict: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Built:
     """Encodes what is in the folder `videos` and not yet in the dataset `out`; `progress` may raise to interrupt it.
 
-    With `prune`, samples whose video, caption or cut is no longer asked for leave the dataset.
+    With `prune`, samples whose video, caption or cut is no longer asked for leave the dataset. A clip that cannot be
+    used is left out; with `strict` it ends the build.
     """
     if first_frame and encoder.family != "1.5":
         raise ValueError(f"{FAMILIES[encoder.family]} has no input for a first frame. Build without it.")
-    clips = find_clips(videos)
-    skipped, keys, encoded = {}, set(), 0
+    account = Account()
+    clips = _usable(videos, account, strict)
+    keys, encoded = set(), 0
     with DatasetWriter(out, encoder.fingerprint, encoder.family) as writer:
         if not writer.has_null:
             writer.write_null(encoder.null())
         for done, (key, clip, text) in enumerate(_with_texts(clips, writer, encoder, cut, first_frame), start=1):
-            keys.add(key)
-            if text is not None:
-                try:
-                    pixels = read_clip(clip, cut)
-                except ValueError as error:
-                    skipped[clip.name] = str(error)
-                else:
+            try:
+                if key is None:
+                    raise UnusableError(quoted(clip.name), "cannot be opened")
+                keys.add(key)
+                if text is not None:
+                    pixels, changes = read_clip(clip, cut)
                     sample = encoder.sample(pixels, text, first_frame)
                     source = " ".join([clip.name, str(cut), *["first frame"] * first_frame])
                     writer.add(key, sample, clip.caption, source)
                     encoded += 1
+                    for change, detail in changes.items():
+                        account.change(clip.name, change, detail)
+            except UnusableError as fault:
+                if strict:
+                    raise
+                account.leave_out(fault)
             progress(done, len(clips))
         if prune:
             writer.prune(keys)
         if not len(writer):
-            raise ValueError(f"None of the {len(clips)} videos could be used. {cause(next(iter(skipped.values())))}")
-    return Built(len(writer), encoded, skipped)
+            raise ValueError("None of the videos could be used.\n" + "\n".join(account.faults()))
+    return Built(len(writer), encoded, account)
 
 
 def main(arguments: list[str]) -> int:
@@ -91,36 +102,50 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="[disca] %(message)s")
     try:
         cut = Cut(options.width, options.height, options.frames, options.fps)
-        find_clips(options.videos)  # what is wrong there is said before models are loaded
+        _usable(options.videos, Account(), options.strict)  # what is wrong there is said before models are loaded
         encoder = _load_encoder(options)
         with tqdm(unit="video") as bar, logging_redirect_tqdm():
             built = build_dataset(
-                options.videos, options.out, encoder, cut, options.first_frame, options.prune, partial(_show, bar)
-            )
+                options.videos, options.out, encoder, cut, options.first_frame, options.prune, options.strict,
+                partial(_show, bar),
+            )  # fmt: skip
     except (ValueError, RuntimeError, OSError) as error:
         log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
         return 2
     except KeyboardInterrupt:
         log.info("Interrupted. The same command goes on from here.")
         return 130
-    for told in built.skipped.values():
-        log.warning("Left out: %s", cause(told))
+    for told in built.account.lines():
+        log.warning("%s", told)
     log.info(f"{quoted(options.out)} holds {built.samples:d} samples, {built.encoded:d} of them new.")
     return 0
 
 
+def _usable(videos: str, account: Account, strict: bool) -> list[Clip]:
+    clips = find_clips(videos, account)
+    if strict and account.left_out:
+        raise ValueError("\n".join(account.faults()))
+    return clips
+
+
 def _with_texts(
     clips: list[Clip], writer: DatasetWriter, encoder: "Encoder", cut: Cut, first_frame: bool
-) -> Iterator[tuple[str, Clip, "Text | None"]]:
-    """Each clip with its key and its encoded caption, or None if it is in the dataset already."""
+) -> Iterator[tuple[str | None, Clip, "Text | None"]]:
+    """Each clip with its key and its encoded caption, which is None if it is in the dataset already.
+
+    A file that cannot be opened has no key.
+    """
     for start in range(0, len(clips), AT_ONCE):
         keyed = [(_key(clip, cut, first_frame, encoder), clip) for clip in clips[start : start + AT_ONCE]]
-        texts = {key: encoder.text(clip.caption) for key, clip in keyed if key not in writer}
+        texts = {key: encoder.text(clip.caption) for key, clip in keyed if key and key not in writer}
         yield from ((key, clip, texts.pop(key, None)) for key, clip in keyed)
 
 
-def _key(clip: Clip, cut: Cut, first_frame: bool, encoder: "Encoder") -> str:
-    content = [file_hash(clip.path), clip.caption, str(cut), first_frame, encoder.fingerprint]
+def _key(clip: Clip, cut: Cut, first_frame: bool, encoder: "Encoder") -> str | None:
+    try:
+        content = [file_hash(clip.path), clip.caption, str(cut), first_frame, encoder.fingerprint, READING]
+    except OSError:  # not ours to read, or gone since
+        return None
     return sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
@@ -143,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, default=size.frames, help="4n + 1 (default %(default)s)")
     parser.add_argument("--fps", type=float, default=size.fps, help="default %(default)s; 0 takes every frame")
     parser.add_argument("--prune", action="store_true", help="drop samples that are no longer in the folder of videos")
+    parser.add_argument("--strict", action="store_true", help="end at a clip that cannot be used, not leave it out")
     parser.add_argument("--cpu", action="store_true", help="encode on the CPU")
     return parser
 

@@ -1,23 +1,22 @@
-"""Videos and pictures with their captions: what a dataset is built from, cut to size."""
+"""A clip's pixels, cut to the size and the times that a dataset asks for."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..messages import cause, listing, quoted
+from ..messages import quoted
+from .account import UnusableError
+from .folder import PICTURES, Clip
+from .pictures import Shot, Tell, animation, is_animated, still
+from .videos import video
 
-VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-# FFmpeg looks at the content, not at the name: without these a playlist named .mp4 would fetch what it lists
-ONLY_VIDEOS = {"format_whitelist": "mov,mp4,matroska,webm,avi,gif", "protocol_whitelist": "file"}
+FEWER = 0.95  # a share of own frames below this is told: 23.976 at 24 is none
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Cut:
     """The size of every clip.
 
     A video is scaled to cover width x height and cropped around its middle. From its start on it is sampled at `fps`,
-    each time the nearest frame, or frame by frame if fps is 0; what comes after `frames` is left out. A picture is a
-    clip of one frame.
+    each time the nearest frame, or frame by frame if fps is 0; what comes after `frames` is left out. Of an animated
+    picture each frame stays until its end. A still picture is a clip of one frame.
     """
 
     width: int = 848
@@ -51,89 +50,85 @@ class Cut:
         return f"{self.width}x{self.height}x{self.frames}@{self.fps:g}"
 
 
-class Clip(NamedTuple):
-    """A video or picture, and what it shows in words."""
+class Footage(NamedTuple):
+    """What was read of a clip."""
 
-    path: Path
-    name: str  # its path within the folder
-    caption: str
-
-
-def find_clips(folder: str) -> list[Clip]:
-    """The videos and pictures in the folder and its subfolders, by name, each with the text of its .txt file."""
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise ValueError(f"There is no folder {quoted(folder)}. Give the one that holds the videos and their captions.")
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEOS + PICTURES and path.is_file())
-    if not paths:
-        raise ValueError(f"{quoted(folder)} holds no videos or pictures ({', '.join(VIDEOS + PICTURES)}).")
-    bare = [path.name for path in paths if not path.with_suffix(".txt").is_file()]
-    if bare:
-        raise ValueError(
-            f"{len(bare)} of {len(paths)} videos have no caption: {listing(bare, 5)}. "
-            f"Write what each shows into a text file beside it, {quoted(Path(bare[0]).with_suffix('.txt').name)} and "
-            "so on."
-        )
-    return [Clip(path, path.relative_to(root).as_posix(), _caption(path.with_suffix(".txt"))) for path in paths]
+    pixels: Tensor  # [T, H, W, 3] in [0, 1]
+    changes: dict[str, str]  # what was done to it -> how much
 
 
-def read_clip(clip: Clip, cut: Cut) -> Tensor:
-    """Pixels [T, H, W, 3] in [0, 1]; ValueError in a sentence if it cannot be read or is too short."""
+def read_clip(clip: Clip, cut: Cut) -> Footage:
+    """The clip at the size that is asked for; UnusableError, a ValueError in a sentence, if it cannot be had."""
+    changes = {}
     try:
-        if clip.path.suffix.lower() in PICTURES:
-            with Image.open(clip.path) as picture:
-                images = [_fit(ImageOps.exif_transpose(picture), cut)]
-        else:
-            images = [_fit(frame.to_image().rotate(frame.rotation, expand=True), cut) for frame in _frames(clip, cut)]
-    except (OSError, av.FFmpegError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{quoted(clip.name)} cannot be read ({cause(error)}). Make it anew, or take it away."
-        ) from error
-    if clip.path.suffix.lower() in VIDEOS and len(images) < cut.frames:
-        raise ValueError(
-            f"{quoted(clip.name)} is too short: {len(images)} frames at {cut.fps:g} per second, and {cut.frames:d} "
-            "are needed. "
-            "Ask for fewer frames, or take it away."
+        images = _images(clip, cut, changes)
+    except UnusableError:
+        raise
+    except Exception as error:  # decoders raise anything on damaged files
+        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnusableError(quoted(clip.name), "cannot be read", quoted(told)) from error
+    return Footage(torch.from_numpy(np.stack(images)).float() / 255.0, changes)
+
+
+def _images(clip: Clip, cut: Cut, changes: dict[str, str]) -> list[np.ndarray]:
+    def tell(what: str) -> None:
+        changes[what] = ""
+
+    shots, held = _shots(clip, cut, tell)
+    if shots is None:
+        return [_fit(still(clip.path, tell), cut)]
+    images, times, last = [], [], None
+    for shot in islice(_nearest(shots, cut.fps, held, clip.name) if cut.fps else shots, cut.frames):
+        if shot is not last:
+            times.append(shot.time)
+        images.append(images[-1] if shot is last else _fit(shot.image(), cut))
+        last = shot
+    if len(images) < cut.frames:
+        at = f" at {cut.fps:g} per second" if cut.fps else ""
+        raise UnusableError(
+            quoted(clip.name), "is too short", f"{len(images)} frames{at}, and {cut.frames:d} are needed"
         )
-    return torch.from_numpy(np.stack(images)).float() / 255.0
+    if len(times) < FEWER * len(images):
+        changes[f"frames repeated, for it has fewer than {cut.fps:g} a second"] = _rate(times)
+    return images
 
 
-def _caption(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"The caption {quoted(path.name)} is not UTF-8 text ({quoted(error.reason)}). Save it as UTF-8."
-        ) from error
+def _shots(clip: Clip, cut: Cut, tell: Tell) -> tuple[Iterator[Shot] | None, bool]:
+    """The clip's frames, none for a still, and whether each stays until its end."""
+    if clip.path.suffix.lower() not in PICTURES:
+        return video(clip.path, tell), False
+    return (animation(clip.path, cut.fps, tell), True) if is_animated(clip.path) else (None, False)
+
+
+def _rate(times: list[float]) -> str:
+    span = times[-1] - times[0]
+    return f"about {(len(times) - 1) / span:.3g}" if span > 0 else "one frame"
 
 
 def _fit(image: Image.Image, cut: Cut) -> np.ndarray:
-    return np.asarray(ImageOps.fit(image.convert("RGB"), (cut.width, cut.height), Image.Resampling.LANCZOS))
+    return np.asarray(ImageOps.fit(image, (cut.width, cut.height), Image.Resampling.LANCZOS))
 
 
-def _frames(clip: Clip, cut: Cut) -> Iterator[av.VideoFrame]:
-    with av.open(str(clip.path), options=ONLY_VIDEOS) as container:
-        if not container.streams.video:
-            raise ValueError(f"{quoted(clip.name)} has no picture in it. Take it away.")
-        container.streams.video[0].thread_type = "AUTO"
-        decoded = container.decode(video=0)
-        yield from islice(_nearest(decoded, cut.fps, clip.name) if cut.fps else decoded, cut.frames)
+def _nearest(shots: Iterator[Shot], fps: float, held: bool, name: str) -> Iterator[Shot]:
+    """For each time k / fps from the first shot on, the nearest shot; ends with the last one.
 
-
-def _nearest(frames: Iterator[av.VideoFrame], fps: float, name: str) -> Iterator[av.VideoFrame]:
-    """For each time k / fps from the first frame on, the frame whose own time is nearest; ends with the last frame."""
-    last, count, half = next(frames, None), 0, 0.0
+    If they are held, one that begins more than half a step later is not taken in advance.
+    """
+    last, count, half = next(shots, None), 0, 0.0
     if last is None:
         return
     start = last.time
-    for frame in frames:
-        if start is None or frame.time is None:
-            raise ValueError(f"{quoted(name)} does not say when its frames are shown. Take every frame with fps 0.")
-        half = (frame.time - last.time) / 2
-        while count / fps <= last.time - start + half:
+    for shot in shots:
+        if start is None or shot.time is None:
+            raise UnusableError(quoted(name), "does not say when its frames are shown", "take every frame with fps 0")
+        half = (shot.time - last.time) / 2
+        turn = last.time - start + half
+        turn = max(turn, shot.time - start - 0.5 / fps) if held else turn
+        while count / fps <= turn:
             yield last
             count += 1
-        last = frame
-    while count / fps <= (last.time or 0.0) - (start or 0.0) + half:
+        last = shot
+    end = (last.time or 0.0) - (start or 0.0) + half if last.until is None else last.until - start - 1e-6
+    while count / fps <= end:
         yield last
         count += 1

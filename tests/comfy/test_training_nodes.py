@@ -224,12 +224,16 @@ def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypat
     (tmp_path / "clips").mkdir()
     Image.new("RGB", (32, 16), "red").save(tmp_path / "clips" / "red.png")
     (tmp_path / "clips" / "red.txt").write_text("all red")
+    Image.new("RGB", (32, 16), "blue").save(tmp_path / "clips" / "blue.png")
     inputs = {"family": "1.0", "vae": tiny.tiny_vae("1.0"), "clip": tiny.tiny_clip("1.0"), "fps": 0.0}
     inputs |= {"size": {"size": "own", "width": 32, "height": 16, "frames": 1}, "first_frame": False}
     try:
         folder_paths.set_input_directory(str(tmp_path))
         name, report = call("DiscaBuildDataset", videos_name="clips", dataset="reds", **inputs)
+        with pytest.raises(ValueError, match="no caption .1.: 'blue.png'"):
+            call("DiscaBuildDataset", videos_name="clips", dataset="reds", strict=True, **inputs)
     finally:
         folder_paths.set_input_directory(before)
     assert name == "reds" and "holds 1 samples, 1 of them new." in report
+    assert "Left out because it has no caption (1): 'blue.png' (there is no 'blue.txt')." in report
     assert (output / "disca" / "datasets" / "reds" / "index.json").is_file()

@@ -3,19 +3,18 @@
 import inspect
 import os
 import sys
-from fractions import Fraction
 from functools import partial
 from hashlib import sha256
 
-import av
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from small_clips import make_video
 
-from disca.training.clips import Cut, find_clips, read_clip
+from disca.training.clips import Cut, read_clip
 from disca.training.data import open_dataset, require_fits
+from disca.training.folder import find_clips
 
 COMFYUI = os.environ.get("COMFYUI_PATH")
 if COMFYUI:
@@ -27,73 +26,6 @@ if COMFYUI:
     from disca.training.encoder import Encoder, model_without_weights
 
 CUT = Cut(32, 16, 5, fps=12)
-
-
-def make_video(path, values, fps=24, codec="mpeg4", times=None, rotation=0):
-    """A video of 64x32 frames: grey of one value each, or pictures that are given."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps)
-        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for i, value in enumerate(values):
-            picture = np.broadcast_to(value, (32, 64, 3)).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            if times:
-                frame.pts, frame.time_base = times[i], Fraction(1, fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def levels(pixels) -> list[int]:
-    """The mean value of every frame, in tens."""
-    return [round(value / 10) for value in (pixels.mean((1, 2, 3)) * 255).tolist()]
-
-
-def clip_of(path, cut, caption="a clip"):
-    path.with_suffix(".txt").write_text(caption)
-    (clip,) = (clip for clip in find_clips(str(path.parent)) if clip.path == path)
-    return read_clip(clip, cut)
-
-
-@pytest.mark.parametrize(
-    ("fps", "wanted"),
-    [(24, [1, 2, 3, 4, 5]), (12, [1, 3, 5, 7, 9]), (0, [1, 2, 3, 4, 5]), (60, [1, 1, 2, 2, 3])],
-)
-def test_a_video_is_sampled_at_the_nearest_frames(tmp_path, fps, wanted):
-    make_video(tmp_path / "a.mkv", range(10, 130, 10), codec="ffv1")  # whose times are rounded to milliseconds
-    assert levels(clip_of(tmp_path / "a.mkv", Cut(64, 32, 5, fps))) == wanted
-
-
-def test_frames_of_uneven_length_are_taken_at_their_times(tmp_path):
-    make_video(tmp_path / "a.mkv", (10, 20, 30, 40, 50), codec="ffv1", times=[0, 1, 6, 7, 8])
-    assert levels(clip_of(tmp_path / "a.mkv", Cut(64, 32, 9, 24))) == [1, 2, 2, 2, 3, 3, 3, 4, 5]
-
-
-def test_a_video_is_scaled_to_cover_and_cropped_around_its_middle(tmp_path):
-    picture = np.zeros((100, 400, 3), np.uint8)
-    picture[:, 100:300] = 200
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    pixels = clip_of(tmp_path / "a.png", Cut(64, 32, 9))
-    assert pixels.shape == (1, 32, 64, 3)
-    assert torch.allclose(pixels[:, :, 2:-2], torch.tensor(200 / 255), atol=0.01)
-
-
-def test_a_telephones_turned_video_is_turned_back(tmp_path):
-    left_is_white = np.repeat([255, 0], 32)[:, None]
-    make_video(tmp_path / "a.mp4", [left_is_white] * 5, rotation=90)  # a quarter turn against the clock
-    (pixels,) = clip_of(tmp_path / "a.mp4", Cut(32, 64, 1))
-    assert pixels[40:].mean() > 0.9 and pixels[:24].mean() < 0.1
-
-
-def test_a_playlist_named_like_a_video_is_not_followed(tmp_path):
-    make_video(tmp_path / "secret.avi", [90] * 5)
-    (tmp_path / "secret.avi").rename(tmp_path / "secret")
-    (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile secret\n")
-    with av.open(str(tmp_path / "a.mp4")) as container:  # FFmpeg on its own follows it
-        assert next(container.decode(video=0)).width == 64
-    with pytest.raises(ValueError, match="'a.mp4' cannot be read"):
-        clip_of(tmp_path / "a.mp4", Cut(64, 32, 1))
 
 
 @pytest.mark.parametrize(
@@ -108,19 +40,6 @@ def test_a_playlist_named_like_a_video_is_not_followed(tmp_path):
 def test_a_size_that_cannot_be_encoded_is_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         Cut(**settings)
-
-
-def test_a_folder_without_videos_or_captions_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="There is no folder"):
-        find_clips(str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="holds no videos or pictures"):
-        find_clips(str(tmp_path))
-    make_video(tmp_path / "a.mp4", [90] * 5)
-    with pytest.raises(ValueError, match="1 of 1 videos have no caption: 'a.mp4'. .* 'a.txt'"):
-        find_clips(str(tmp_path))
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(ValueError, match="'a.txt' is not UTF-8"):
-        find_clips(str(tmp_path))
 
 
 @pytest.fixture(scope="session")
@@ -180,7 +99,7 @@ def test_text_to_video_samples_are_what_the_network_sees(encoders, videos, tmp_p
     sample = open_dataset(str(tmp_path / "data"))[0]
     (video, *_) = find_clips(str(videos))
     with torch.inference_mode():
-        latent = vae.encode(read_clip(video, CUT))
+        latent = vae.encode(read_clip(video, CUT).pixels)
     seen = seen_by_the_network(model, text_to_video(clip, video.caption), torch.zeros_like(latent))
     assert torch.equal(sample["latent"], model.model.process_latent_in(latent)[0].bfloat16())
     assert torch.equal(sample["context"], seen["context"][0].bfloat16())
@@ -198,7 +117,7 @@ def test_image_to_video_samples_are_what_the_network_sees(encoders, videos, tmp_
     build_dataset(str(videos), str(tmp_path / "data"), Encoder(model, vae, clip, vision), CUT, first_frame=True)
     sample = open_dataset(str(tmp_path / "data"))[0]
     (video, *_) = find_clips(str(videos))
-    pixels = read_clip(video, CUT)
+    pixels = read_clip(video, CUT).pixels
     positive = text_to_video(clip, video.caption)
     with torch.inference_mode():
         given = {"width": 32, "height": 16, "length": 5, "batch_size": 1, "start_image": pixels[:1]}
@@ -238,9 +157,9 @@ def test_an_interrupted_build_continues_to_the_same_bytes(encoders, videos, tmp_
 def test_a_second_build_encodes_only_what_is_new(encoders, videos, tmp_path):
     encoder = Encoder(*encoders["1.0"])
     build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
-    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT) == (4, 0, {})
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)[:2] == (4, 0)
     (videos / "a.txt").write_text("Another caption.")
-    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT) == (4, 1, {})
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)[:2] == (4, 1)
     for path in videos.glob("b.*"):
         path.unlink()
     assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT).samples == 4
@@ -265,11 +184,65 @@ def test_videos_that_cannot_be_used_are_left_out_and_named(encoders, videos, tmp
     (videos / "d.png").write_bytes(b"no picture")
     encoder = Encoder(*encoders["1.0"])
     built = build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
-    assert (built.samples, list(built.skipped)) == (1, ["a.mp4", "b.mkv", "d.png"])
-    assert "'a.mp4' cannot be read" in built.skipped["a.mp4"]
-    assert "is too short: 3 frames at 12 per second, and 5 are needed" in built.skipped["b.mkv"]
-    with pytest.raises(ValueError, match="None of the 4 videos could be used. 'a.mp4' cannot be read"):
+    assert built.samples == 1
+    unreadable, short = built.account.faults()
+    assert unreadable.startswith("Left out because it cannot be read (2): 'a.mp4' (") and "'d.png' (" in unreadable
+    assert short == "Left out because it is too short (1): 'b.mkv' (3 frames at 12 per second, and 5 are needed)."
+    with pytest.raises(ValueError, match="None of the videos could be used.\nLeft out because it cannot be read .2.: "):
         build_dataset(str(videos), str(tmp_path / "none"), encoder, Cut(32, 16, 401, 12))
+
+
+def test_strict_ends_at_what_is_left_out_otherwise(encoders, videos, tmp_path):
+    encoder = Encoder(*encoders["1.0"])
+    make_video(videos / "b.mkv", [90] * 6)
+    with pytest.raises(ValueError, match="'b.mkv' is too short .3 frames"):
+        build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT, strict=True)
+    (videos / "d.txt").unlink()
+    with pytest.raises(ValueError, match=r"has no caption \(1\): 'd.png' \(there is no 'd.txt'\)"):
+        build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT, strict=True)
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT).samples == 2
+
+
+def test_what_was_changed_is_told_with_the_names(encoders, videos, tmp_path):
+    make_video(videos / "a.mp4", range(10, 130, 20), fps=6)
+    Image.new("RGBA", (80, 80), (200, 30, 30, 0)).save(videos / "d.png")
+    built = build_dataset(str(videos), str(tmp_path / "data"), Encoder(*encoders["1.0"]), CUT)
+    assert built.samples == 4
+    assert built.account.lines() == [
+        "Noted, frames repeated, for it has fewer than 12 a second (1): 'a.mp4' (about 6).",
+        "Noted, transparent pixels put on white (1): 'd.png'.",
+    ]
+
+
+def test_a_name_that_is_not_unicode_goes_into_the_dataset_with_its_bytes_spelt_out(encoders, tmp_path):
+    (tmp_path / "videos").mkdir()
+    try:
+        Image.new("RGB", (32, 16)).save(tmp_path / "videos" / os.fsdecode(b"caf\xe9.png"))
+    except (OSError, UnicodeError):
+        pytest.skip("the file system takes Unicode only")
+    (tmp_path / "videos" / os.fsdecode(b"caf\xe9.txt")).write_text("Black.")
+    build_dataset(str(tmp_path / "videos"), str(tmp_path / "data"), Encoder(*encoders["1.0"]), CUT)
+    (item,) = open_dataset(str(tmp_path / "data")).index.items
+    assert item.source.startswith("caf\\udce9.png ")
+
+
+def test_a_second_builder_on_the_same_dataset_is_told_who_is_at_it(encoders, videos, tmp_path):
+    def second(done, total):
+        with pytest.raises(RuntimeError, match=f"dataset is being built by process {os.getpid()} on"):
+            build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+
+    encoder = Encoder(*encoders["1.0"])
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT, progress=second).encoded == 4
+
+
+def test_a_damaged_null_is_made_again(encoders, videos, tmp_path):
+    encoder = Encoder(*encoders["1.0"])
+    build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    null = tmp_path / "data" / "null.safetensors"
+    content = null.read_bytes()
+    null.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    assert null.read_bytes() == content and len(open_dataset(str(tmp_path / "data"))) == 4
 
 
 def test_encoders_of_another_model_are_refused(encoders, videos, tmp_path):
