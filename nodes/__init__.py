@@ -2,7 +2,7 @@
 
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
 from .dataset import DiscaBuildDataset
-from .loaders import DiscaLoadModel, DiscaLoadPredictor
+from .loaders import DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
 from .speed import DiscaAttention
 from .toy import DiscaToyDecode, DiscaToyModels, DiscaToyPrompt
@@ -24,4 +24,5 @@ NODES = [
     DiscaToyModels,
     DiscaToyPrompt,
     DiscaToyDecode,
+    DiscaLoadLora,
 ]

@@ -1,11 +1,11 @@
-"""Load MeanFlow Model, Load Predictor."""
+"""Load MeanFlow Model, Load Predictor, Load LoRA."""
 
 import folder_paths
 from comfy_api.v0_0_2 import io
 
 from ..disca import host
 from ..disca.choices import WEIGHT_DTYPES
-from ..disca.host.folders import PREDICTORS
+from ..disca.host.folders import PREDICTORS, file_path, known_name
 from .types import CATEGORY, DiscaPredictor
 
 
@@ -50,8 +50,12 @@ class DiscaLoadModel(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return known_name("diffusion_models", model_name)
+
+    @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
+        path = file_path("diffusion_models", model_name)
         return io.NodeOutput(host.loading.load_meanflow_model(path, weight_dtype))
 
 
@@ -83,8 +87,52 @@ class DiscaLoadPredictor(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, predictor_name: str | None) -> bool | str:
+        return known_name(PREDICTORS, predictor_name)
+
+    @classmethod
     def execute(cls, predictor_name: str, weight_dtype: str) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise(PREDICTORS, predictor_name)
+        path = file_path(PREDICTORS, predictor_name)
         if host.compat.missing("loading"):
             return io.NodeOutput(None)  # Apply Predictor says what is missing, and leaves the model native
         return io.NodeOutput(host.loading.load_predictor(path, weight_dtype))
+
+
+class DiscaLoadLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaLoadLora",
+            display_name="DisCa Load LoRA",
+            category=CATEGORY,
+            description="Puts a LoRA of any trainer on a HunyuanVideo, and says which of its layers were used.",
+            search_aliases=["lora", "hunyuan lora", "load lora", "kohya", "musubi", "diffusion-pipe", "dora", "lokr"],
+            inputs=[
+                io.Model.Input("model", tooltip="A HunyuanVideo 1.0 or 1.5, before or behind DisCa Apply Predictor."),
+                io.Combo.Input(
+                    "lora_name",
+                    options=folder_paths.get_filename_list("loras"),
+                    tooltip="A file in models/loras, made for this HunyuanVideo by any trainer.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-100.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="1 is what was trained, 0 the plain model. It may be negative.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(),
+                io.String.Output(display_name="report", tooltip="How many layers were used, and which were not."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str | None) -> bool | str:
+        return known_name("loras", lora_name)
+
+    @classmethod
+    def execute(cls, model, lora_name: str, strength: float) -> io.NodeOutput:
+        return io.NodeOutput(*host.lora.load_lora(model, file_path("loras", lora_name), strength))

@@ -14,13 +14,14 @@ from ..messages import listing, quoted
 TESTED = "0.30.0"  # the ComfyUI that the tests run
 COSTS = {  # room -> what is lost without it
     "loading": "DisCa cannot load weights. Use core's Load Diffusion Model, and core's samplers with euler",
+    "lora": "DisCa cannot load a LoRA. Use core's LoraLoaderModelOnly",
     "attach": "every step runs in full, without the Predictor",
     "sampling": "DisCa cannot sample. Use SamplerCustomAdvanced with core's sampler euler",
     "speed": "attention and compilation stay as they are",
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",
     "toy": "the toy world cannot be shown",
 }
-IMPORTS = {"training": ("loading",), "toy": ("loading",)}  # room -> others that it takes with it
+IMPORTS = {"training": ("loading", "lora"), "toy": ("loading",)}  # room -> others that it takes with it
 # Room of this package ("model" is used by all) -> module -> its attributes; words in its code: keys, parameters,
 # attributes of objects.
 NEEDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -45,6 +46,16 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.sd": ("load_diffusion_model_state_dict", "fp8_optimizations"),
         "comfy.supported_models": ("HunyuanImage21 HunyuanImage21Refiner", "process_unet_state_dict unet_config"),
         "comfy.utils": ("load_torch_file calculate_parameters weight_dtype", ""),
+    },
+    "lora": {
+        "comfy.lora": ("load_lora", ""),
+        "comfy.model_management": ("cast_to_device", ""),
+        "comfy.model_patcher": ("ModelPatcher.add_patches ModelPatcher.clone", ""),
+        "comfy.weight_adapter.base": (
+            "WeightAdapterBase WeightAdapterBase.calculate_weight",
+            "weight key strength strength_model offset function intermediate_dtype original_weight",
+        ),
+        "comfy_execution.utils": ("get_executing_context", "node_id"),
     },
     "attach": {
         "comfy.context_windows": ("", "context_window index_list"),
@@ -98,8 +109,8 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
             "interrupt_current_processing throw_exception_if_processing_interrupted InterruptProcessingException",
             "",
         ),
-        "comfy.sd": ("load_diffusion_model load_diffusion_model_state_dict load_lora_for_models", ""),
-        "comfy.utils": ("ProgressBar ProgressBar.update_absolute load_torch_file", ""),
+        "comfy.sd": ("load_diffusion_model load_diffusion_model_state_dict", ""),
+        "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
         "comfy_execution.utils": ("get_executing_context", "node_id"),
     },
     "toy": {

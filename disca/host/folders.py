@@ -1,9 +1,11 @@
-"""The model folder for Predictors."""
+"""The model folder for Predictors, and files in model folders by the names that workflows have for them."""
 
 import logging
 import os
 
 import folder_paths
+
+from ..messages import quoted
 
 PREDICTORS = "disca"
 
@@ -23,3 +25,33 @@ def make_predictor_folder() -> None:
         os.makedirs(os.path.join(folder_paths.models_dir, PREDICTORS), exist_ok=True)
     except OSError as error:  # a read-only disk, or a file of that name: the pack works without the folder
         logger.info("DisCa: models/%s could not be made (%s).", PREDICTORS, error.strerror)
+
+
+def known_name(folder: str, name: object) -> bool | str:
+    """True if the folder has a file of that name, written with either slash; else a sentence for the interface."""
+    return True if name is None or _listed(folder, name) else _unknown(folder, name)  # None: comes by a link
+
+
+def file_path(folder: str, name: object) -> str:
+    """Where the file of that name is, written with either slash; ValueError if there is none."""
+    listed = _listed(folder, name)
+    path = listed and folder_paths.get_full_path(folder, listed)
+    if not path:
+        raise ValueError(_unknown(folder, name))
+    return path
+
+
+def _listed(folder: str, name: object) -> str | None:
+    """The name as this system lists it: a workflow made on Windows has backslashes."""
+    names = folder_paths.get_filename_list(folder)
+    if name in names or not isinstance(name, str):
+        return name if name in names else None
+    return next((known for known in names if _slashed(known) == _slashed(name)), None)
+
+
+def _slashed(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _unknown(folder: str, name: object) -> str:
+    return f"There is no file {quoted(name)} in models/{folder}. Choose one that is there, or put it there and press R."

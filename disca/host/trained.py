@@ -4,7 +4,6 @@ from pathlib import Path
 
 import comfy.model_patcher
 import comfy.sd
-import comfy.utils
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from ..training.settings import Settings
 from ..weights.files import open_weights
 from ..weights.transformer_file import transformer_weights
 from .loading import load_meanflow_model, load_predictor
+from .lora import load_lora
 
 ADDED = {"cfg": "guidance_in", "meanflow": "time_r_in"}  # the embedder that a training adds to a model without it
 
@@ -34,7 +34,7 @@ def load_with_lora(base: str, lora: str, added: str) -> comfy.model_patcher.Mode
     if not any(key.startswith(f"{added}.") for key in state):
         state |= _embedder(state, added)
     model = comfy.sd.load_diffusion_model_state_dict(state, disable_dynamic=True)
-    return comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(lora), 1.0, 0.0)[0]
+    return load_lora(model, lora, 1.0)[0]
 
 
 def _embedder(state: dict[str, Tensor], added: str) -> dict[str, Tensor]:
