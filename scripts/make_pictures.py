@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from build_workflows import build, place  # noqa: E402
 from comfy_server import PACK, Server, serve  # noqa: E402
 from frontend import Interface, interface, place_model  # noqa: E402
-from graph_parts import Graph, Group, Node  # noqa: E402
+from graph_parts import Graph, Group, Model, Node  # noqa: E402
 from graphs import GRAPHS, hunyuanvideo10_groups, hunyuanvideo15_groups  # noqa: E402
 from graphs_toy import quickstart_toy_groups  # noqa: E402
 from graphs_training import CLIPS  # noqa: E402
@@ -37,6 +37,20 @@ class Scene(NamedTuple):
 
 HV10, HV15, TOY = hunyuanvideo10_groups(), hunyuanvideo15_groups(), quickstart_toy_groups()
 UNCACHED = [*HV10, Group("", WIDTH, [[Node("attention", "DiscaAttention", {"model": ("model", 0)})]])]
+LORA = Model("my_lora.safetensors", "", "loras")
+WITH_LORA = [
+    *HV10,
+    Group(
+        "",
+        WIDTH,
+        [
+            [
+                Node("lora", "DiscaLoadLora", {"model": ("model", 0), "lora_name": LORA.name}, models=(LORA,)),
+                Node("applied", "DiscaApplyPredictor", {"model": ("lora", 0)}),
+            ]
+        ],
+    ),
+]
 ENCODERS = {"vae": ("vae", 0), "clip": ("clip", 0)}
 DATASET = {"dataset": ("build", 0)}
 TRAINING = Group(
@@ -56,6 +70,7 @@ TRAINED = [*HV15, TRAINING]
 SCENES = {
     "DiscaLoadModel": Scene(HV10, [["model"], ["apply"]]),
     "DiscaLoadPredictor": Scene(HV10, [["predictor"], ["apply"]]),
+    "DiscaLoadLora": Scene(WITH_LORA, [["model"], ["lora"], ["applied"]]),
     "DiscaCacheSchedule": Scene(HV10, [["schedule"], ["apply"]]),
     "DiscaApplyPredictor": Scene(HV10, [["model", "predictor", "schedule"], ["apply"]]),
     "DiscaMeanFlowSigmas": Scene(HV10, [["sigmas"], ["sample"]]),

@@ -1,6 +1,7 @@
 """Safetensors files, read tensor by tensor, with errors a user can act on."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -10,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..messages import listing, quoted
+from .impostors import refuse_content, refuse_name, refuse_part
 
 GROUP_BYTES = 64 * 2**20  # the file is mapped anew after so much was read, which gives back the pages already copied
 
@@ -75,10 +77,9 @@ class WeightsFile:
 def open_weights(path: str) -> WeightsFile:
     """The file's header; ValueError in one sentence if it is not a whole safetensors file with tensors in it."""
     name = os.path.basename(path)
-    if not path.lower().endswith((".safetensors", ".sft")):
-        raise ValueError(f"{quoted(name)} is not a .safetensors file. Convert it, or download the safetensors version.")
-    if os.path.getsize(path) == 0:
-        raise ValueError(f"{quoted(name)} is empty (0 bytes). Download it again.")
+    refuse_name(path)
+    refuse_content(path)
+    refuse_part(path)
     try:
         with safe_open(path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
@@ -109,9 +110,9 @@ def require_finite(name: str, key: str, tensor: Tensor) -> None:
 
 def refuse_lora(name: str, keys: list[str], wanted: str) -> None:
     """ValueError if the keys are those of a LoRA."""
-    if any(".lora_" in key or "lora_unet" in key or key.endswith(".alpha") for key in keys):
+    if any(re.search(r"lora_|\.alpha$|\.dora_scale$|\.(hada|lokr)_[wt]|\.oft_blocks$", key) for key in keys):
         raise ValueError(
-            f"{quoted(name)} is a LoRA, but {wanted} is needed here. Load it with LoraLoaderModelOnly behind the model."
+            f"{quoted(name)} is a LoRA, but {wanted} is needed here. Load it with DisCa Load LoRA behind the model."
         )
 
 

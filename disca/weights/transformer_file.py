@@ -9,6 +9,11 @@ from .merged import MergedWeights, merged_weights
 def transformer_weights(file: WeightsFile) -> MergedWeights:
     """The file's transformer in the merged layout; ValueError if it has none."""
     refuse_lora(file.name, list(file.tensors), "a whole model")
+    if layouts.prefix_of(file.tensors, layouts.DIFFUSERS_MARK) is not None:
+        raise ValueError(
+            f"{quoted(file.name)} is in diffusers' layout: it has {layouts.DIFFUSERS_MARK} and the like, which DisCa "
+            "does not read. Choose the authors' file or ComfyUI's, which the README names."
+        )
     if layouts.prefix_of(file.tensors, layouts.MODEL_MARK) is None:
         raise ValueError(
             f"{quoted(file.name)} is not a HunyuanVideo transformer: it has no {layouts.MODEL_MARK}, "

@@ -21,8 +21,9 @@ COMFYUI = Path(os.environ["COMFYUI_PATH"]).resolve()
 OURS = (str(Path(__file__).resolve()), str(PACK / "tests" / "graph.py"))  # use ComfyUI, so they change with it
 PYTORCHS = {"attn_mask": "comfy/ldm/modules/attention.py"}  # where the word is PyTorch's
 TAIL = "_renamed"
+LORA = "lora.safetensors"  # beside the Predictor
 SECONDS = 200
-ROOMS = ("loading", "attach", "sampling", "speed", "training", "toy")
+ROOMS = ("loading", "lora", "attach", "sampling", "speed", "training", "toy")
 
 _codes: dict[str, CodeType] = {}
 _read = SourceFileLoader.get_code
@@ -84,7 +85,7 @@ def probe(model_path: str, predictor_path: str, hidden: str | None = None) -> di
     if hidden:
         sys.modules[hidden] = None
     nodes = load_pack()
-    for folder, path in (("diffusion_models", model_path), ("disca", predictor_path)):
+    for folder, path in (("diffusion_models", model_path), ("disca", predictor_path), ("loras", predictor_path)):
         folder_paths.add_model_folder_path(folder, str(Path(path).parent))
     run = recipes.golden("hv10_t2v")
     run = run._replace(tensors=run.tensors | {key + TAIL: tensor for key, tensor in run.tensors.items()})  # data stays
@@ -112,6 +113,9 @@ def probe(model_path: str, predictor_path: str, hidden: str | None = None) -> di
         (patched,) = nodes.DiscaApplyPredictor.execute(model, predictor, schedule, "auto").result
         return "native" if torch.equal(sampled(patched), plain) else "predicted"
 
+    def with_lora() -> None:
+        nodes.DiscaLoadLora.execute(model, LORA, 1.0)
+
     def sample() -> None:
         settings = {"latent_image": {"samples": latent}, "seed": 0, "steps": 2, "shift": 5.0, "denoise": 1.0}
         nodes.DiscaSample.execute(model=model, positive=conditions, **settings)
@@ -122,6 +126,7 @@ def probe(model_path: str, predictor_path: str, hidden: str | None = None) -> di
             "missing": {room: sys.modules["pack.disca.host.compat"].missing(room) for room in ROOMS},
             "apply": told(cached),
             "load": told(lambda: nodes.DiscaLoadModel.execute(Path(model_path).name, "default") and None),
+            "lora": told(with_lora),
             "sample": told(sample),
             "sampler": told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
             "attention": told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),

@@ -57,7 +57,22 @@ def says(sentence: str, *parts: str) -> bool:
 BAD_BYTES = {
     "empty": (b"", "empty (0 bytes)", "Download it again"),
     "few bytes": (b"abc", "(3 bytes) is not a safetensors file", "Download"),
-    "text": (b"<html>Access denied</html>" * 9, "is not a safetensors file", "Download"),
+    "web page": (
+        b"\n<!DOCTYPE html><html>Access denied</html>" * 9,
+        "is not a safetensors file, but a web page",
+        "log in or accept a licence",
+    ),
+    "text": (b"Entry not found", "is not a safetensors file, but text: 'Entry not found'", "Download it again"),
+    "an answer in JSON": (b'{"error": "gated"}', 'but text: \'{"error": "gated"}\'', "Download it again"),
+    "Git LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 25700000000\n",
+        "is not a safetensors file, but a Git LFS pointer",
+        "Run git lfs pull",
+    ),
+    "GGUF": (b"GGUF\3\0\0\0", "but GGUF under another name", "loader"),
+    "zip of PyTorch": (b"PK\3\4\0\0", "but a PyTorch file, which can run code", "Convert it"),
+    "pickle": (b"\x80\2}q\0.", "but a PyTorch file, which can run code", "Convert it"),
+    "archive": (b"\x1f\x8b\x08\0", "but a packed archive", "Unpack it"),
     "absurd header length": (header(b"{}", length=2**62), "is not a safetensors file", "Download"),
     "header longer than the file": (header(b"{}", length=5000), "cut short or damaged: it has 10 bytes", "again"),
     "not JSON": (header(b"{]"), "is not a safetensors file", "Download"),
@@ -92,18 +107,51 @@ def test_truncated_file(loader, missing, bases, refusal):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_other_kinds_of_file(loader, refusal):
-    sentence = refusal(loader, b"PK\3\4", name="chosen.ckpt")
-    assert "is not a .safetensors file" in sentence and "Convert it" in sentence
+@pytest.mark.parametrize(
+    ("name", "found", "do"),
+    [
+        ("chosen.ckpt", "is not a .safetensors file, but one that can run code", "Convert it"),
+        ("chosen.PTH", "is not a .safetensors file, but one that can run code", "Convert it"),
+        ("chosen.onnx", "is not a .safetensors file. ", "Convert it"),
+        ("chosen.gguf", "is a GGUF file", "with a GGUF pack's loader"),
+        ("chosen.safetensors.part", "is an unfinished download", "Wait for its end"),
+        ("model.safetensors.index.json", "only lists the parts of a model", "as a single .safetensors file"),
+    ],
+)
+def test_other_kinds_of_file(name, found, do, loader, refusal):
+    sentence = refusal(loader, b"PK\3\4", name=name)
+    assert found in sentence and do in sentence
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_one_part_of_several_is_told_from_a_whole_file(loader, bases, refusal, tmp_path):
+    name = "diffusion_pytorch_model-00002-of-00003.safetensors"
+    sentence = refusal(loader, dict(list(bases[loader].items())[:9]), name=name)
+    assert "is part 2 of 3 of a model" in sentence and "as a single .safetensors file" in sentence
+    save_file(bases[loader], tmp_path / "model-00001-of-00001.safetensors")
+    assert LOADERS[loader](str(tmp_path / "model-00001-of-00001.safetensors"))
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_the_layout_of_diffusers(prefix, refusal):
+    keys = ("transformer_blocks.0.attn.to_q.weight", "context_embedder.proj_in.weight", "x_embedder.proj.weight")
+    sentence = refusal("model", {prefix + key: torch.zeros(4, 4) for key in keys})
+    assert "is in diffusers' layout" in sentence and "Choose the authors' file or ComfyUI's" in sentence
 
 
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize(
-    "key", ["transformer.blocks.0.attn.lora_A.weight", "lora_unet_blocks_0.lora_up.weight", "blocks.0.diff.alpha"]
+    "key",
+    [
+        "transformer.blocks.0.attn.lora_A.weight",
+        "lora_unet_blocks_0.lora_up.weight",
+        "blocks.0.diff.alpha",
+        "a.lokr_w1",
+    ],
 )
 def test_lora(loader, key, refusal):
     sentence = refusal(loader, {key: torch.zeros(4, 4)})
-    assert "is a LoRA" in sentence and "LoraLoaderModelOnly" in sentence
+    assert "is a LoRA" in sentence and "Load it with DisCa Load LoRA" in sentence
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import recipes
 from conftest import PACK
+from renamed import LORA
 from safetensors.torch import save_file
+from torch import ones
 
 from disca.host.compat import NEEDS
 
@@ -23,6 +25,7 @@ ROOMS = {  # what a node does when a name of the room is missing
     "model": {
         "apply": "native",
         "load": "refused",
+        "lora": "refused",
         "sample": "refused",
         "sampler": "refused",
         "attention": "left",
@@ -30,13 +33,16 @@ ROOMS = {  # what a node does when a name of the room is missing
         "toy": "refused",
     },
     "loading": {"apply": "native", "load": "refused", "train": "refused", "toy": "refused"},
+    "lora": {"lora": "refused", "train": "refused"},
     "attach": {"apply": "native"},
     "sampling": {"sample": "refused", "sampler": "refused"},
     "speed": {"attention": "left"},
     "training": {"train": "refused"},
     "toy": {"toy": "refused"},
 }
-WORKS = {"apply": "predicted"} | dict.fromkeys(("load", "sample", "sampler", "attention", "train", "toy"), "works")
+WORKS = {"apply": "predicted"} | dict.fromkeys(
+    ("load", "lora", "sample", "sampler", "attention", "train", "toy"), "works"
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="every renamed ComfyUI is a forked process")
 
@@ -66,6 +72,10 @@ def answers(pytestconfig, tmp_path_factory) -> dict[str, dict]:
     for path, weights in zip(paths, (run.model, run.predictor), strict=True):
         path.parent.mkdir()
         save_file(weights, path)
+    layer = "double_blocks.0.img_attn_q"
+    save_file(
+        {f"{layer}.lora_A.weight": ones(2, 256), f"{layer}.lora_B.weight": ones(256, 2)}, paths[1].with_name(LORA)
+    )
     alone = EACH if pytestconfig.getoption("--full") else random.Random(8).sample(EACH, ALONE)
     command = [sys.executable, str(Path(__file__).with_name("renamed.py")), *map(str, paths)]
     command += [" ".join(words_of(room)) for room in NEEDS] + ["nothing_of_it", *alone]

@@ -34,6 +34,7 @@ NODE_IDS = {
     "DiscaToyModels",
     "DiscaToyPrompt",
     "DiscaToyDecode",
+    "DiscaLoadLora",
 }
 TEXT_EVENT = 3
 PREVIEW_EVENTS = {1, 4}  # a picture, without and with metadata

@@ -1,0 +1,74 @@
+"""What may stand where a safetensors file should: known by its name or first bytes, each with what to do."""
+
+import os
+import re
+
+from ..messages import quoted
+
+PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+UNFINISHED = (".part", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp")
+PART = re.compile(r".*-(\d{1,9})-of-(\d{1,9})\.\w+")
+HEAD = 256  # bytes that are looked at
+AGAIN = "download the .safetensors file itself."
+CONTENTS = (  # first bytes -> what it is, what to do
+    (
+        rb"version https://git-lfs",
+        "a Git LFS pointer, which only says where the weights are",
+        f"Run git lfs pull in its folder, or {AGAIN}",
+    ),
+    (rb"\s*<", "a web page or XML", f"The server may want you to log in or accept a licence: do so, then {AGAIN}"),
+    (
+        rb"GGUF",
+        "GGUF under another name",
+        f"Name it .gguf and load it with a GGUF pack's loader, whose MODEL DisCa takes, or {AGAIN}",
+    ),
+    (
+        rb"PK\x03\x04|\x80[\x02-\x05]",
+        "a PyTorch file, which can run code when it is opened",
+        "Convert it with a tool you trust, or download the .safetensors version.",
+    ),
+    (rb"\x1f\x8b|7z\xbc\xaf|Rar!", "a packed archive", f"Unpack it, or {AGAIN}"),
+)
+
+
+def refuse_name(path: str) -> None:
+    """ValueError unless the name is that of a safetensors file, which says what it is instead."""
+    name, end = quoted(os.path.basename(path)), os.path.splitext(path)[1].lower()
+    if end in (".safetensors", ".sft"):
+        return
+    if end == ".gguf":
+        raise ValueError(
+            f"{name} is a GGUF file. Load a model of it with a GGUF pack's loader, whose MODEL DisCa takes; Predictors "
+            "and LoRAs are needed as .safetensors."
+        )
+    if end in UNFINISHED:
+        raise ValueError(f"{name} is an unfinished download. Wait for its end, or download it again.")
+    if path.lower().endswith(".index.json"):
+        raise ValueError(f"{name} only lists the parts of a model. Download the model as a single .safetensors file.")
+    pickled = ", but one that can run code when it is opened" if end in PICKLED else ""
+    raise ValueError(f"{name} is not a .safetensors file{pickled}. Convert it, or download the safetensors version.")
+
+
+def refuse_content(path: str) -> None:
+    """ValueError that says what the file is if its first bytes are those of something else than safetensors."""
+    name, size = quoted(os.path.basename(path)), os.path.getsize(path)
+    if size == 0:
+        raise ValueError(f"{name} is empty (0 bytes). Download it again.")
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    for pattern, what, do in CONTENTS:
+        if re.match(pattern, head):
+            raise ValueError(f"{name} ({size:,} bytes) is not a safetensors file, but {what}. {do}")
+    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
+        text = quoted(head.decode().strip()[:80])
+        raise ValueError(f"{name} ({size:,} bytes) is not a safetensors file, but text: {text}. Download it again.")
+
+
+def refuse_part(path: str) -> None:
+    """ValueError if the file is one of several parts of a model, by its name."""
+    match = PART.fullmatch(os.path.basename(path))
+    if match and int(match[2]) > 1:
+        raise ValueError(
+            f"{quoted(match[0])} is part {int(match[1])} of {int(match[2])} of a model, but DisCa reads one file. "
+            "Download the model as a single .safetensors file, or join the parts."
+        )
