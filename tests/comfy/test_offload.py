@@ -11,6 +11,8 @@ import comfy.model_management
 import pytest
 import torch
 from comfy.model_management import VRAMState
+from graph import relative_error
+from safetensors.torch import save_file
 
 SOME = "0 1 4 6"
 DEVICE = torch.device("cpu", 0)  # is not torch.device("cpu"), but its tensors are
@@ -78,3 +80,25 @@ def test_lowvram_lets_a_lora_take_effect(small_gpu, load, apply, sample):
     assert graph.relative_error(patched, reference) < 1e-5
     assert graph.relative_error(patched, plain) > 1e-4
     assert "4 full, 4 predicted, 0 fallback" in report
+
+
+def test_lowvram_gives_a_loras_result_of_resident_weights(small_gpu, load, sample, pack, tmp_path, monkeypatch):
+    """ComfyUI then works the patches in at each call, from copies of them that it makes itself."""
+    model, _ = load("hv10_t2v")
+    layers = {}
+    for block in range(3):
+        linear1, v = f"single_blocks.{block}.linear1", f"double_blocks.{block % 2}.txt_attn_v"
+        layers |= {
+            f"{linear1}.lora_A.weight": torch.randn(4, 256),
+            f"{linear1}.lora_B.weight": torch.randn(1792, 4) * 0.1,
+        }
+        layers[f"{linear1}.lora_magnitude_vector"] = torch.rand(1792) + 0.5
+        layers[f"{v}.oft_blocks"] = torch.randn(32, 8, 8) * 0.1
+    save_file(layers, tmp_path / "lora.safetensors")
+    patched, _ = pack("disca.host.lora").load_lora(model, str(tmp_path / "lora.safetensors"), 0.5)
+    result, _ = sample("hv10_t2v", patched, steps=2)
+    assert loaded(model.model).loaded_size() < 0.7 * loaded(model.model).model_size()
+    comfy.model_management.unload_all_models()
+    monkeypatch.undo()
+    assert relative_error(result, sample("hv10_t2v", patched, steps=2)[0]) < 1e-5
+    assert relative_error(result, sample("hv10_t2v", model, steps=2)[0]) > 1e-3

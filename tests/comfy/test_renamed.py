@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import recipes
 from conftest import PACK
-from renamed import LORA
 from safetensors.torch import save_file
 from torch import ones
 
@@ -74,7 +73,8 @@ def answers(pytestconfig, tmp_path_factory) -> dict[str, dict]:
         save_file(weights, path)
     layer = "double_blocks.0.img_attn_q"
     save_file(
-        {f"{layer}.lora_A.weight": ones(2, 256), f"{layer}.lora_B.weight": ones(256, 2)}, paths[1].with_name(LORA)
+        {f"{layer}.lora_A.weight": ones(2, 256), f"{layer}.lora_B.weight": ones(256, 2)},
+        paths[1].with_name("lora.safetensors"),
     )
     alone = EACH if pytestconfig.getoption("--full") else random.Random(8).sample(EACH, ALONE)
     command = [sys.executable, str(Path(__file__).with_name("renamed.py")), *map(str, paths)]
