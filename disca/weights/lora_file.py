@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..messages import quoted
-from .files import WeightsFile, listing
+from ..messages import listing, quoted
+from .files import WeightsFile
 from .lora_kinds import Tensors
 
 ADAPTER = r"(?:\.[^.]+)?"  # PEFT's name of the adapter, which may stand in a key
@@ -60,7 +60,7 @@ def read_lora(file: WeightsFile) -> Lora:
     if len(others) == len(places):
         raise ValueError(
             f"{quoted(file.name)} is not a LoRA: it has no lora_down, lora_A or the like, but "
-            f"{listing([quoted(key) for key in others], 3)}. Choose a LoRA; a whole model goes into a model loader."
+            f"{listing(others, 3)}. Choose a LoRA; a whole model goes into a model loader."
         )
     layers: dict[str, Tensors] = {}
     for key, tensor in file.read([key for key, place in places.items() if place]):

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import NamedTuple
 
-from ..messages import quoted
-from .files import Shape, listing
+from ..messages import listing, quoted
+from .files import Shape
 from .lora_file import Lora
 from .lora_kinds import (
     WHOLE_KINDS,
@@ -88,13 +88,13 @@ def require_some(lora: Lora, fitted: Fitted, model: str) -> None:
     if fitted.unfit:
         raise ValueError(
             f"{quoted(lora.name)} does not fit this {model}: of its {count} layers {len(fitted.unfit)} have the right "
-            f"names, but none fits: {listing(fitted.unfit, SHOWN)}. It may be for another size or model. {do}"
+            f"names, but none fits: {listing(fitted.unfit, SHOWN, str)}. It may be for another size or model. {do}"
         )
     if not fitted.unknown:
         raise ValueError(f"{quoted(lora.name)} is for text encoders only: a MODEL has none of them. {do}")
     raise ValueError(
         f"{quoted(lora.name)} has nothing for {model}: none of its {count} layers is in the network, but "
-        f"{_names(fitted.unknown)}{_other_model(fitted.unknown)}. {do}"
+        f"{listing(fitted.unknown, SHOWN)}{_other_model(fitted.unknown)}. {do}"
     )
 
 
@@ -105,12 +105,12 @@ def report(lora: Lora, fitted: Fitted, strength: float, depths: Mapping[str, int
     if not strength:
         lines.append("Strength 0: the model is left as it is.")
     if fitted.unknown:
-        lines.append(f"{len(fitted.unknown)} match nothing in this model: {_names(fitted.unknown)}.")
+        lines.append(f"{len(fitted.unknown)} match nothing in this model: {listing(fitted.unknown, SHOWN)}.")
     if fitted.unfit:
-        lines.append(f"{len(fitted.unfit)} do not fit and are left out: {listing(fitted.unfit, SHOWN)}.")
+        lines.append(f"{len(fitted.unfit)} do not fit and are left out: {listing(fitted.unfit, SHOWN, str)}.")
     if fitted.text_encoders:
         told = "are for text encoders and left out: core's Load LoRA takes those"
-        lines.append(f"{len(fitted.text_encoders)} {told}: {_names(fitted.text_encoders)}.")
+        lines.append(f"{len(fitted.text_encoders)} {told}: {listing(fitted.text_encoders, SHOWN)}.")
     if any(change.adapter.kind == "weight" for change in fitted.changes) and strength not in (0, 1):
         lines.append("It replaces some weights, which are the file's own at any strength but 0.")
     kinds = [change.adapter for change in fitted.changes if change.adapter.kind == "LoRA"]
@@ -172,7 +172,3 @@ def _for_another(lora: Lora, fitted: Fitted, depths: Mapping[str, int]) -> str |
     if all(used[name] == set(range(last)) and depths[name] > last for name, last in FLUX_BLOCKS.items()):
         return "Its blocks are as many as Flux has, not all of HunyuanVideo's: it may be for Flux."
     return None
-
-
-def _names(names: list[str]) -> str:
-    return listing([quoted(name) for name in names], SHOWN)
