@@ -50,11 +50,8 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
     "lora": {
         "comfy.lora": ("load_lora", ""),
         "comfy.model_management": ("cast_to_device", ""),
-        "comfy.model_patcher": ("ModelPatcher.add_patches ModelPatcher.clone", ""),
-        "comfy.weight_adapter.base": (
-            "WeightAdapterBase WeightAdapterBase.calculate_weight",
-            "weight key strength strength_model offset function intermediate_dtype original_weight",
-        ),
+        "comfy.model_patcher": ("ModelPatcher.add_patches", ""),
+        "comfy.weight_adapter.base": ("WeightAdapterBase WeightAdapterBase.calculate_weight", ""),
         "comfy_execution.utils": ("get_executing_context", "node_id"),
     },
     "attach": {

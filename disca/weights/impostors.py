@@ -69,6 +69,6 @@ def refuse_part(path: str) -> None:
     match = PART.fullmatch(os.path.basename(path))
     if match and int(match[2]) > 1:
         raise ValueError(
-            f"{quoted(match[0])} is part {int(match[1])} of {int(match[2])} of a model, but DisCa reads one file. "
+            f"{quoted(match[0])} is part {int(match[1]):d} of {int(match[2]):d} of a model, but DisCa reads one file. "
             "Download the model as a single .safetensors file, or join the parts."
         )

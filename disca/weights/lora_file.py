@@ -67,8 +67,8 @@ def read_lora(file: WeightsFile) -> Lora:
         layer, name = places[key]
         if name in layers.setdefault(layer, {}):
             raise ValueError(
-                f"{quoted(file.name)} holds the {name} of {quoted(layer)} twice, under two names. Only one can be "
-                "right: download the file again, or export it anew."
+                f"{quoted(file.name)} holds the {quoted(name)} of {quoted(layer)} twice, under two names. Only one can "
+                "be right: download the file again, or export it anew."
             )
         layers[layer][name] = tensor.clone()
     _give_alphas(file, layers)

@@ -1,18 +1,18 @@
 """A LoRA file laid onto a network: what goes where, what matches nothing, and what it may be if nothing matches."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
-from ..messages import listing, quoted
+from ..messages import cause, listing, quoted
 from .files import Shape
 from .lora_file import Lora
 from .lora_kinds import (
     WHOLE_KINDS,
     Adapter,
     Tensors,
-    Unfit,
+    UnfitError,
     bias_adapter,
     magnitude_for,
     swapped_halves,
@@ -62,8 +62,8 @@ def fit(lora: Lora, shapes: Mapping[str, Shape]) -> Fitted:
             continue
         try:
             changes = _changes(tensors, place, shapes)
-        except Unfit as error:
-            fitted.unfit.append(f"{quoted(name)} ({error})")
+        except UnfitError as error:
+            fitted.unfit.append(f"{quoted(name)} ({cause(error)})")
             continue
         for change in changes:
             other = seen.setdefault((change.key, change.rows), name)
@@ -124,29 +124,28 @@ def report(lora: Lora, fitted: Fitted, strength: float, depths: Mapping[str, int
 def _changes(tensors: Tensors, place: Place, shapes: Mapping[str, Shape]) -> list[Change]:
     weight = shapes[f"{place.layer}.weight"]
     rows = rows_of(place, weight)
-    found: list[tuple[str, Callable[[Tensors], Adapter | None]]] = [("weight", weight_adapter), ("bias", bias_adapter)]
     changes = []
-    for end, adapter_of in found:
+    for end, adapter_of in (("weight", weight_adapter), ("bias", bias_adapter)):
         adapter, key = adapter_of(tensors), f"{place.layer}.{end}"
         if adapter is None:
             continue
         if key not in shapes:
-            raise Unfit(f"the model's layer has no {end}")
+            raise UnfitError(f"the model's layer has no {end}")
         shape = (rows[1], *shapes[key][1:]) if rows else tuple(shapes[key])
         changes.append(Change(key, rows, _fitted(adapter, shape, place.part == SWAPPED)))
     if not changes:
-        raise Unfit(f"only {' and '.join(sorted(tensors))}")
+        raise UnfitError(f"only {listing(sorted(tensors), SHOWN, str)}")
     return changes
 
 
 def _fitted(adapter: Adapter, shape: Shape, swapped: bool) -> Adapter:
-    """The adapter for a weight of that shape; Unfit if it is for another."""
+    """The adapter for a weight of that shape; UnfitError if it is for another."""
     columns = prod(shape[1:])
     if adapter.rows != shape[0] or adapter.columns not in (None, columns):
         found = [adapter.rows] if adapter.columns in (None, 1) else [adapter.rows, adapter.columns]
-        raise Unfit(f"for {found}, the model has {[shape[0], columns][: len(found)]}")
+        raise UnfitError(f"for {quoted(found)}, the model has {quoted([shape[0], columns][: len(found)])}")
     if adapter.rescale is not None and adapter.rescale.numel() != shape[0]:
-        raise Unfit(f"a rescale of {list(adapter.rescale.shape)} for a weight of {list(shape)}")
+        raise UnfitError(f"a rescale of {quoted(list(adapter.rescale.shape))} for a weight of {quoted(list(shape))}")
     if swapped:
         adapter = swapped_halves(adapter)
     tensors = adapter.tensors
@@ -159,8 +158,10 @@ def _fitted(adapter: Adapter, shape: Shape, swapped: bool) -> Adapter:
 
 def _other_model(names: list[str]) -> str:
     flat = "\n".join(name.replace(".", "_") + "_" for name in names)
-    models = (model for pattern, model in OTHER_MODELS.items() if re.search(pattern, flat))
-    return next((f", which seem to be those of {model}" for model in models), "")
+    for pattern, model in OTHER_MODELS.items():
+        if re.search(pattern, flat):
+            return f", which seem to be those of {model}"
+    return ""
 
 
 def _for_another(lora: Lora, fitted: Fitted, depths: Mapping[str, int]) -> str | None:

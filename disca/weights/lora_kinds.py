@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..messages import quoted
 from .files import Shape
 
 NEEDS = {  # kind -> what tells it
@@ -38,24 +39,24 @@ class Adapter(NamedTuple):
     rescale: Tensor | None = None  # OFT, BOFT
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """An adapter that cannot be right, with the reason."""
 
 
 def weight_adapter(tensors: Tensors) -> Adapter | None:
-    """What the tensors of a layer do to its weight; None if nothing, Unfit if it cannot be right."""
+    """What the tensors of a layer do to its weight; None if nothing, UnfitError if it cannot be right."""
     kinds = [kind for kind, names in NEEDS.items() if any(name in tensors for name in names)]
     if not kinds:
         return None
     if len(kinds) > 1:
-        raise Unfit(f"{' and '.join(kinds)} at once")
+        raise UnfitError(f"{' and '.join(kinds)} at once")
     kind = kinds[0]
     if any(name in tensors for name in CONVOLUTION) or (
         kind in ("LoKr", "GLoRA") and any(tensor.ndim > 2 for tensor in tensors.values())
     ):
-        raise Unfit(f"{kind} of a convolution")
+        raise UnfitError(f"{kind} of a convolution")
     if "alpha" in tensors and tensors["alpha"].numel() != 1:
-        raise Unfit("an alpha that is not one number")
+        raise UnfitError("an alpha that is not one number")
     if kind in WHOLE_KINDS:
         (tensor,) = (tensors[name] for name in NEEDS[kind] if name in tensors)
         name = "diff" if kind == "difference" else "set_weight"
@@ -71,12 +72,12 @@ def weight_adapter(tensors: Tensors) -> Adapter | None:
 
 
 def bias_adapter(tensors: Tensors) -> Adapter | None:
-    """What the tensors of a layer do to its bias; None if nothing, Unfit if it cannot be right."""
+    """What the tensors of a layer do to its bias; None if nothing, UnfitError if it cannot be right."""
     found = [name for name in ("diff_b", "b_norm", "lora_up.bias") if name in tensors]
     if not found:
         return None
     if len(found) > 1:
-        raise Unfit(f"{' and '.join(found)} at once")
+        raise UnfitError(f"{' and '.join(found)} at once")
     difference = tensors[found[0]]
     if found[0] == "lora_up.bias" and "alpha" in tensors and "lora_down.weight" in tensors:
         difference = difference.float() * (tensors["alpha"].float().reshape(()) / len(tensors["lora_down.weight"]))
@@ -84,10 +85,10 @@ def bias_adapter(tensors: Tensors) -> Adapter | None:
 
 
 def swapped_halves(adapter: Adapter) -> Adapter:
-    """The adapter of a layer whose two halves of rows stand the other way round; Unfit if it has no rows of its own."""
+    """The adapter of a layer whose two halves of rows stand the other way round; UnfitError if it has no such rows."""
     name = {"LoRA": "lora_up.weight", "difference": "diff", "weight": "set_weight"}.get(adapter.kind)
     if name is None or adapter.rows % 2:
-        raise Unfit(f"{adapter.kind} of diffusers' norm_out")
+        raise UnfitError(f"{quoted(adapter.kind)} of diffusers' norm_out")
 
     def swap(tensor: Tensor) -> Tensor:
         return torch.cat(tensor.chunk(2)[::-1])
@@ -105,7 +106,7 @@ def magnitude_for(adapter: Adapter, shape: Shape) -> Tensor | None:
         return None
     of_inputs = len(shape) > 1 and found.ndim > 1 and found.shape[0] == 1 and found.numel() == shape[1]
     if not of_inputs and found.numel() != shape[0]:
-        raise Unfit(f"a magnitude of {list(found.shape)} for a weight of {list(shape)}")
+        raise UnfitError(f"a magnitude of {quoted(list(found.shape))} for a weight of {quoted(list(shape))}")
     ones = [1] * len(shape)
     ones[1 if of_inputs else 0] = -1
     return found.reshape(ones)
@@ -114,7 +115,7 @@ def magnitude_for(adapter: Adapter, shape: Shape) -> Tensor | None:
 def _lora(tensors: Tensors) -> tuple[int, int | None]:
     up, down = _all(tensors, NEEDS["LoRA"])
     if prod(up.shape[1:]) != len(down):
-        raise Unfit(f"up of {list(up.shape)} and down of {list(down.shape)}")
+        raise UnfitError(f"up of {quoted(list(up.shape))} and down of {quoted(list(down.shape))}")
     return len(up), prod(down.shape[1:])
 
 
@@ -123,10 +124,10 @@ def _loha(tensors: Tensors) -> tuple[int, int | None]:
     for half in ("1", "2"):
         a, b = _all(tensors, (f"hada_w{half}_a", f"hada_w{half}_b"))
         if a.shape[1] != b.shape[0]:
-            raise Unfit("halves of different ranks")
+            raise UnfitError("halves of different ranks")
         extents.add((a.shape[0], b.shape[1]))
     if len(extents) > 1:
-        raise Unfit("halves of different sizes")
+        raise UnfitError("halves of different sizes")
     return extents.pop()
 
 
@@ -137,7 +138,7 @@ def _lokr(tensors: Tensors) -> tuple[int, int | None]:
         names = (name, name) if name in tensors else (f"{name}_a", f"{name}_b")
         a, b = _all(tensors, names)
         if name not in tensors and a.shape[1] != b.shape[0]:
-            raise Unfit("factors of different ranks")
+            raise UnfitError("factors of different ranks")
         rows, columns = rows * a.shape[0], columns * b.shape[1]
     return rows, columns
 
@@ -148,16 +149,16 @@ def _glora(tensors: Tensors) -> tuple[int, int | None]:
         return b1.shape[0], b2.shape[1]
     if b2.shape[1] == b1.shape[0] == a1.shape[0] == a2.shape[1]:  # older LyCORIS
         return b2.shape[0], b1.shape[1]
-    raise Unfit("factors of different ranks")
+    raise UnfitError("factors of different ranks")
 
 
 def _oft(tensors: Tensors) -> tuple[int, int | None]:
     blocks = tensors["oft_blocks"]
     if blocks.ndim not in (3, 4) or blocks.shape[-1] != blocks.shape[-2] or not blocks.numel():
-        raise Unfit(f"blocks of {list(blocks.shape)}")
+        raise UnfitError(f"blocks of {quoted(list(blocks.shape))}")
     rows = blocks.shape[-3] * blocks.shape[-1]
     if blocks.ndim == 4 and (blocks.shape[-1] % 2 or rows % (2 ** (len(blocks) - 1) * blocks.shape[-1])):
-        raise Unfit(f"blocks of {list(blocks.shape)}")
+        raise UnfitError(f"blocks of {quoted(list(blocks.shape))}")
     return rows, None
 
 
@@ -172,7 +173,7 @@ def _without_tucker(tensors: Tensors) -> Tensors:
         return tensors
     (down,) = _all(tensors, ("lora_down.weight",))
     if core.ndim < 2 or core.shape[1] != len(down) or prod(down.shape[2:]) != 1:
-        raise Unfit(f"a core of {list(core.shape)} for down of {list(down.shape)}")
+        raise UnfitError(f"a core of {quoted(list(core.shape))} for down of {quoted(list(down.shape))}")
     down = torch.einsum("mn...,nj->mj...", core.float(), down.float().flatten(1))
     return {**tensors, "lora_down.weight": down}
 
@@ -180,9 +181,9 @@ def _without_tucker(tensors: Tensors) -> Tensors:
 def _all(tensors: Tensors, names: tuple[str, ...]) -> list[Tensor]:
     missing = [name for name in names if name not in tensors]
     if missing:
-        raise Unfit(f"no {' and '.join(missing)}")
+        raise UnfitError(f"no {' and '.join(missing)}")
     if any(tensors[name].ndim < 2 or not tensors[name].numel() for name in names):
-        raise Unfit("factors that are no matrices")
+        raise UnfitError("factors that are no matrices")
     return [tensors[name] for name in names]
 
 

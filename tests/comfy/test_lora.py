@@ -422,7 +422,7 @@ REFUSED = {  # keys with their shapes, and what is said
         {"lora_unet_single_blocks_0_linear2.diff": (256, 1280), f"diffusion_model.{LINEAR2}.diff": (256, 1280)},
         f"same layer twice, as 'diffusion_model.{LINEAR2}' and 'lora_unet_single_blocks_0_linear2'",
     ),
-    "a tensor twice": ({f"{LINEAR2}.lora_A": (4, 8), f"{LINEAR2}.lora_A.weight": (4, 8)}, "the lora_down.weight of"),
+    "a tensor twice": ({f"{LINEAR2}.lora_A": (4, 8), f"{LINEAR2}.lora_A.weight": (4, 8)}, "the 'lora_down.weight' of"),
     "NaN": ({f"{LINEAR2}.diff": float("nan")}, "has NaN or infinity"),
 }
 
