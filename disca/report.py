@@ -16,10 +16,14 @@ class Report:
     seconds_predicted: list[float] = field(default_factory=list)
     bytes_held: int = 0
     warnings: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)  # why the run is not what it looks like: told before all else
+    steps: int = 0
+    skipped: int = 0  # calls that something else answered in place of the network's blocks
+    partial: int = 0  # counted calls in which other nodes left blocks out
 
     @property
     def calls(self) -> int:
-        """All network calls."""
+        """All calls that the network or the Predictor answered."""
         return self.full + self.predicted + self.fallbacks.total()
 
     @property
@@ -31,23 +35,56 @@ class Report:
         others = median(self.seconds_full) * len(self.seconds_predicted)
         return (sum(self.seconds_full) + others) / spent
 
+    @property
+    def counts(self) -> str:
+        """The calls by kind, such as '8 full + 12 predicted'."""
+        kinds = {"full": self.full, "predicted": self.predicted, "fallback": self.fallbacks.total()}
+        return " + ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "0 calls"
+
+    @property
+    def headline(self) -> str:
+        """The result in a few words: a speed-up only where something was predicted and nothing spoils the figure."""
+        if not self.predicted:
+            return f"Nothing predicted: {self.counts}"
+        return f"{self.speedup:.1f}x: {self.counts}" if self._compares() else self.counts
+
+    @property
+    def lines(self) -> list[str]:
+        """What must be known first, the headline, then one fact a line."""
+        return [
+            *self.alarms,
+            self.headline,
+            *self._reasons(),
+            *self._measures(),
+            *map("Warning: {}".format, self.warnings),
+        ]
+
     def __str__(self) -> str:
-        parts = [f"{self.calls:d} calls: {self.full:d} full", f"{self.predicted:d} predicted"]
-        parts.append(f"{self.fallbacks.total()} fallback{_reasons(self.fallbacks)}")
-        lines = ["DisCa: " + ", ".join(parts)]
+        return "\n".join(self.lines)
+
+    def _compares(self) -> bool:
+        """Whether the speed-up means what it says."""
+        return bool(self.predicted and self.speedup and not self.alarms and not self.partial)
+
+    def _reasons(self) -> list[str]:
+        told = [f"{count} in full: {reason}" for reason, count in self.fallbacks.most_common()]
+        if self.partial:
+            told.append(f"{self.partial} calls without all blocks: another node left some out")
+        if self.skipped and not self.alarms:
+            told.append(f"{self.skipped} calls not answered by the network")
+        if self.calls != self.steps and self.steps and not self.alarms:
+            told.append(f"{self.calls} calls in {self.steps} steps")
+        return told
+
+    def _measures(self) -> list[str]:
+        told = []
+        if self._compares():
+            told.append("faster than all in full, by this run's full calls")
         if self.seconds_full:
-            lines.append(f"full {_timing(self.seconds_full)}")
+            told.append(f"full: {_timing(self.seconds_full)}")
         if self.seconds_predicted:
-            lines.append(f"predicted {_timing(self.seconds_predicted)}")
-        lines.append(f"{self.bytes_held / 1e6:.1f} MB of features held")
-        if self.speedup is not None:
-            lines.append(f"{self.speedup:.2f} times as fast as all full")
-        return "; ".join(lines + [f"warning: {warning}" for warning in self.warnings])
-
-
-def _reasons(fallbacks: Counter[str]) -> str:
-    told = ", ".join(f"{count:d} {reason}" for reason, count in fallbacks.most_common())
-    return f" ({told})" if told else ""
+            told.append(f"predicted: {_timing(self.seconds_predicted)}")
+        return [*told, f"features held: {self.bytes_held / 1e6:.1f} MB"] if self.bytes_held else told
 
 
 def _timing(seconds: list[float]) -> str:

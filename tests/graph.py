@@ -1,5 +1,6 @@
 """What a graph around the DisCa nodes does, with the core nodes that a user would take."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -220,3 +221,9 @@ def with_timed_lora(conditions: list, model, switch_off: float) -> list:
     keyframes.add(comfy.hooks.HookKeyframe(strength=0.0, start_percent=switch_off))
     hooks.set_keyframes_on_hooks(keyframes)
     return [[text, options | {"hooks": hooks}] for text, options in conditions]
+
+
+def counts(report: str) -> str:
+    """The counts in the report's headline, such as '4 full + 4 predicted'."""
+    counted = r"(?:^|: )((?:\d+ (?:full|predicted|fallback)(?: \+ )?)+)$"
+    return re.search(counted, report, re.MULTILINE)[1]

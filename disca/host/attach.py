@@ -33,6 +33,7 @@ def _wrap(model: ModelPatcher, attachment: Attachment) -> ModelPatcher:
     model.set_attachments(KEY, attachment)
     levels = {
         WrappersMP.OUTER_SAMPLE: wrappers.outer_sample,
+        WrappersMP.PREDICT_NOISE: wrappers.predict_noise,
         WrappersMP.CALC_COND_BATCH: wrappers.calc_cond_batch,
         WrappersMP.APPLY_MODEL: wrappers.apply_model,
         WrappersMP.DIFFUSION_MODEL: wrappers.diffusion_model,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from .run import Call
+from .run import NO_OPTIONS, Call
 
 CALL = "disca_call"  # key in transformer_options: the Call that the blocks belong to
 Block = tuple[str, int]
@@ -31,6 +31,31 @@ class BlockHandler:
         if call is not None and self.keeps:
             call.keep_features([out[name] for name in ("img", "txt") if name in out])
         return out
+
+
+@dataclass(frozen=True)
+class WatchedBlock:
+    """Stands before a block's handler in one call: counts whether the block runs, and hands on the call.
+
+    Nodes that bring a forward of their own call handlers without transformer_options, or none of them.
+    """
+
+    call: Call
+    first: bool
+    handler: Callable | None  # ours or another node's
+
+    def __call__(self, args: dict, extra: dict) -> dict:
+        if "transformer_options" not in args:
+            if self.first:
+                self.call.run_natively(NO_OPTIONS)
+            args = {**args, "transformer_options": {CALL: self.call}}
+        original = extra["original_block"]
+
+        def counted(args: dict) -> dict:
+            self.call.blocks_run += 1
+            return original(args)
+
+        return self.handler(args, {**extra, "original_block": counted}) if self.handler else counted(args)
 
 
 def blocks_of(network: nn.Module) -> list[Block]:
@@ -61,11 +86,20 @@ def add_handlers(model: ModelPatcher) -> None:
         model.set_model_patch_replace(handler, "dit", *block)
 
 
+def watched(options: dict, network: nn.Module, call: Call) -> dict:
+    """The options of one call, whose handlers tell the call what they do."""
+    handlers, blocks = handlers_of(options), blocks_of(network)
+    seen = {block: WatchedBlock(call, block == blocks[0], handlers.get(block)) for block in blocks}
+    replaced = {**options.get("patches_replace", {}), "dit": {**handlers, **seen}}
+    return {**options, CALL: call, "patches_replace": replaced}
+
+
 def handlers_are_ours(options: dict, network: nn.Module) -> bool:
     """Whether every block has our handler and no other node's, before or after."""
-    handlers = handlers_of(options)
-    ours = (handlers.get(block) for block in blocks_of(network))
-    return all(isinstance(handler, BlockHandler) and handler.inner is None for handler in ours)
+    handlers, keys = handlers_of(options), blocks_of(network)
+    ours = [handlers.get(block) for block in keys]
+    alone = all(isinstance(handler, BlockHandler) and handler.inner is None for handler in ours)
+    return alone and ours[-1].keeps  # not if blocks were taken away since
 
 
 def _predict(call: Call, args: dict) -> dict:

@@ -57,7 +57,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
     "attach": {
         "comfy.context_windows": ("", "context_window index_list"),
         "comfy.hooks": ("HookGroup", "hooks strength"),
-        "comfy.ldm.flux.layers": ("", "patches attn1_patch attn1_output_patch"),
+        "comfy.ldm.flux.layers": ("DoubleStreamBlock SingleStreamBlock", "patches attn1_patch attn1_output_patch"),
         "comfy.ldm.hunyuan_video.model": (
             "",
             "patches_replace dit double_block single_block original_block img txt vec pe attention_mask "
@@ -73,8 +73,8 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
             "",
         ),
         "comfy.patcher_extension": (
-            "get_all_callbacks WrappersMP WrappersMP.OUTER_SAMPLE WrappersMP.CALC_COND_BATCH WrappersMP.APPLY_MODEL "
-            "WrappersMP.DIFFUSION_MODEL",
+            "get_all_callbacks WrappersMP WrappersMP.OUTER_SAMPLE WrappersMP.PREDICT_NOISE WrappersMP.CALC_COND_BATCH "
+            "WrappersMP.APPLY_MODEL WrappersMP.DIFFUSION_MODEL",
             "class_obj original wrappers",
         ),
         "comfy.samplers": (

@@ -8,7 +8,11 @@ from comfy.model_patcher import ModelPatcher
 from ..messages import quoted
 from ..weights.predictor_spec import FAMILIES, PredictorSpec
 
-FOREIGN_CACHES = {"easycache": "EasyCache or LazyCache"}  # key in transformer_options -> node
+FOREIGN_CACHES = {  # key in transformer_options -> node
+    "easycache": "EasyCache or LazyCache",
+    "cache_dit_turbo": "CacheDiT",
+    "spectrum": "Spectrum",
+}
 
 
 class LoadedPredictor(NamedTuple):

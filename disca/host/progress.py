@@ -18,9 +18,5 @@ def show(text: str) -> None:
 
 
 def show_counts(report: Report) -> None:
-    """The counts so far."""
-    fallbacks = report.fallbacks.total()
-    show(
-        f"DisCa: {report.full:d} full, {report.predicted:d} predicted"
-        + (f", {fallbacks} fallback" if fallbacks else "")
-    )
+    """The counts so far, in one line."""
+    show(report.counts)

@@ -2,7 +2,8 @@
 
 The network is told r, the time where the step ends, as the entry behind the current sigma in the run's sigmas. A
 sampler that evaluates elsewhere gets no r or a wrong one, and one that adds noise ends its step elsewhere than at r.
-`tests/comfy/test_samplers.py` measures each row of this table.
+`tests/comfy/test_samplers.py` measures each row of this table. Samplers of other packs are judged by what they do
+(`observed.py`).
 """
 
 import comfy.samplers
@@ -52,6 +53,11 @@ def name_of(sampler: comfy.samplers.Sampler) -> str:
     return name.removeprefix("sample_").removesuffix("_function")
 
 
+def extrapolates(sampler: comfy.samplers.Sampler) -> bool:
+    """Whether the table says already that its steps end elsewhere than where the mean velocity leads."""
+    return name_of(sampler) in EXTRAPOLATES
+
+
 def require_keeps_r(sampler: comfy.samplers.Sampler) -> str | None:
     """ValueError for a sampler that loses or falsifies r; a warning for one that makes something else of u."""
     name = name_of(sampler)
@@ -62,11 +68,9 @@ def require_keeps_r(sampler: comfy.samplers.Sampler) -> str | None:
         raise ValueError(
             f"The sampler {quoted(name)} cannot run a MeanFlow model: {reason}. Use DisCa MeanFlow Sampler or euler."
         )
-    if name in EXACT:
-        return None
     if name in EXTRAPOLATES:
         return (
             f"the sampler {quoted(name)} extrapolates over steps, which mean velocities are not made for; euler "
             f"is exact"
         )
-    return f"the sampler {quoted(name)} is not known to DisCa; euler and DisCa MeanFlow Sampler take the exact step"
+    return None

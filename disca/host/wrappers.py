@@ -12,9 +12,10 @@ from torch._dynamo import OptimizedModule
 
 from ..report import Report
 from ..schedule import EVERY_STEP, MAX_CACHE_AGE, Schedule, oldest_features
-from . import blocks, progress, samplers
+from . import blocks, others, progress, samplers
 from .features import FeatureStore
 from .model import require_channels, require_no_foreign_cache
+from .observed import Observed, r_of
 from .run import (
     CONTROLNET,
     FOREIGN_ATTENTION,
@@ -47,17 +48,22 @@ def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
     """One sampling run: checks that it can be right, gives it fresh state, reports, and lets the state go."""
     guider = executor.class_obj
     original = guider.model_options
-    require_no_foreign_cache(original["transformer_options"])
     require_channels(guider.model_patcher, noise)
-    run = _new_run(guider.model_patcher, sampler, sigmas.float().tolist())
+    arguments = inspect.signature(executor.original).bind(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    masked = arguments.arguments.get("denoise_mask") is not None
+    run = _new_run(guider.model_patcher, original, sampler, sigmas.float().tolist(), masked)
     guider.model_options = create_model_options_clone(original)
     guider.model_options["transformer_options"][KEY] = run
-    _put_innermost(guider.model_options["transformer_options"]["wrappers"][WrappersMP.APPLY_MODEL])
+    levels = guider.model_options["transformer_options"]["wrappers"]
+    _put_innermost(levels[WrappersMP.APPLY_MODEL])
+    _put_outermost(levels[WrappersMP.PREDICT_NOISE])
     try:
         samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
         guider.model_options = original
         run.store.clear()
+    run.finite.look(None, "the sampled latent", samples)
+    _judge(run, original, sampler)
     _tell(run.finish(), original["transformer_options"])
     return samples
 
@@ -67,14 +73,23 @@ def _put_innermost(wrappers: dict[str, list]) -> None:
     wrappers[KEY] = wrappers.pop(KEY)
 
 
-def _new_run(model: ModelPatcher, sampler, sigmas: list[float]) -> Run:
+def _put_outermost(wrappers: dict[str, list]) -> None:
+    """Calls our wrapper of this level first: it sees what the sampler gets, whoever answers."""
+    others = {key: wrappers.pop(key) for key in [*wrappers] if key != KEY}
+    wrappers.update(others)
+
+
+def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], masked: bool) -> Run:
     attachment: Attachment = model.get_attachment(KEY)
     predictors = model.get_additional_models_with_key(KEY)
+    if predictors:
+        require_no_foreign_cache(options["transformer_options"])
     steps = len(sigmas) - 1
     schedule = attachment.schedule if predictors and steps > 0 else EVERY_STEP
     anchors = schedule.of(steps)
     predictor = predictors[0].model if predictors else None
-    run = Run(sigmas, anchors, model.model.diffusion_model, predictor, FeatureStore(attachment.cache_device))
+    store, observed = FeatureStore(attachment.cache_device), Observed(samplers.name_of(sampler), masked)
+    run = Run(sigmas, anchors, model.model.diffusion_model, predictor, store, observed)
     step, age = oldest_features(anchors, sigmas)
     warnings = [samplers.require_keeps_r(sampler)]
     if age > MAX_CACHE_AGE:
@@ -98,12 +113,14 @@ def calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
     blocked = MULTI_GPU if "multigpu_clones" in model_options else None
     if model.diffusion_model is not run.network:
         blocked = OTHER_MODEL
-    strengths = {
-        Condition(index, cond["uuid"], window, x_in.device): _strengths(model, cond, timestep, model_options)
+    active = {
+        Condition(index, cond["uuid"], window, x_in.device): cond
         for index, entries in enumerate(conds)
         for cond in entries or ()
         if cond.get("timestep_end", 0.0) <= sigma <= cond.get("timestep_start", float("inf"))
     }
+    run.reach.expect(sigma, [key.anywhere for key, cond in active.items() if "default" not in cond])
+    strengths = {key: _strengths(model, cond, timestep, model_options) for key, cond in active.items()}
     options = {**options, EVALUATION: run.evaluate(sigma, strengths, blocked)}
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
 
@@ -125,6 +142,17 @@ def apply_model(executor, *args, **kwargs):
         return executor(*args, **kwargs)
 
 
+def predict_noise(executor, x, timestep, model_options, *args, **kwargs):
+    """Sees what the sampler asks and what it gets."""
+    x_0 = executor(x, timestep, model_options, *args, **kwargs)
+    options = model_options.get("transformer_options", {})
+    run: Run | None = options.get(KEY)
+    if run is not None:
+        t = float(timestep[0])
+        run.observed.saw(t, r_of(t, options.get("sample_sigmas")), x, x_0)
+    return x_0
+
+
 def diffusion_model(executor, *args, **kwargs):
     """Counts and times one network call, and tells the blocks what to do in it."""
     bound = inspect.signature(executor.original).bind(*args, **kwargs)
@@ -132,21 +160,41 @@ def diffusion_model(executor, *args, **kwargs):
     evaluation: Evaluation | None = options.get(EVALUATION)
     if evaluation is None:
         return executor(*args, **kwargs)
-    device, window = options["sigmas"].device, _window_of(options)
+    network, device, window = executor.class_obj, options["sigmas"].device, _window_of(options)
     ids = zip(options["cond_or_uncond"], options["uuids"], strict=True)
     conditions = [Condition(index, uuid, window, device) for index, uuid in ids]
-    call = Call(evaluation, conditions, _blocked(executor.class_obj, options, bound.arguments.get("control")))
-    bound.arguments["transformer_options"] = {**options, blocks.CALL: call}
+    if evaluation.reason == OTHER_MODEL:
+        call = Call(evaluation, conditions, None)
+    else:
+        blocked, count = _blocked(network, options, bound.arguments.get("control")), len(blocks.blocks_of(network))
+        call = Call(evaluation, conditions, blocked, count)
+        if (name := others.stand_in(network)) is not None:
+            evaluation.run.alarm(f"{name} stands in for the transformer's blocks: what it leaves out is not counted")
+        bound.arguments["transformer_options"] = blocks.watched(options, network, call)
+    _look_at_inputs(call, bound.arguments, network)
     with evaluation.run.counted(call, device):
         out = executor(*bound.args, **bound.kwargs)
+    call.look("the network's output", out)
     progress.show_counts(evaluation.run.report)
     return out
+
+
+def _look_at_inputs(call: Call, arguments: dict, network) -> None:
+    """What comes in from outside; masks may hold -inf."""
+    for name, value in arguments.items():
+        if isinstance(value, torch.Tensor) and name != "x" and not name.endswith("mask"):
+            call.look("the conditioning", value)
+    channels = getattr(network, "out_channels", None)
+    call.look("the latent", arguments["x"][:, :channels])
+    call.look("the image conditioning", arguments["x"][:, channels:] if channels else arguments["x"][:, :0])
 
 
 def _blocked(network, options: dict, control) -> str | None:
     """Why this call may not be predicted: another node has a part in it that the Predictor was not made for."""
     if control is not None:
         return CONTROLNET
+    if name := others.stand_in(network):
+        return f"{name} stands in for blocks"
     if not blocks.handlers_are_ours(options, network):
         return FOREIGN_BLOCKS
     patches = options.get("patches", {})
@@ -167,8 +215,20 @@ def _window_of(options: dict) -> Hashable:
     return None if window is None else (getattr(window, "dim", None), *map(int, window.index_list))
 
 
+def _judge(run: Run, options: dict, sampler) -> None:
+    """What the run turned out to be, where it was not what was asked for: said first in the report, and logged."""
+    unreached = run.reach.told()
+    run.alarm(unreached)
+    if unreached and (names := others.on_the_way(options, run.network)):
+        run.alarm(f"other nodes on this MODEL: {', '.join(names)}")
+    run.alarm(None if samplers.extrapolates(sampler) else run.observed.told())
+    run.alarm(run.finite.told())
+    for alarm in run.report.alarms:
+        logger.warning("DisCa: %s", alarm)
+
+
 def _tell(report: Report, options: dict) -> None:
-    logger.info("%s", report)
+    logger.info("DisCa: %s", "; ".join(report.lines))
     progress.show(str(report))
     for callback in get_all_callbacks(ON_REPORT, options):
         callback(report)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import recipes
+from comfyui_version import __version__
 from conftest import PACK
 from safetensors.torch import save_file
 from torch import ones
@@ -95,7 +96,9 @@ def check(answer: dict, names: list[str]) -> None:
             assert told == end, f"{node}: {told}"
             continue
         assert told.startswith({"left": "works"}.get(end, end)), f"{node}: {told}"
-        assert told.count("This ComfyUI (0.30.0) has no ") == 1 and told.endswith("in its README."), f"{node}: {told}"
+        assert told.count(f"This ComfyUI ({__version__}) has no ") == 1 and told.endswith("in its README."), (
+            f"{node}: {told}"
+        )
 
 
 def _within(needs: dict, name: str) -> bool:

@@ -21,12 +21,45 @@ def test_all_full_is_no_speedup():
 
 def test_a_run_without_calls_has_no_speedup():
     assert Report().speedup is None
-    assert "0 calls" in str(Report())
+    assert str(Report()) == "Nothing predicted: 0 calls"
 
 
-def test_the_text_names_every_reason():
-    report = Report(full=4, predicted=2, seconds_full=[1.0] * 7, seconds_predicted=[0.1] * 2, bytes_held=2_000_000)
+def test_the_headline_is_short_and_the_first_line_and_says_what_it_is_relative_to():
+    report = Report(full=8, predicted=12, seconds_full=[1.0] * 8, seconds_predicted=[0.2] * 12, steps=20)
+    assert report.lines == [
+        "1.9x: 8 full + 12 predicted",
+        "faster than all in full, by this run's full calls",
+        "full: 8 s, 1 s each",
+        "predicted: 2.4 s, 0.2 s each",
+    ]
+
+
+def test_each_fact_has_a_line_and_reasons_and_warnings_follow_the_headline():
+    report = Report(full=4, predicted=2, seconds_full=[1.0] * 7, seconds_predicted=[0.2] * 2, bytes_held=2_000_000)
     report.fallbacks.update({"ControlNet residuals": 2, "second evaluation in one step": 1})
-    text = str(report)
-    assert "9 calls: 4 full, 2 predicted, 3 fallback (2 ControlNet residuals, 1 second evaluation" in text
-    assert "2.0 MB of features held" in text
+    report.warnings.append("something else")
+    assert report.lines[0] == "1.2x: 4 full + 2 predicted + 3 fallback"
+    assert report.lines[1:3] == ["2 in full: ControlNet residuals", "1 in full: second evaluation in one step"]
+    assert report.lines[-2:] == ["features held: 2.0 MB", "Warning: something else"]
+
+
+def test_calls_that_are_not_steps_are_told_apart():
+    assert "16 calls in 8 steps" in Report(full=8, predicted=8, seconds_full=[1.0], steps=8).lines
+
+
+def test_where_nothing_was_predicted_the_headline_says_so_and_gives_no_factor():
+    report = Report(full=4, seconds_full=[1.0] * 6)
+    report.fallbacks["ControlNet residuals"] = 2
+    assert report.headline == "Nothing predicted: 4 full + 2 fallback"
+
+
+@pytest.mark.parametrize("spoiled", [{"alarms": ["another cache answered 4 of 8 steps"]}, {"partial": 1}])
+def test_a_run_that_is_not_what_it_looks_like_is_told_no_speedup(spoiled):
+    report = Report(full=2, predicted=2, seconds_full=[1.0] * 2, seconds_predicted=[0.1] * 2, **spoiled)
+    assert report.headline == "2 full + 2 predicted"
+    assert not any("faster" in line for line in report.lines)
+
+
+def test_an_alarm_stands_before_the_headline():
+    report = Report(full=2, predicted=2, seconds_full=[1.0], alarms=["NaN or infinity in the latent at step 3"])
+    assert report.lines[:2] == ["NaN or infinity in the latent at step 3", "2 full + 2 predicted"]

@@ -121,3 +121,9 @@ def test_the_papers_ages_come_out():
     assert oldest_features(eight, shifted_sigmas(20, 5.0).tolist()) == (16, pytest.approx(0.1736, abs=1e-4))
     four = PRESETS["HunyuanVideo 1.5, 8 steps"].of(8)
     assert oldest_features(four, shifted_sigmas(8, 7.0).tolist()) == (6, pytest.approx(0.175, abs=1e-4))
+
+
+def test_the_last_step_may_be_an_anchor_and_the_one_behind_it_not():
+    assert max(parse_anchors("0 7").of(8)) == 7
+    with pytest.raises(ValueError, match="asks for step 8 in full, but the run has 8 steps, 0 to 7"):
+        parse_anchors("0 8").of(8)

@@ -1,0 +1,53 @@
+"""What other packs have put on a MODEL, by name."""
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import partial
+from types import MethodType
+
+from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
+from torch import nn
+
+from ..messages import quoted
+
+OURS = __name__.removesuffix(".host.others")
+CORE = re.compile(r"(comfy|comfy_extras|comfy_api|torch)(\.|$)")
+FOLDERS = r"[/\\]"
+NAMED = 3  # at most, in one sentence
+
+
+def name_of(thing: object) -> str:
+    """The module and name of what another pack made, from its folder on: 'ComfyUI-Pack.nodes.wrapper'."""
+    module, name = _origin(thing)
+    return quoted(f"{re.split(FOLDERS, module)[-1]}.{name}")
+
+
+def stand_in(network: nn.Module) -> str | None:
+    """The name of what stands among the network's blocks and is none of ComfyUI's; compiled blocks are."""
+    for block in (*network.double_blocks, *network.single_blocks):
+        module = getattr(block, "_orig_mod", block)
+        if not isinstance(module, DoubleStreamBlock | SingleStreamBlock):
+            return name_of(module)
+    return None
+
+
+def on_the_way(model_options: dict, network: nn.Module) -> list[str]:
+    """The names of other packs' functions between the sampler and the network's blocks."""
+    levels = model_options.get("transformer_options", {}).get("wrappers", {}).values()
+    things = [wrapper for by_key in levels for wrappers in by_key.values() for wrapper in wrappers]
+    things += [value for key, value in model_options.items() if key.endswith(("_wrapper", "_function"))]
+    things += [value for value in vars(network).values() if inspect.isroutine(value)]  # a forward that was replaced
+    return list(dict.fromkeys(name_of(thing) for thing in things if _is_foreign(thing)))[:NAMED]
+
+
+def _is_foreign(thing: object) -> bool:
+    module, _ = _origin(thing)
+    return not CORE.match(module) and not f"{module}.".startswith(f"{OURS}.")
+
+
+def _origin(thing: object) -> tuple[str, str]:
+    while isinstance(thing, partial | MethodType):
+        thing = thing.func if isinstance(thing, partial) else thing.__func__
+    made: Callable | type = thing if hasattr(thing, "__qualname__") else type(thing)
+    return str(made.__module__), made.__qualname__.replace("<locals>.", "")

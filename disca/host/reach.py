@@ -1,0 +1,45 @@
+"""Which steps of a run reached the network: what other nodes answered in its place is told, not counted as ours."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
+
+OWN_WAY = "another node runs the network in its own way, past DisCa: what was computed in full cannot be told"
+
+
+class Reach:
+    """The steps of a run, and for each the conditions that were to be answered and those that the network answered."""
+
+    def __init__(self, sigmas: Sequence[float]):
+        self._expected: dict[float, set[Hashable] | None] = {t: None for t, r in pairwise(sigmas) if t != r}
+        self._answered: dict[float, set[Hashable]] = {}
+        self._calls = 0  # that came as far as the network
+        self._other_times = 0  # answered calls at times that are not the run's
+
+    def expect(self, sigma: float, conditions: Iterable[Hashable]) -> None:
+        """The conditions are evaluated at this time."""
+        if sigma in self._expected:
+            self._expected[sigma] = (self._expected[sigma] or set()) | {*conditions}
+
+    def call(self, sigma: float, conditions: Iterable[Hashable], answered: bool) -> None:
+        """A call came as far as the network, whose blocks or Predictor answered, or something else in their place."""
+        self._calls += 1
+        if answered:
+            self._other_times += sigma not in self._expected
+            self._answered.setdefault(sigma, set()).update(conditions)
+
+    def told(self) -> str | None:
+        """What is to be said of steps that the network did not answer, if there are any."""
+        steps, partly = len(self._expected), 0
+        missing = [sigma for sigma, wanted in self._expected.items() if wanted is None or wanted - self._got(sigma)]
+        partly = sum(bool(self._got(sigma)) for sigma in missing)
+        if not missing:
+            return None
+        if not self._answered and self._calls:
+            return OWN_WAY
+        if self._other_times:
+            return f"{len(missing)} of {steps} steps never came, {self._other_times} calls came at other times"
+        part = f" ({partly} of them in part)" if partly else ""
+        return f"another cache answered {len(missing)} of {steps} steps{part}: the network was not asked"
+
+    def _got(self, sigma: float) -> set[Hashable]:
+        return self._answered.get(sigma, set())
