@@ -34,8 +34,11 @@ def stand_in(network: nn.Module) -> str | None:
 
 def on_the_way(model_options: dict, network: nn.Module) -> list[str]:
     """The names of other packs' functions between the sampler and the network's blocks."""
-    levels = model_options.get("transformer_options", {}).get("wrappers", {}).values()
+    options = model_options.get("transformer_options", {})
+    levels = options.get("wrappers", {}).values()
     things = [wrapper for by_key in levels for wrappers in by_key.values() for wrapper in wrappers]
+    handlers = options.get("patches_replace", {}).get("dit", {}).values()
+    things += [getattr(handler, "inner", None) or handler for handler in handlers]
     things += [value for key, value in model_options.items() if key.endswith(("_wrapper", "_function"))]
     things += [value for value in vars(network).values() if inspect.isroutine(value)]  # a forward that was replaced
     return list(dict.fromkeys(name_of(thing) for thing in things if _is_foreign(thing)))[:NAMED]

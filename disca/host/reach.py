@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 
-OWN_WAY = "another node runs the network in its own way, past DisCa: what was computed in full cannot be told"
+OWN_WAY = "another node runs the network in its own way, past DisCa: its calls cannot be counted"
 
 
 class Reach:

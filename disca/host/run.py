@@ -24,6 +24,7 @@ UNKNOWN_SIGMA = "at a time that is not one of the run's steps"
 SECOND_EVALUATION = "second evaluation in one step"
 NO_FEATURES = "no features of this condition yet"
 OLD_FEATURES = "features from before the last anchor, which another node answered"
+CONSEQUENCES = (NO_FEATURES, OLD_FEATURES)  # of what kept an anchor's features away: that is the reason, if known
 CHANGED = "inputs of another shape or type, or other weights, than the features were made with"
 CONTROLNET = "ControlNet residuals"
 FOREIGN_BLOCKS = "another node replaces blocks"
@@ -154,7 +155,7 @@ class Call:
         self.conditions = conditions
         self.predict = False  # until the first block has shown its inputs
         self.predicted = False
-        planned = evaluation.predict or evaluation.reason in (NO_FEATURES, OLD_FEATURES)  # often for what blocks it
+        planned = evaluation.predict or evaluation.reason in CONSEQUENCES
         self.reason = blocked if planned and blocked else evaluation.reason
         self.blocks_run = 0
         self._blocks = blocks  # how many there are to run; None: nobody watches them
@@ -191,7 +192,7 @@ class Call:
 
     def run_natively(self, reason: str) -> None:
         """Nothing is predicted or kept in this call."""
-        if self._planned:
+        if self._planned or self.reason in CONSEQUENCES:
             self.reason = reason
         self._planned = self._keep = False
 
