@@ -31,7 +31,7 @@ class Observed:
         self._calls = 0
         self._lost = 0  # asked at a time that has no r
         self._left = 0  # asked next at another time than r
-        self._strayed: list[Tensor] = []  # for each step that arrived at r: whether it did so elsewhere
+        self._strayed: list[Tensor] = []  # for each step that arrived at r: whether elsewhere
         self._end: End | None = None
 
     def saw(self, t: float, r: float | None, x_t: Tensor, x_0: Tensor) -> None:
@@ -51,7 +51,7 @@ class Observed:
         if self._lost:
             found.append(f"lost r in {self._lost} of {self._calls} calls")
         if wrong:
-            found.append(f"ended {wrong} steps elsewhere than where the mean velocity leads (noise or other stages)")
+            found.append(f"left the mean velocity's way after {wrong} of {self._calls} calls (noise or other stages)")
         if self._lost <= 1 and not wrong:  # one call more, of which nothing comes, does no harm
             return None
         return f"the sampler {quoted(self._sampler)} {' and '.join(found)}: use DisCa MeanFlow Sampler or euler"
