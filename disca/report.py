@@ -39,7 +39,7 @@ class Report:
     def counts(self) -> str:
         """The calls by kind, such as '8 full + 12 predicted'."""
         kinds = {"full": self.full, "predicted": self.predicted, "fallback": self.fallbacks.total()}
-        return " + ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "0 calls"
+        return " + ".join(f"{count:d} {kind}" for kind, count in kinds.items() if count) or "0 calls"
 
     @property
     def headline(self) -> str:
@@ -67,13 +67,13 @@ class Report:
         return bool(self.predicted and self.speedup and not self.alarms and not self.partial)
 
     def _reasons(self) -> list[str]:
-        told = [f"{count} in full: {reason}" for reason, count in self.fallbacks.most_common()]
+        told = [f"{count:d} in full: {reason}" for reason, count in self.fallbacks.most_common()]
         if self.partial:
-            told.append(f"{self.partial} calls without all blocks: another node left some out")
+            told.append(f"{self.partial:d} calls without all blocks: another node left some out")
         if self.skipped and not self.alarms:
-            told.append(f"{self.skipped} calls not answered by the network")
+            told.append(f"{self.skipped:d} calls not answered by the network")
         if self.calls != self.steps and self.steps and not self.alarms:
-            told.append(f"{self.calls} calls in {self.steps} steps")
+            told.append(f"{self.calls:d} calls in {self.steps:d} steps")
         return told
 
     def _measures(self) -> list[str]:

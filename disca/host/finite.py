@@ -32,5 +32,5 @@ class Finite:
         self._looks.clear()
         if spoiled is None:
             return None
-        where = spoiled.place if spoiled.step is None else f"{spoiled.place} at step {spoiled.step}"
+        where = spoiled.place if spoiled.step is None else f"{spoiled.place} at step {spoiled.step:d}"
         return f"NaN or infinity in {where}: the result is spoiled"

@@ -49,9 +49,11 @@ class Observed:
         """What the sampler does that a MeanFlow model is not made for, if anything."""
         found, wrong = [], self._left + sum(bool(strayed) for strayed in self._strayed)
         if self._lost:
-            found.append(f"lost r in {self._lost} of {self._calls} calls")
+            found.append(f"lost r in {self._lost:d} of {self._calls:d} calls")
         if wrong:
-            found.append(f"left the mean velocity's way after {wrong} of {self._calls} calls (noise or other stages)")
+            found.append(
+                f"left the mean velocity's way after {wrong:d} of {self._calls:d} calls (noise or other stages)"
+            )
         if self._lost <= 1 and not wrong:  # one call more, of which nothing comes, does no harm
             return None
         return f"the sampler {quoted(self._sampler)} {' and '.join(found)}: use DisCa MeanFlow Sampler or euler"

@@ -14,12 +14,11 @@ from ..messages import quoted
 OURS = __name__.removesuffix(".host.others")
 CORE = re.compile(r"(comfy|comfy_extras|comfy_api|torch)(\.|$)")
 FOLDERS = r"[/\\]"
-NAMED = 3  # at most, in one sentence
 
 
-def name_of(thing: object) -> str:
+def origin_of(thing: object) -> str:
     """The module and name of what another pack made, from its folder on: 'ComfyUI-Pack.nodes.wrapper'."""
-    module, name = _origin(thing)
+    module, name = _made_in(thing)
     return quoted(f"{re.split(FOLDERS, module)[-1]}.{name}")
 
 
@@ -28,7 +27,7 @@ def stand_in(network: nn.Module) -> str | None:
     for block in (*network.double_blocks, *network.single_blocks):
         module = getattr(block, "_orig_mod", block)
         if not isinstance(module, DoubleStreamBlock | SingleStreamBlock):
-            return name_of(module)
+            return origin_of(module)
     return None
 
 
@@ -39,17 +38,17 @@ def on_the_way(model_options: dict, network: nn.Module) -> list[str]:
     things = [wrapper for by_key in levels for wrappers in by_key.values() for wrapper in wrappers]
     handlers = options.get("patches_replace", {}).get("dit", {}).values()
     things += [getattr(handler, "inner", None) or handler for handler in handlers]
-    things += [value for key, value in model_options.items() if key.endswith(("_wrapper", "_function"))]
+    things += [value for value in model_options.values() if callable(value)]
     things += [value for value in vars(network).values() if inspect.isroutine(value)]  # a forward that was replaced
-    return list(dict.fromkeys(name_of(thing) for thing in things if _is_foreign(thing)))[:NAMED]
+    return list(dict.fromkeys(origin_of(thing) for thing in things if _is_foreign(thing)))
 
 
 def _is_foreign(thing: object) -> bool:
-    module, _ = _origin(thing)
+    module, _ = _made_in(thing)
     return not CORE.match(module) and not f"{module}.".startswith(f"{OURS}.")
 
 
-def _origin(thing: object) -> tuple[str, str]:
+def _made_in(thing: object) -> tuple[str, str]:
     while isinstance(thing, partial | MethodType):
         thing = thing.func if isinstance(thing, partial) else thing.__func__
     made: Callable | type = thing if hasattr(thing, "__qualname__") else type(thing)

@@ -37,9 +37,9 @@ class Reach:
         if not self._answered and self._calls:
             return OWN_WAY
         if self._other_times:
-            return f"{len(missing)} of {steps} steps never came, {self._other_times} calls came at other times"
-        part = f" ({partly} of them in part)" if partly else ""
-        return f"another cache answered {len(missing)} of {steps} steps{part}: the network was not asked"
+            return f"{len(missing)} of {steps:d} steps never came, {self._other_times:d} calls came at other times"
+        part = f" ({partly:d} of them in part)" if partly else ""
+        return f"another cache answered {len(missing)} of {steps:d} steps{part}: the network was not asked"
 
     def _got(self, sigma: float) -> set[Hashable]:
         return self._answered.get(sigma, set())

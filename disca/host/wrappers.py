@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher, create_model_options_clone
 from comfy.patcher_extension import WrappersMP, get_all_callbacks
 from torch._dynamo import OptimizedModule
 
+from ..messages import listing
 from ..report import Report
 from ..schedule import EVERY_STEP, MAX_CACHE_AGE, Schedule, oldest_features
 from . import blocks, others, progress, samplers
@@ -220,7 +221,7 @@ def _judge(run: Run, options: dict, sampler) -> None:
     unreached = run.reach.told()
     run.alarm(unreached)
     if unreached and (names := others.on_the_way(options, run.network)):
-        run.alarm(f"other nodes on this MODEL: {', '.join(names)}")
+        run.alarm(f"other nodes on this MODEL: {listing(names, 3, str)}")
     run.alarm(None if samplers.extrapolates(sampler) else run.observed.told())
     run.alarm(run.finite.told())
     for alarm in run.report.alarms:

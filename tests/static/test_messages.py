@@ -19,13 +19,16 @@ SAME = {"zip", "enumerate", "sorted", "reversed", "max", "min", "list", "tuple"}
 LOGGING = {"debug", "info", "warning", "error", "exception", "critical"}
 OURS = {  # what is ours by other ways: kept in an object that only our constants go into, or printed by a command line
     ("disca/report.py", "reason"),
-    ("disca/report.py", "warning"),
+    ("disca/report.py", "kind"),
+    ("disca/host/finite.py", "spoiled.place"),
+    ("disca/host/finite.py", "where"),
     ("disca/host/wrappers.py", "warning"),
-    ("disca/host/wrappers.py", "report"),
     ("disca/training/account.py", "detail"),
     ("disca/training/account.py", "kind"),
     ("disca/training/account.py", "name"),
     ("disca/training/account.py", "text"),
+    ("disca/host/wrappers.py", "alarm"),
+    ("disca/host/wrappers.py", "report.lines"),
     ("disca/training/curves.py", "key"),
     ("disca/training/curves.py", "name"),
     ("disca/training/events.py", "name"),
