@@ -12,16 +12,20 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from comfy_server import PACK, serve  # noqa: E402
+from comfy_server import PACK, Server, serve  # noqa: E402
 from frontend import Interface, interface, place_model  # noqa: E402
-from graph_parts import Graph, Node  # noqa: E402
+from graph_parts import QUICKSTART, TRAINING, Graph, Node  # noqa: E402
 from graphs import GRAPHS  # noqa: E402
+from graphs_toy import RESULTS, run_toy  # noqa: E402
 from graphs_training import CLIPS  # noqa: E402
 from thumbnails import draw_thumbnail  # noqa: E402
 
 WORKFLOWS = PACK / "example_workflows"
 API_FORMS = PACK / "tests" / "workflows"
+TRAINED = PACK / "disca" / "toy" / "weights" / "predictor-preview.png"
 BYPASSED = 4  # LGraphEventMode
 TITLE_BAR = 30  # pixels that a node's title takes above its position
 GAP = 60  # between two nodes; Nodes 2.0 draws them higher than the classic canvas does
@@ -157,6 +161,17 @@ def write(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def results_of(graph: Graph, server: Server) -> dict[str, Image.Image] | None:
+    """Pictures of what the graph gives, where it can be had on this machine."""
+    if graph.name == QUICKSTART:
+        return {RESULTS[name]: frames[2] for name, frames in run_toy(server).items()}
+    if graph.name == TRAINING:
+        with Image.open(TRAINED) as preview:
+            halves = [(0, top, preview.width // 2, top + preview.height // 2) for top in (0, preview.height // 2)]
+            return dict(zip(("all steps in full", "with the Predictor"), map(preview.crop, halves), strict=True))
+    return None
+
+
 def main() -> None:
     """Writes all files."""
     with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +185,7 @@ def main() -> None:
             for graph in GRAPHS:
                 write(WORKFLOWS / f"{graph.name}.json", build(ui, graph))
                 write(API_FORMS / f"{graph.name}.json", ui.prompt())
-                draw_thumbnail(graph.thumbnail, WORKFLOWS / f"{graph.name}.jpg")
+                draw_thumbnail(graph.thumbnail, WORKFLOWS / f"{graph.name}.jpg", results_of(graph, server))
                 print(graph.name)
 
 

@@ -4,13 +4,18 @@ from graph_parts import (
     BYT5,
     CLIP_L,
     DISCA,
+    DISCA_10,
+    DISCA_15,
     DISTILLED_15,
+    FP8_15,
     LLAVA,
     MEANFLOW_10,
     PREDICTOR_10,
     PREDICTOR_15,
     QWEN,
     SIGLIP,
+    UNCACHED_10,
+    UNCACHED_15,
     VAE_10,
     VAE_15,
     links,
@@ -18,6 +23,7 @@ from graph_parts import (
 
 FILES_10 = links((MEANFLOW_10, PREDICTOR_10, CLIP_L, LLAVA, VAE_10))
 FILES_15 = links((DISTILLED_15, PREDICTOR_15, QWEN, BYT5, SIGLIP, VAE_15))
+SMALL_15 = f"""take [{FP8_15.name}]({FP8_15.url}), half as large, in place of the fp16 file"""
 AUTHORS_FILES = f"""All DisCa weights: [{DISCA}](https://huggingface.co/{DISCA}/tree/main). The weights come under \
 their authors' licence, the Tencent Hunyuan Community License: read it before use."""
 
@@ -40,10 +46,11 @@ The log says how many calls were full and predicted, and how long each took.
 
 ### To compare
 
-- Open **hunyuanvideo10_t2v_meanflow**: the same graph and seed, the Predictor bypassed. Or select *DisCa Apply \
+- Open **{UNCACHED_10}**: the same graph and seed, the Predictor bypassed. Or select *DisCa Apply \
 Predictor* here and press Ctrl+B.
 - More quality: take the 10 anchors, N=3 or N=2 preset.
 - Short of memory: set *weight_dtype* of the model to *fp8_e4m3fn*, *cache_device* to *cpu*.
+- Write prompts long and in detail: the authors have a language model rewrite theirs.
 """
 
 NOTE_10_MEANFLOW = f"""## HunyuanVideo 1.0, text to video, Restricted MeanFlow
@@ -63,7 +70,7 @@ About 5 times as fast as 50 steps with CFG (232 s against 1155 s in the paper).
 
 ### To compare
 
-- Select *DisCa Apply Predictor* and press Ctrl+B, or open **hunyuanvideo10_t2v_disca**: the same graph and seed, and \
+- Select *DisCa Apply Predictor* and press Ctrl+B, or open **{DISCA_10}**: the same graph and seed, and \
 12 of the 20 steps are predicted.
 - The seed is fixed: what differs between the two videos is the Predictor's doing.
 """
@@ -87,9 +94,11 @@ At most about 2 times as fast as the same model without caching: half of the ste
 
 ### To compare
 
-- Open **hunyuanvideo15_i2v_meanflow**: the same graph and seed, the Predictor bypassed. Or select *DisCa Apply \
+- Open **{UNCACHED_15}**: the same graph and seed, the Predictor bypassed. Or select *DisCa Apply \
 Predictor* here and press Ctrl+B.
-- More quality: choose the plan *anchors* and add steps, such as *0 1 2 4 6 7*.
+- More quality: 12 steps in *DisCa Sample*, with the preset for 12 steps, which is ours.
+- Small card: {SMALL_15}.
+- Write prompts long and in detail: the authors have a language model rewrite theirs.
 - Decoding runs out of memory: use *VAE Decode (Tiled)*.
 """
 
@@ -109,7 +118,7 @@ All 8 steps run the whole transformer: *DisCa Apply Predictor* is bypassed. This
 
 ### To compare
 
-- Select *DisCa Apply Predictor* and press Ctrl+B, or open **hunyuanvideo15_i2v_disca**: the same graph and seed, and \
+- Select *DisCa Apply Predictor* and press Ctrl+B, or open **{DISCA_15}**: the same graph and seed, and \
 4 of the 8 steps are predicted.
 - The seed is fixed: what differs between the two videos is the Predictor's doing.
 """

@@ -6,6 +6,14 @@ from thumbnails import Thumbnail
 
 SEED = 42
 
+# The files' names are what the template browser shows as titles, and it has no other order than theirs.
+QUICKSTART = "DisCa 1 Quickstart without downloads"
+DISCA_10 = "DisCa 2 HunyuanVideo 1.0 text to video"
+UNCACHED_10 = "DisCa 3 HunyuanVideo 1.0 without Predictor"
+DISCA_15 = "DisCa 4 HunyuanVideo 1.5 image to video"
+UNCACHED_15 = "DisCa 5 HunyuanVideo 1.5 without Predictor"
+TRAINING = "DisCa 6 Train a Predictor"
+
 
 class Model(NamedTuple):
     """A file to download, as ComfyUI's missing-model dialog takes it."""
@@ -87,7 +95,14 @@ VAE_10 = file(HV10, "split_files/vae/hunyuan_video_vae_bf16.safetensors", "vae")
 DISTILLED_15 = file(
     HV15, "split_files/diffusion_models/hunyuanvideo1.5_480p_i2v_step_distilled_fp16.safetensors", "diffusion_models"
 )
-PREDICTOR_15 = file(DISCA, "hyvideo15_i2v/hyvideo15_i2v_predictor_480p.safetensors", "disca")
+FP8_15 = file(
+    HV15,
+    "split_files/diffusion_models/hunyuanvideo1.5_480p_i2v_step_distilled_fp8_scaled.safetensors",
+    "diffusion_models",
+)
+PREDICTOR_15 = Model(  # the repository's file list: the folder in it is not known
+    "hyvideo15_i2v_predictor_480p.safetensors", f"https://huggingface.co/{DISCA}/tree/main", "disca"
+)
 QWEN = file(HV15, "split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors", "text_encoders")
 BYT5 = file(HV15, "split_files/text_encoders/byt5_small_glyphxl_fp16.safetensors", "text_encoders")
 SIGLIP = file("Comfy-Org/sigclip_vision_384", "sigclip_vision_patch14_384.safetensors", "clip_vision")

@@ -3,14 +3,20 @@
 from graph_notes import NOTE_10_DISCA, NOTE_10_MEANFLOW, NOTE_15_DISCA, NOTE_15_MEANFLOW
 from graph_parts import (
     CLIP_L,
+    DISCA_10,
+    DISCA_15,
     DISTILLED_15,
     LLAVA,
     MEANFLOW_10,
     PREDICTOR_10,
     PREDICTOR_15,
+    QUICKSTART,
     SEED,
     STEPS_10,
     STEPS_15,
+    TRAINING,
+    UNCACHED_10,
+    UNCACHED_15,
     VAE_10,
     Graph,
     Group,
@@ -70,10 +76,10 @@ def hunyuanvideo10_groups() -> list[Group]:
     tiles = {"tile_size": 256, "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}
     decode = Node("decode", "VAEDecodeTiled", {"samples": ("sample", 0), "vae": ("vae", 0), **tiles})
     return [
-        Group("Load", 410, [load]),
-        Group("Prompt", 340, [prompt]),
-        Group("Sample", 330, [model, sample]),
-        Group("Decode", 360, [[decode, *video("disca/hunyuanvideo10")]]),
+        Group("Load", 280, [load]),
+        Group("Prompt", 280, [prompt]),
+        Group("Sample", 270, [model, sample]),
+        Group("Decode", 280, [[decode, *video("disca/hunyuanvideo10")]]),
     ]
 
 
@@ -128,60 +134,62 @@ def hunyuanvideo15_groups() -> list[Group]:
                 "cfg": 1.0,
             },
         ),
-        Node("report", "PreviewAny", {"source": ("sample", 1)}, "What each step cost", 130),
+        Node("report", "PreviewAny", {"source": ("sample", 1)}, "What each step cost", 220),
     ]
     decode = Node("decode", "VAEDecode", {"samples": ("sample", 0), "vae": ("vae", 0)})
     return [
-        Group("Load", 410, [load]),
-        Group("Prompt", 320, [image, prompt]),
-        Group("Sample", 320, [sample]),
-        Group("Decode", 360, [[decode, *video("disca/hunyuanvideo15")]]),
+        Group("Load", 280, [load]),
+        Group("Prompt", 280, [image, prompt]),
+        Group("Sample", 280, [sample]),
+        Group("Decode", 280, [[decode, *video("disca/hunyuanvideo15")]]),
     ]
 
 
 GRAPHS = [
     Graph(
-        "hunyuanvideo10_t2v_disca",
+        QUICKSTART,
+        quickstart_toy_groups(),
+        NOTE_TOY,
+        (360, 720),
+        Thumbnail(
+            "DisCa quickstart", "three tiny models", "no downloads", "a red circle before a blue square, two seeds"
+        ),
+    ),
+    Graph(
+        DISCA_10,
         hunyuanvideo10_groups(),
         NOTE_10_DISCA,
-        (480, 600),
+        (370, 760),
         Thumbnail("HunyuanVideo 1.0", "text to video", "DisCa", "704x704, 129 frames", 20, STEPS_10),
     ),
     Graph(
-        "hunyuanvideo10_t2v_meanflow",
+        UNCACHED_10,
         hunyuanvideo10_groups(),
         NOTE_10_MEANFLOW,
-        (480, 600),
+        (370, 760),
         Thumbnail("HunyuanVideo 1.0", "text to video", "MeanFlow", "704x704, 129 frames", 20, frozenset(range(20))),
         bypassed=("apply",),
     ),
     Graph(
-        "hunyuanvideo15_i2v_disca",
+        DISCA_15,
         hunyuanvideo15_groups(),
         NOTE_15_DISCA,
-        (480, 640),
+        (370, 860),
         Thumbnail("HunyuanVideo 1.5", "image to video", "DisCa", "848x480, 121 frames", 8, STEPS_15),
     ),
     Graph(
-        "hunyuanvideo15_i2v_meanflow",
+        UNCACHED_15,
         hunyuanvideo15_groups(),
         NOTE_15_MEANFLOW,
-        (480, 640),
+        (370, 860),
         Thumbnail("HunyuanVideo 1.5", "image to video", "MeanFlow", "848x480, 121 frames", 8, frozenset(range(8))),
         bypassed=("apply",),
     ),
     Graph(
-        "quickstart_toy",
-        quickstart_toy_groups(),
-        NOTE_TOY,
-        (480, 620),
-        Thumbnail("Toy world", "no downloads", "DisCa", "64x64 latents of two moving shapes", 20, STEPS_10),
-    ),
-    Graph(
-        "hunyuanvideo15_i2v_train",
+        TRAINING,
         training_groups(),
         NOTE_TRAINING,
-        (480, 640),
-        Thumbnail("HunyuanVideo 1.5", "image to video", "train a Predictor", "from a folder of videos", 8, STEPS_15),
+        (400, 700),
+        Thumbnail("Train a Predictor", "on your videos", "for 1.5", "preview of the toy world's training"),
     ),
 ]

@@ -49,4 +49,4 @@ def training_groups() -> list[Group]:
         ),
         Node("trained", "PreviewAny", {"source": ("train", 1)}, "Where the Predictor is", 130),
     ]
-    return [Group("Load", 410, [encoders_15()]), Group("Build a dataset", 340, [build]), Group("Train", 340, [train])]
+    return [Group("Load", 300, [encoders_15()]), Group("Build a dataset", 340, [build]), Group("Train", 340, [train])]

@@ -3,27 +3,24 @@
 Needs what `set_up_tests` in scripts/environment.sh gives.
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from build_workflows import build, place  # noqa: E402
 from comfy_server import PACK, Server, serve  # noqa: E402
 from frontend import Interface, interface, place_model  # noqa: E402
-from graph_parts import Graph, Group, Model, Node  # noqa: E402
+from graph_parts import DISCA_10, Graph, Group, Model, Node  # noqa: E402
 from graphs import GRAPHS, hunyuanvideo10_groups, hunyuanvideo15_groups  # noqa: E402
-from graphs_toy import quickstart_toy_groups  # noqa: E402
+from graphs_toy import quickstart_toy_groups, run_toy  # noqa: E402
 from graphs_training import CLIPS  # noqa: E402
 from thumbnails import Thumbnail  # noqa: E402
 
 PICTURES = PACK / "web" / "docs" / "images"
-TOY_PROMPT = PACK / "tests" / "workflows" / "quickstart_toy.json"
 WIDTH = 270  # of a node; the panel that shows the pictures is about 300 pixels wide
 GAP = 28
 
@@ -120,12 +117,19 @@ def draw_graph(ui: Interface, graph: Graph, path: Path) -> None:
 
 
 def film_toy(server: Server, path: Path) -> None:
-    """Writes what quickstart_toy gives as a GIF."""
-    server.run(json.loads(TOY_PROMPT.read_text()))
-    (video,) = (server.base / "output").rglob("*.mp4")
-    with av.open(str(video)) as container:
-        first, *others = (frame.to_image().quantize(40) for frame in container.decode(video=0))
+    """Writes the quickstart's three results as a GIF, side by side in the order of the graph."""
+    films = run_toy(server).values()
+    first, *others = (beside(frames).quantize(40) for frames in zip(*films, strict=True))
     first.save(path, save_all=True, append_images=others, duration=250, loop=0, optimize=True)
+
+
+def beside(images: tuple[Image.Image, ...]) -> Image.Image:
+    """The images in a row, white between them."""
+    width, height = images[0].size
+    row = Image.new("RGB", (len(images) * (width + 8) - 8, height), "white")
+    for number, image in enumerate(images):
+        row.paste(image, (number * (width + 8), 0))
+    return row
 
 
 def main() -> None:
@@ -134,7 +138,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         (base / "input" / CLIPS).mkdir(parents=True)
-        for graph in (GRAPHS[0], *map(cut_out, SCENES.values())):
+        shown = next(graph for graph in GRAPHS if graph.name == DISCA_10)
+        for graph in (shown, *map(cut_out, SCENES.values())):
             for model in (model for node in graph.nodes for model in node.models):
                 place_model(base, model._asdict())
         with serve(base) as server, interface(server, width=1800, height=1000, pixel_ratio=2) as ui:
@@ -142,7 +147,7 @@ def main() -> None:
                 ui.open()  # anew: the interface keeps values of nodes that are gone for others of their number
                 draw(ui, scene, PICTURES / f"{node_id}.png")
                 print(node_id)
-            draw_graph(ui, GRAPHS[0], PICTURES / "graph.png")
+            draw_graph(ui, shown, PICTURES / "graph.png")
             film_toy(server, PICTURES / "quickstart_toy.gif")
 
 

@@ -1,4 +1,4 @@
-"""Thumbnails of the example workflows: a bar for each step, as high as the step costs."""
+"""Thumbnails of the example workflows: results where there are, else a bar for each step, as high as it costs."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -20,18 +20,21 @@ class Thumbnail(NamedTuple):
     task: str
     method: str
     size: str
-    steps: int
-    full: frozenset[int]
+    steps: int = 0
+    full: frozenset[int] = frozenset()
 
 
-def draw_thumbnail(thumbnail: Thumbnail, path: Path) -> None:
-    """Writes the picture as a square JPEG."""
+def draw_thumbnail(thumbnail: Thumbnail, path: Path, results: dict[str, Image.Image] | None = None) -> None:
+    """Writes the picture as a square JPEG; of the results side by side under their names, if there are any."""
     image = _background()
     pen = ImageDraw.Draw(image)
     _text(pen, MARGIN, 44, thumbnail.model, 56, INK)
     _text(pen, MARGIN, 114, f"{thumbnail.task}, {thumbnail.method}", 36, QUIET)
-    _bars(pen, thumbnail, top=206, bottom=452)
-    _legend(pen, thumbnail, 484)
+    if results:
+        _results(image, pen, results, top=186, bottom=536)
+    else:
+        _bars(pen, thumbnail, top=206, bottom=452)
+        _legend(pen, thumbnail, 484)
     _text(pen, MARGIN, 556, thumbnail.size, 28, QUIET)
     image.resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(path, quality=90, optimize=True)
 
@@ -52,6 +55,18 @@ def _bars(pen: ImageDraw.ImageDraw, thumbnail: Thumbnail, top: float, bottom: fl
         left = MARGIN + step * pitch
         box = [FINE * value for value in (left, bottom - height, left + pitch - 8, bottom)]
         pen.rounded_rectangle(box, radius=4 * FINE, fill=FULL if full else PREDICTED)
+
+
+def _results(
+    image: Image.Image, pen: ImageDraw.ImageDraw, results: dict[str, Image.Image], top: int, bottom: int
+) -> None:
+    pitch = (SIZE - 2 * MARGIN + 16) / len(results)
+    for number, (name, result) in enumerate(results.items()):
+        x, room = MARGIN + number * pitch, bottom - top - 32
+        scale = FINE * min((pitch - 16) / result.width, room / result.height)
+        size = round(result.width * scale), round(result.height * scale)
+        image.paste(result.convert("RGB").resize(size, Image.Resampling.LANCZOS), (round(FINE * x), FINE * (top + 32)))
+        _text(pen, x, top, name, 18, INK)
 
 
 def _legend(pen: ImageDraw.ImageDraw, thumbnail: Thumbnail, y: float) -> None:

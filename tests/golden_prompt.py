@@ -7,7 +7,7 @@ import recipes
 from safetensors.torch import save_file
 
 CASE = "hv10_t2v"
-WORKFLOW = Path(__file__).with_name("workflows") / "hunyuanvideo10_t2v_disca.json"
+WORKFLOW = Path(__file__).with_name("workflows") / "DisCa 2 HunyuanVideo 1.0 text to video.json"
 GOLDEN = str(recipes.GOLDEN / f"{CASE}.safetensors")
 
 

@@ -4,6 +4,7 @@ import json
 import urllib.request
 from itertools import combinations
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -14,6 +15,20 @@ WORKFLOWS = sorted(path.stem for path in (PACK / "example_workflows").glob("*.js
 CHINESE = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
 NODE_IDS = sorted(CHINESE)
 
+SEARCHES = {  # what a newcomer types, and a node that must be found
+    "hunyuan": "DisCa Load MeanFlow Model",
+    "hunyuanvideo": "DisCa Load MeanFlow Model",
+    "hunyuan video": "DisCa Sample",
+    "faster": "DisCa Apply Predictor",
+    "speed": "DisCa Apply Predictor",
+    "teacache": "DisCa Apply Predictor",
+    "few steps": "DisCa Load MeanFlow Model",
+    "turbo": "DisCa Load MeanFlow Model",
+    "distilled": "DisCa Load MeanFlow Model",
+    "sampler": "DisCa Sample",
+    "lora training": "DisCa Train MeanFlow",
+}
+FOUND = "() => [...document.querySelectorAll('[role=option]')].map(e => e.innerText.split('\\n')[0])"
 BOXES = """(nodes2) => app.graph.nodes.map(node => {
   const drawn = nodes2 && document.querySelector(`[data-node-id="${node.id}"]`)
   const size = drawn ? [drawn.offsetWidth, drawn.offsetHeight] : [node.size[0], node.size[1] + 30]
@@ -58,6 +73,15 @@ def test_workflow_opens_and_sends_the_committed_prompt(ui, shoot, name):
     assert ui.errors == []
 
 
+@pytest.mark.parametrize("size", [(1600, 900), (1920, 1080)], ids=["small", "large"])
+def test_workflows_open_large_enough_for_their_text(ui, shoot, size):
+    ui.page.set_viewport_size({"width": size[0], "height": size[1]})
+    for name in WORKFLOWS:
+        ui.load(read(name), name)
+        shoot(f"{name}_opened_{ui.renderer}_{size[0]}")
+        assert ui.evaluate("() => app.canvas.low_quality") is False, name  # the classic canvas would draw no text
+
+
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_no_node_covers_another(ui, name):
     ui.load(read(name), name)
@@ -82,13 +106,37 @@ def test_templates_are_listed_with_thumbnails(server, ui, shoot):
     assert len(widths) == len(WORKFLOWS) and min(widths) > 0
 
 
+@pytest.mark.parametrize("ui", [False], ids=["classic"], indirect=True)  # the dialog is the same in both
+def test_a_search_for_disca_finds_every_template(ui):
+    ui.evaluate("() => { app.extensionManager.command.execute('Comfy.BrowseTemplates') }")
+    ui.page.get_by_placeholder("Search").locator("visible=true").last.fill("disca")
+    for name in WORKFLOWS:
+        ui.page.get_by_role("dialog").get_by_text(name, exact=True).first.wait_for()
+    ui.page.keyboard.press("Escape")
+
+
+def test_templates_in_order_of_their_names_begin_with_the_quickstart():
+    assert "Quickstart" in WORKFLOWS[0]
+
+
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_template_and_thumbnail_are_served(server, name):
-    address = f"{server.url}/api/workflow_templates/ComfyUI-DisCa/{name}"
+    address = f"{server.url}/api/workflow_templates/ComfyUI-DisCa/{quote(name)}"
     with urllib.request.urlopen(f"{address}.json") as answer:
         assert json.load(answer) == read(name)
     with urllib.request.urlopen(f"{address}.jpg") as answer:
         assert answer.read() == (PACK / "example_workflows" / f"{name}.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("ui", [False], ids=["classic"], indirect=True)  # the dialog is the same in both
+def test_what_newcomers_search_for_finds_our_nodes(ui, shoot):
+    ui.evaluate("() => { app.extensionManager.command.execute('Workspace.SearchBox.Toggle') }")
+    box = ui.page.get_by_placeholder("Add a node")
+    for words, wanted in SEARCHES.items():
+        box.fill(words)
+        ui.page.wait_for_function(f"name => ({FOUND})().includes(name)", arg=wanted)
+        shoot(f"search_{words}")
+    ui.page.keyboard.press("Escape")
 
 
 @pytest.mark.parametrize("ui", [False], ids=["classic"], indirect=True)  # the panel is the same in both

@@ -14,6 +14,7 @@ from node_texts import PREFIX, schema_of, texts_of  # noqa: E402
 DOCS = PACK / "web" / "docs"
 WORKFLOWS = sorted((PACK / "example_workflows").glob("*.json"))
 WRITTEN_BY_THE_INTERFACE = {"MarkdownNote", "Note"}
+FILE_LIST = "/tencent/DisCa/tree/main"  # of files whose folder in it is not known
 HINT = "run scripts/node_texts.py and look at the difference"
 
 
@@ -88,7 +89,7 @@ def test_workflow_says_where_its_files_come_from(path):
         if node["type"] not in WRITTEN_BY_THE_INTERFACE:
             assert [model["name"] for model in models] == files
         assert all(model["url"].startswith("https://huggingface.co/") for model in models)
-        assert all(model["url"].endswith("/" + model["name"]) for model in models)
+        assert all(model["url"].endswith(("/" + model["name"], FILE_LIST)) for model in models)
 
 
 def test_versions_in_the_workflows_are_the_packs():
