@@ -109,7 +109,7 @@ def draw_graph(ui: Interface, graph: Graph, path: Path) -> None:
     """Writes the picture of a whole workflow but for its note, 1400 pixels wide."""
     build(ui, graph)
     ui.evaluate("() => app.graph.remove(app.graph.nodes.find(n => n.type === 'MarkdownNote'))")
-    ui.fit()
+    ui.fit(margin=90)  # clear of the buttons at the bottom
     ui.picture(path)
     with Image.open(path) as image:
         image = image.resize((1400, round(1400 * image.height / image.width)), Image.Resampling.LANCZOS)

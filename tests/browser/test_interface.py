@@ -29,6 +29,15 @@ SEARCHES = {  # what a newcomer types, and a node that must be found
     "lora training": "DisCa Train MeanFlow",
 }
 FOUND = "() => [...document.querySelectorAll('[role=option]')].map(e => e.innerText.split('\\n')[0])"
+COLOURS = """() => {
+  const types = ["DISCA_PREDICTOR", "DISCA_SCHEDULE", "MODEL"]
+  const style = getComputedStyle(document.documentElement)
+  return [
+    types.map(type => app.canvas.default_connection_color_byType[type]),
+    types.map(type => LGraphCanvas.link_type_colors[type]),
+    types.map(type => style.getPropertyValue(`--color-datatype-${type}`)),
+  ]
+}"""
 BOXES = """(nodes2) => app.graph.nodes.map(node => {
   const drawn = nodes2 && document.querySelector(`[data-node-id="${node.id}"]`)
   const size = drawn ? [drawn.offsetWidth, drawn.offsetHeight] : [node.size[0], node.size[1] + 30]
@@ -80,6 +89,13 @@ def test_workflows_open_large_enough_for_their_text(ui, shoot, size):
         ui.load(read(name), name)
         shoot(f"{name}_opened_{ui.renderer}_{size[0]}")
         assert ui.evaluate("() => app.canvas.low_quality") is False, name  # the classic canvas would draw no text
+
+
+def test_our_sockets_and_links_have_colours_of_their_own(ui, shoot):
+    ui.load(read(WORKFLOWS[1]), WORKFLOWS[1])
+    shoot(f"colours_{ui.renderer}")
+    for colours in ui.evaluate(COLOURS):
+        assert all(colours) and len(set(colours)) == len(colours), colours
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

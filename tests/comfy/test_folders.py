@@ -31,6 +31,6 @@ def test_a_place_that_cannot_be_written_stops_nothing_and_is_named_in_the_log(tm
 def test_loading_the_pack_makes_the_folder(comfy_nodes, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "disca", ([], set()))
-    (pack,) = (module for module in [*sys.modules.values()] if hasattr(module, "DiscaExtension"))
+    (pack,) = (module for module in [*sys.modules.values()] if "DiscaExtension" in getattr(module, "__dict__", ()))
     asyncio.run(pack.DiscaExtension().on_load())
     assert (tmp_path / "disca").is_dir()

@@ -1,0 +1,19 @@
+// Gives the pack's two socket types a colour, in both renderers. Without it they are grey; nothing else depends on it.
+import { app } from "../../scripts/app.js"
+
+const COLOURS = { DISCA_PREDICTOR: "#46d6ba", DISCA_SCHEDULE: "#ffab4a" }
+
+app.registerExtension({
+  name: "DisCa.SocketColours",
+  setup() {
+    const rules = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`)
+    const style = document.createElement("style") // Nodes 2.0
+    style.textContent = `:root { ${rules.join(" ")} }`
+    document.head.append(style)
+  },
+  beforeConfigureGraph() {
+    // the classic canvas, for each graph anew: a colour palette that is loaded takes the colours of types it does not know
+    Object.assign(app.canvas.default_connection_color_byType, COLOURS)
+    Object.assign(LGraphCanvas.link_type_colors, COLOURS)
+  },
+})
