@@ -25,7 +25,7 @@ def main(base: Path) -> int:
         begun = time.monotonic()
         _comfy(base, "run", "--workflow", PROMPT, "--host=127.0.0.1", f"--port={server.port}", "--wait")
         took = time.monotonic() - begun
-        reports = re.findall(r"DisCa: \d+ calls.*", server.log())
+        reports = re.findall(r"DisCa: .*\b\d+ full\b.*", server.log())
     films = {name: [*(base / "output").rglob(f"toy_{name}_*.webp")] for name in RESULTS}
     print(*reports, sep="\n")
     for name, found in films.items():
