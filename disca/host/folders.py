@@ -24,7 +24,7 @@ def make_predictor_folder() -> None:
     try:
         os.makedirs(os.path.join(folder_paths.models_dir, PREDICTORS), exist_ok=True)
     except OSError as error:  # a read-only disk, or a file of that name: the pack works without the folder
-        logger.info("DisCa: models/%s could not be made (%s).", PREDICTORS, error.strerror)
+        logger.info("DisCa: models/%s could not be made (%s).", PREDICTORS, quoted(error.strerror))
 
 
 def known_name(folder: str, name: object) -> bool | str:
