@@ -90,7 +90,7 @@ def serve(base: Path, *arguments: str) -> Iterator[Server]:
             process.kill()
 
 
-def _wait_until_up(server: Server, timeout: float = 180.0) -> None:
+def _wait_until_up(server: Server, timeout: float = 900.0) -> None:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
