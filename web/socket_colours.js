@@ -11,9 +11,9 @@ app.registerExtension({
     style.textContent = `:root { ${rules.join(" ")} }`
     document.head.append(style)
   },
-  beforeConfigureGraph() {
-    // the classic canvas, for each graph anew: a colour palette that is loaded takes the colours of types it does not know
-    Object.assign(app.canvas.default_connection_color_byType, COLOURS)
+  nodeCreated() {
+    // the classic canvas; each time, since a colour palette takes the colours of types it does not know when it is loaded
+    Object.assign(app.canvas?.default_connection_color_byType ?? {}, COLOURS)
     Object.assign(LGraphCanvas.link_type_colors, COLOURS)
   },
 })
