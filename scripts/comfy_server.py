@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[1]
+PATIENCE = 1200.0  # seconds: a busy machine is slow, and a server that ended is noticed at once
 
 
 class Server:
@@ -24,29 +25,31 @@ class Server:
 
     def get(self, path: str):
         """The JSON at the path."""
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: dict):
         """The JSON answer to a JSON body, None if there is none."""
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read() or "null")
 
     def log(self) -> str:
         """Everything the server printed."""
         return (self.base / "server.log").read_text(errors="replace")
 
-    def run(self, prompt: dict, timeout: float = 300.0) -> dict:
+    def run(self, prompt: dict, timeout: float = PATIENCE) -> dict:
         """The history of a prompt in API form, once it has ended."""
         prompt_id = self.post("/prompt", {"prompt": prompt})["prompt_id"]
         return self.wait(prompt_id, timeout)
 
-    def wait(self, prompt_id: str, timeout: float = 300.0) -> dict:
-        """The history of a queued prompt, once it has ended; TimeoutError else."""
+    def wait(self, prompt_id: str, timeout: float = PATIENCE) -> dict:
+        """The history of a queued prompt, once it has ended; TimeoutError else, RuntimeError if the server ended."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"ComfyUI ended with {self.process.returncode}:\n{self.log()[-4000:]}")
             history = self.get(f"/history/{prompt_id}")
             if prompt_id in history:
                 return history[prompt_id]
@@ -90,7 +93,7 @@ def serve(base: Path, *arguments: str) -> Iterator[Server]:
             process.kill()
 
 
-def _wait_until_up(server: Server, timeout: float = 900.0) -> None:
+def _wait_until_up(server: Server, timeout: float = PATIENCE) -> None:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if server.process.poll() is not None:

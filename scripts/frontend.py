@@ -28,7 +28,7 @@ class Interface:
     def __init__(self, page, server: Server):
         self.page, self.server = page, server
         self.errors: list[str] = []
-        page.set_default_timeout(60_000)  # machines may be busy
+        page.set_default_timeout(600_000)  # machines may be busy
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def open(self, locale: str = "en", vue_nodes: bool = False, **settings) -> None:

@@ -88,7 +88,7 @@ def measured(tmp_path_factory):
     try:
         sizes = [split_file(SETTINGS[layout], path) for layout, path in paths.items()]
         command = [sys.executable, "-c", LOAD, os.environ["COMFYUI_PATH"], str(PACK), *map(str, paths.values())]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=folder)
     finally:
         for path in paths.values():
             path.unlink(missing_ok=True)

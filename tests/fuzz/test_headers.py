@@ -52,10 +52,10 @@ def test_coverage_guided(pytestconfig, tmp_path, capsys):
         folder.mkdir()
     for n in range(7):
         (corpus / f"sound{n}").write_bytes(bytes([n]))
-    options = [f"-max_total_time={SECONDS[form]}", "-timeout=10", "-rss_limit_mb=4096", "-max_len=300", "-seed=7"]
+    options = [f"-max_total_time={SECONDS[form]}", "-timeout=120", "-rss_limit_mb=4096", "-max_len=300", "-seed=7"]
     command = [sys.executable, str(HERE / "headers.py"), *options, f"-artifact_prefix={left}/", str(corpus)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS[form] + 120, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS[form] + 1200, env=env)
     found = [path.read_bytes().hex() for path in left.iterdir()]
     assert done.returncode == 0 and not found, f"{found}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     runs = re.search(r"Done (\d+) runs in (\d+) second", done.stderr)

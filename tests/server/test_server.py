@@ -5,7 +5,6 @@ import json
 import re
 import struct
 import sys
-import time
 from pathlib import Path
 
 import aiohttp
@@ -39,6 +38,7 @@ NODE_IDS = {
     "DiscaLoadLora",
 }
 TEXT_EVENT = 3
+ENDS = ("execution_success", "execution_error", "execution_interrupted")
 PREVIEW_EVENTS = {1, 4}  # a picture, without and with metadata
 
 pytestmark = pytest.mark.server
@@ -96,7 +96,8 @@ def test_a_second_prompt_is_answered_from_the_cache_of_the_first(server, prompt)
 
 def test_progress_previews_and_counts_are_shown_on_the_running_node(server, prompt):
     sampled = golden.id_of(prompt, "SamplerCustomAdvanced")
-    texts, steps, previews = asyncio.run(_watch(server, _reseeded(prompt)))
+    texts, steps, previews, ended = asyncio.run(_watch(server, _reseeded(prompt)))
+    assert ended == "execution_success"
     assert (sampled, "4 full + 4 predicted") in texts
     assert any(node == sampled and re.match(r"\d+\.\dx: 4 full \+ 4 predicted\n", text) for node, text in texts)
     assert (sampled, 8, 8) in steps
@@ -112,14 +113,8 @@ def test_a_run_after_an_interrupted_one_is_right(server, prompt):
         "plan.warmup": 1,
         "plan.last_step": True,
     }
-    prompt_id = server.post("/prompt", {"prompt": long})["prompt_id"]
-    deadline = time.monotonic() + 60
-    while not server.get("/queue")["queue_running"] and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(3)
-    server.post("/interrupt", {})
-    history = server.wait(prompt_id)
-    assert "execution_interrupted" in [kind for kind, _ in history["status"]["messages"]]
+    _, steps, _, ended = asyncio.run(_watch(server, long, interrupt_at=20))
+    assert ended == "execution_interrupted" and 20 <= len(steps) < 1000
     again = server.run(_reseeded(prompt))
     assert float(again["outputs"]["compare"]["text"][0]) < 1e-5
 
@@ -156,8 +151,10 @@ def _reseeded(prompt: dict) -> dict:
 _reseeded.count = 0
 
 
-async def _watch(server, prompt: dict) -> tuple[list[tuple[str, str]], list[tuple[str, int, int]], int]:
-    """The texts, step counts and number of pictures that a browser is sent while the prompt runs."""
+async def _watch(
+    server, prompt: dict, interrupt_at: int = 0
+) -> tuple[list[tuple[str, str]], list[tuple[str, int, int]], int, str]:
+    """The texts, step counts, number of pictures and last event that a browser gets, which may interrupt at a step."""
     texts, steps, previews = [], [], 0
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{server.url}/ws?clientId=test") as socket:
         answer = await session.post(f"{server.url}/prompt", json={"prompt": prompt, "client_id": "test"})
@@ -172,6 +169,8 @@ async def _watch(server, prompt: dict) -> tuple[list[tuple[str, str]], list[tupl
             event = json.loads(message.data)
             if event["type"] == "progress":
                 steps.append((event["data"]["node"], event["data"]["value"], event["data"]["max"]))
-            if event["type"] in ("execution_success", "execution_error"):
-                return texts, steps, previews
-    return texts, steps, previews
+                if len(steps) == interrupt_at:
+                    await session.post(f"{server.url}/interrupt", json={})
+            if event["type"] in ENDS:
+                return texts, steps, previews, event["type"]
+    return texts, steps, previews, "closed"

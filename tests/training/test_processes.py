@@ -26,7 +26,7 @@ def program(*arguments: str, two: bool = False) -> str:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"] if two else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launch, worlds.__file__, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -52,21 +52,21 @@ def one_process(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(one_process, tmp_path_factory):
-    """A run of two processes from start to end, and one that goes on from a checkpoint of one process."""
-    start, onward = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("onward")
-    shutil.copytree(one_process / "checkpoints" / "step-000006", onward / "checkpoints" / "step-000006")
-    program("train", str(start), str(onward), two=True)
-    return start, onward
+    """Runs of two processes: from start to end, on from a checkpoint of one process, one killed once; and their log."""
+    runs = [tmp_path_factory.mktemp(name) for name in ("two", "onward", "killed")]
+    shutil.copytree(one_process / "checkpoints" / "step-000006", runs[1] / "checkpoints" / "step-000006")
+    told = program("train-and-die", *map(str, runs), two=True)
+    return *runs, told
 
 
 def test_two_processes_train_as_one_with_the_same_samples(one_process, two_processes):
     assert difference(exported(two_processes[0]), exported(one_process)) < 1e-5
 
 
-def test_a_process_that_is_killed_is_started_again_with_the_same_numbers(two_processes, tmp_path):
-    told = program("train-and-die", str(tmp_path), two=True)
-    assert (tmp_path / "died").exists() and "step-000003, iteration 3 of 8" in told
-    assert difference(exported(tmp_path), exported(two_processes[0])) == 0
+def test_a_process_that_is_killed_is_started_again_with_the_same_numbers(two_processes):
+    start, _, killed, told = two_processes
+    assert (killed / "died").exists() and "step-000003, iteration 3 of 8" in told
+    assert difference(exported(killed), exported(start)) == 0
 
 
 def test_a_run_of_two_processes_goes_on_with_one(two_processes, one_process, tmp_path):
@@ -92,5 +92,5 @@ def test_a_kill_at_any_moment_leaves_the_last_checkpoint_whole(tmp_path):
     told = program("be-killed", str(tmp_path / "killed"))
     found = [int(number) for number in re.findall(r"step-(\d+)$", told, flags=re.M)]
     assert "broken" not in told and found == sorted(found) and found[-1] > found[0]
-    train(settings(tmp_path / "unbroken", 12, every=12), training=Regression(), dataset=Points())
-    assert difference(exported(tmp_path / "killed", 12), exported(tmp_path / "unbroken", 12)) == 0
+    train(settings(tmp_path / "unbroken", 40, every=40), training=Regression(), dataset=Points())
+    assert difference(exported(tmp_path / "killed", 40), exported(tmp_path / "unbroken", 40)) == 0

@@ -118,24 +118,27 @@ def be_killed(out: Path, times: int, iterations: int) -> None:
             train(settings(out, iterations, every=1), training=Regression(), dataset=Points())
             os._exit(0)
         before = checkpoints.newest(out / "checkpoints", print)
-        while checkpoints.newest(out / "checkpoints", lambda told: None) == before:
+        ended = 0  # by itself, on a fast machine
+        while not ended and checkpoints.newest(out / "checkpoints", lambda told: None) == before:
+            ended, _ = os.waitpid(child, os.WNOHANG)
             time.sleep(0.05)
-        time.sleep(random.uniform(0, 0.1))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        if not ended:
+            time.sleep(random.uniform(0, 0.1))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         partial = len(list((out / "checkpoints").glob("*.partial")))
         print(partial, checkpoints.newest(out / "checkpoints", lambda told: print("broken", told)), flush=True)
     train(settings(out, iterations, every=1), training=Regression(), dataset=Points())
 
 
 if __name__ == "__main__":
-    what, folder, *more = sys.argv[1], *map(Path, sys.argv[2:])
+    what, *folders = sys.argv[1], *map(Path, sys.argv[2:])
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO)
-    if what == "train":
-        for out in (folder, *more):
-            train(settings(out), training=Regression(), dataset=Points(shapes=2))
-    elif what == "train-and-die":
-        train(settings(folder), training=Mortal(folder / "died", 5, rank=1), dataset=Points(shapes=2))
+    if what in ("train", "train-and-die"):
+        for out in folders:
+            dies = what == "train-and-die" and out == folders[-1]
+            training = Mortal(out / "died", 5, rank=1) if dies else Regression()
+            train(settings(out), training=training, dataset=Points(shapes=2))
     elif what == "be-killed":
-        be_killed(folder, times=4, iterations=12)
+        be_killed(*folders, times=4, iterations=40)
