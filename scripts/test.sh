@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Sets up ComfyUI and the test tools if need be, and runs every test, two files at a time. Arguments go to pytest.
+# Sets up ComfyUI and the test tools if need be, and runs every test, two files at a time, in the order of
+# tests/conftest.py. Arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 set_up_tests
 cd "$DISCA_ROOT"
 together=()
 if [ $# = 0 ]; then
-    together=(-n 2 --dist loadfile)
+    together=(-n 2 --dist loadfile --no-loadscope-reorder)
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 fi
 exec "$PYTHON" -m pytest -p no:cacheprovider --durations=10 "${together[@]}" "$@"

@@ -8,6 +8,19 @@ import pytest
 
 PACK = Path(__file__).resolve().parents[1]
 COMFYUI = os.environ.get("COMFYUI_PATH")
+LONGEST = (  # files of few tests and many seconds: begun last, one would run on alone
+    "test_soak.py",
+    "test_random_prompts.py",
+    "test_processes.py",
+    "test_renamed.py",
+    "test_server.py",
+    "test_toy_weights.py",
+    "test_interface.py",
+    "test_training_nodes.py",
+    "test_toy.py",
+    "test_compile.py",
+    "test_load_memory.py",
+)
 
 if COMFYUI:
     sys.path.insert(0, COMFYUI)
@@ -25,6 +38,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     if not COMFYUI:
         for item in items:
             if "pure" not in item.path.parts:
