@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..messages import cause, quoted
 from ..weights.predictor_spec import FAMILIES
+from .index import read_index
 from .order import order
 from .remote import RemoteFolder
-from .shards import INDEX, REBUILD, Index, Item, Part, file_hash, read_index, sample_hash
+from .shards import INDEX, REBUILD, Index, Item, Part, file_hash, sample_hash
 from .writer import DatasetWriter
 
 __all__ = [
@@ -90,6 +91,12 @@ class Dataset:
             raise ValueError(
                 f"{quoted(item.shard)} is damaged at item {quoted(item.key)} ({cause(error)}). {REBUILD}"
             ) from error
+        if wrong := next((name for name in names if tuple(sample[name].shape) != item.shapes[name]), None):
+            raise ValueError(
+                f"{quoted(item.shard)} is damaged at item {quoted(item.key)}: {quoted(wrong)} has the shape "
+                f"{quoted(list(sample[wrong].shape))}, not {quoted(list(item.shapes[wrong]))} as the index says. "
+                f"{REBUILD}"
+            )
         if sample_hash(sample) != item.sha256:
             raise ValueError(
                 f"{quoted(item.shard)} is damaged: item {quoted(item.key)} is not what was written. {REBUILD}"
@@ -110,8 +117,11 @@ class Dataset:
         path = locate(self.index.null)
         if file_hash(path) != self.index.null.sha256:
             raise ValueError(f"'{path}' is damaged: its SHA-256 is not the one in the index. {REBUILD}")
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise ValueError(f"{quoted(path)} is no safetensors file ({cause(error)}). {REBUILD}") from error
 
 
 def open_dataset(path: str, cache: str = "", cache_bytes: int = CACHE_BYTES) -> Dataset:
@@ -178,6 +188,10 @@ def _index_bytes(read: Callable[[], bytes], path: str) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"There is no {INDEX} in {quoted(path)}, so it is not a dataset. Give the folder that the builder wrote."
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"The {INDEX} in {quoted(path)} cannot be read ({cause(error)}). Give the folder that the builder wrote."
         ) from None
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..messages import cause, quoted
+from ..messages import cause
 from ..weights.files import Shape
 
 FORMAT = 1
@@ -73,49 +73,6 @@ def index_text(index: Index) -> str:
         "items": [item._asdict() for item in index.items],
     }
     return json.dumps(content, ensure_ascii=False, indent=0)
-
-
-def read_index(text: str | bytes, where: str) -> Index:
-    """The index in a JSON text; ValueError in a sentence if it is none, or one of another format."""
-    try:
-        content = json.loads(text)
-        found = content["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{quoted(where)} is not the index of a dataset ({cause(error)}). Run the builder into a new folder."
-        ) from None
-    if found != FORMAT:
-        raise ValueError(
-            f"{quoted(where)} is a dataset of format {quoted(found)}, and format {FORMAT} is needed. "
-            "Run the builder of this version into a new folder, or update the pack if the dataset is the newer one."
-        )
-    try:
-        return _index(content)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{quoted(where)} is damaged ({cause(error)}). Copy it again, or run the builder again."
-        ) from None
-
-
-def _index(content: dict) -> Index:
-    null = content["null"] and _part(content["null"], NULL)
-    shards = tuple(_part(part, SHARD) for part in content["shards"])
-    names, seen = {part.name for part in shards}, {}
-    items = []
-    for item in content["items"]:
-        shapes = {name: tuple(map(int, shape)) for name, shape in item["shapes"].items()}
-        shapes = seen.setdefault(tuple(shapes.items()), shapes)  # one dict for all items of the same shapes
-        if item["shard"] not in names:
-            raise ValueError(f"item {quoted(item['key'])} is in {quoted(item['shard'])}, which is not listed")
-        items.append(Item(**{**item, "shapes": shapes, "zeros": tuple(item["zeros"])}))
-    return Index(content["family"], content["encoder"], null, shards, tuple(items))
-
-
-def _part(content: dict, name: str | re.Pattern) -> Part:
-    part = Part(**content)
-    if not re.fullmatch(name, part.name):  # an index must not reach files outside its folder
-        raise ValueError(f"a file is named {quoted(part.name)}")
-    return part
 
 
 def part_of(path: Path) -> Part:

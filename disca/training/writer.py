@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..messages import quoted
 from ..weights.predictor_spec import FAMILIES
+from .index import read_index
 from .lock import FolderLock
 from .shards import (
     INDEX,
@@ -21,7 +22,6 @@ from .shards import (
     file_hash,
     index_text,
     part_of,
-    read_index,
     sample_hash,
     write_aside,
     write_tensors,

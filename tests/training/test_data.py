@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -207,6 +208,85 @@ def test_an_index_of_another_kind_is_refused(folder, change, told):
     (folder / INDEX).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=told):
         open_dataset(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "told"),
+    [
+        (
+            "items",
+            {"zeros": ["concat"], "shapes": {"concat": [10**12]}},
+            "'concat' is 1000000000000, but must be at most",
+        ),
+        ("items", {"zeros": ["concat"], "shapes": {"concat": [10**6, 10**6]}}, "zeros is larger than a sample can be"),
+        ("items", {"zeros": ["other"]}, "'zeros' is 'other', but must be one of"),
+        ("items", {"zeros": ["latent"]}, "'zeros' is 'latent', but must be one of"),
+        ("items", {"zeros": "context"}, "'zeros' is 'context', but must be a list"),
+        ("items", {"zeros": [["context"]]}, "'zeros' is ..context.., but must be one of"),
+        ("items", {"shapes": {"latent": [4, -2, 8, 8]}}, "'latent' is -2, but must be at least 0"),
+        ("items", {"shapes": {"latent": [4, 2.5, 8, 8]}}, "'latent' is 2.5, but must be a whole number"),
+        ("items", {"shapes": {"latent": [4, True, 8, 8]}}, "'latent' is True, but must be a whole number"),
+        ("items", {"shapes": {"latent": ["4", 2, 8, 8]}}, "'latent' is '4', but must be a whole number"),
+        ("items", {"shapes": {"latent": [4, 0, 8, 8]}}, "'latent' is .*must have 4 dimensions"),
+        ("items", {"shapes": {"latent": [4]}}, "'latent' is .4., but must have 4 dimensions"),
+        ("items", {"shapes": {"latent": None}}, "'shapes' is None, but must be a list"),
+        ("items", {"shapes": {"latent": [1] * 99}}, "'latent' has 99 dimensions"),
+        ("items", {"shapes": {"\ud800": [1]}}, "with characters in it that no file can hold"),
+        ("items", {"key": 3}, "'key' is 3, but must be a text"),
+        ("items", {"caption": "\ud800"}, "'caption' is .*with characters in it"),
+        ("items", {"shard": "shard-000099.safetensors"}, "is in 'shard-000099.safetensors', which is not listed"),
+        ("items", {"sha256": 5}, "'sha256' is 5"),
+        ("items", {"more": 5}, "an item has 'more', which is not known"),
+        ("shards", {"size": "1"}, "'size' is '1', but must be a whole number"),
+        ("shards", {"size": -1}, "'size' is -1, but must be at least 0"),
+        ("shards", {"name": ["a"]}, "'name' is .*, but must be a text"),
+    ],
+)
+def test_what_is_wrong_in_an_index_is_said_before_memory_is_asked_for(folder, part, change, told):
+    content = json.loads((folder / INDEX).read_text())
+    shapes = {"shapes": content["items"][0]["shapes"] | change["shapes"]} if "shapes" in change else {}
+    content[part][0] |= change | shapes
+    (folder / INDEX).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=told) as error:
+        open_dataset(str(folder))
+    assert "index.json' is damaged" in str(error.value)
+    str(error.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("name", ["family", "encoder", "null", "shards", "items", "format"])
+@pytest.mark.parametrize("value", [None, 3, "\ud800", [3], {"a": 1}])
+def test_an_index_with_anything_anywhere_is_read_or_refused_in_a_sentence(folder, name, value):
+    content = json.loads((folder / INDEX).read_text()) | {name: value}
+    (folder / INDEX).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="index.json") if (name, value) != ("null", None) else nullcontext() as error:
+        open_dataset(str(folder))
+    str(error and error.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "null", "[]", "3", '{"format": ' + "9" * 5000 + "}", "\x00", ""])
+def test_json_that_is_no_index_at_all_is_refused_in_a_sentence(folder, text):
+    (folder / INDEX).write_text(text)
+    with pytest.raises(ValueError, match="index.json' is not the index of a dataset"):
+        open_dataset(str(folder))
+
+
+def test_an_index_that_is_a_folder_is_refused_in_a_sentence(folder):
+    (folder / INDEX).unlink()
+    (folder / INDEX).mkdir()
+    with pytest.raises(ValueError, match="index.json in .* cannot be read"):
+        open_dataset(str(folder))
+
+
+def test_a_tensor_of_another_shape_than_the_index_says_and_one_that_is_missing_are_named(folder):
+    content = json.loads((folder / INDEX).read_text())
+    content["items"][0]["shapes"]["context"] = [9, 6]
+    content["items"][1]["shapes"]["more"] = [1]
+    (folder / INDEX).write_text(json.dumps(content))
+    dataset = open_dataset(str(folder))
+    with pytest.raises(ValueError, match=r"damaged at item 'item-0': 'context' has the shape \[3, 6\], not \[9, 6\]"):
+        dataset[0]
+    with pytest.raises(ValueError, match="damaged at item 'item-1'"):
+        dataset[1]
 
 
 def test_text_that_is_no_index_is_refused(folder):
