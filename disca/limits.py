@@ -8,7 +8,7 @@ from .messages import listing, quoted
 
 MOST_TEXT = 100_000  # characters
 LONGEST_NAME = 255  # bytes of a file's name, on every usual disk
-ROOM_BEHIND = 55  # bytes that what is made beside a folder has to its name
+MOST_NAME = 150  # bytes of a run's or dataset's: there is room for what is made in it
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 FORBIDDEN = set('<>:"|?*')  # in file names on Windows
 
@@ -60,18 +60,15 @@ def require_choice(name: str, value: object, options: Collection[str]) -> None:
 def require_folder_name(name: str, value: object) -> None:
     """ValueError unless it names a folder, or one in another, on every system, and none above the place it is for."""
     require_text(name, value)
-    parts = value.replace("\\", "/").split("/")
-    if not all(map(_is_name, parts)):
+    if len(value.encode()) > MOST_NAME:
+        raise ValueError(f"{quoted(name)} is too long for a folder's name: give it at most {MOST_NAME} letters.")
+    if not all(map(_is_name, value.replace("\\", "/").split("/"))):
         raise ValueError(
             f"{quoted(name)} is {quoted(value)}, which cannot be a folder's name on every system. "
             "Give one such as 'my_cats', of letters, digits, dashes and underscores."
         )
-    if any(len(part.encode()) > LONGEST_NAME - ROOM_BEHIND for part in parts):
-        raise ValueError(
-            f"{quoted(name)} is too long for a folder's name: give it at most {LONGEST_NAME - ROOM_BEHIND} letters."
-        )
 
 
 def _is_name(part: str) -> bool:
-    plain = part.isprintable() and part.strip(" .") == part.rstrip(" .").lstrip() != ""
-    return plain and not FORBIDDEN & set(part) and part.partition(".")[0].strip().upper() not in RESERVED
+    plain = part.isprintable() and part == part.strip() and part.rstrip(".") == part != ""
+    return plain and not FORBIDDEN & set(part) and part.partition(".")[0].rstrip().upper() not in RESERVED

@@ -1,6 +1,7 @@
 """What a user sees: a schema and one call into `disca` each."""
 
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
+from .checks import check
 from .dataset import DiscaBuildDataset
 from .loaders import DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
@@ -26,3 +27,6 @@ NODES = [
     DiscaToyDecode,
     DiscaLoadLora,
 ]
+
+for node in NODES:
+    check(node)

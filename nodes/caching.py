@@ -73,6 +73,12 @@ class DiscaCacheSchedule(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, plan: dict) -> bool:
+        if None not in plan.values():  # None: comes by a link
+            _schedule(**plan)
+        return True
+
+    @classmethod
     def execute(cls, plan: dict) -> io.NodeOutput:
         return io.NodeOutput(_schedule(**plan))
 

@@ -3,7 +3,7 @@
 from comfy_api.v0_0_2 import io
 
 from ..disca import host
-from ..disca.meanflow import shifted_sigmas
+from ..disca.meanflow import require_denoise, shifted_sigmas
 from .types import CATEGORY
 
 
@@ -19,6 +19,10 @@ class DiscaMeanFlowSigmas(io.ComfyNode):
             inputs=_sigma_inputs(),
             outputs=[io.Sigmas.Output()],
         )
+
+    @classmethod
+    def validate_inputs(cls, denoise: float | None) -> bool:
+        return _require_denoise(denoise)
 
     @classmethod
     def execute(cls, steps: int, shift: float, denoise: float) -> io.NodeOutput:
@@ -100,12 +104,22 @@ class DiscaSample(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, denoise: float | None) -> bool:
+        return _require_denoise(denoise)
+
+    @classmethod
     def execute(
         cls, model, positive, latent_image, seed, steps, shift, denoise, negative=None, cfg=1.0
     ) -> io.NodeOutput:
         sigmas = shifted_sigmas(steps, shift, denoise)
         latent, report = host.sampling.sample(model, positive, negative, cfg, latent_image, seed, sigmas)
         return io.NodeOutput(latent, str(report or "DisCa: nothing to denoise"))
+
+
+def _require_denoise(denoise: float | None) -> bool:
+    if denoise is not None:  # None: comes by a link
+        require_denoise(denoise)
+    return True
 
 
 def _sigma_inputs() -> list[io.Input]:

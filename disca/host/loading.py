@@ -40,6 +40,7 @@ def load_meanflow_model(
     path: str, weight_dtype: str = "default", disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
     """A native HunyuanVideo MODEL from a MeanFlow file in any published layout; ValueError if a key or shape is off."""
+    _require_weight_type(weight_dtype)
     weights, plain, quantised = _checked(path, meanflow=True)
     options = {"disable_dynamic": disable_dynamic, "model_options": _dtype_options(weight_dtype)}
     dynamic = comfy.memory_management.aimdo_enabled and not disable_dynamic
@@ -54,6 +55,7 @@ def load_meanflow_model(
 
 def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bool = False) -> LoadedPredictor:
     """The Predictor in the file, ready to attach; ValueError if a key or shape is off."""
+    _require_weight_type(weight_dtype)
     spec, state = read_predictor(open_weights(path))
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
@@ -177,6 +179,16 @@ def _network_shapes(config) -> dict[str, Shape]:
             **config.unet_config, dtype=torch.float32, operations=torch.nn
         )
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def _require_weight_type(weight_dtype: str) -> None:
+    """ValueError where ComfyUI was told to keep weights as powers of two, which makes noise of every model."""
+    flagged = comfy.model_management.unet_dtype()
+    if "dtype" not in _dtype_options(weight_dtype) and flagged == getattr(torch, "float8_e8m0fnu", None):
+        raise ValueError(
+            "ComfyUI was started with --fp8_e8m0fnu-unet, which keeps only powers of two of the weights: no picture "
+            "comes of them. Start it without, or choose another weight_dtype than default here."
+        )
 
 
 def _dtype_options(weight_dtype: str) -> dict:

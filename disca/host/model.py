@@ -74,11 +74,18 @@ def require_no_foreign_cache(transformer_options: dict) -> None:
 
 
 def require_channels(model: ModelPatcher, latent) -> None:
-    """ValueError unless the latent has the channels and dimensions of the MODEL's latent space."""
+    """ValueError unless the latent has the channels and dimensions of the MODEL's latent space, and whole patches."""
     wanted = model.get_model_object("latent_format").latent_channels
     if latent.ndim != 5 or latent.shape[1] != wanted:
         raise ValueError(
             f"The latent is {quoted(list(latent.shape))}, but {FAMILIES[family_of(model)]} needs "
             f"[batch, {wanted:d}, frames, height, width]. Use the Empty Latent node of this model, or encode with "
             "its VAE."
+        )
+    patch = model.model.diffusion_model.patch_size
+    if any(side % part for side, part in zip(latent.shape[2:], patch, strict=True)):
+        raise ValueError(
+            f"The latent is {quoted(list(latent.shape))}, {latent.shape[-1]:d} wide and {latent.shape[-2]:d} high, but "
+            f"{FAMILIES[family_of(model)]} needs an even width and height. "
+            "Make it of a picture whose width and height are multiples of 16."
         )

@@ -11,6 +11,8 @@ from ..toy import WEIGHTS, world
 from .loading import load_meanflow_model, load_predictor
 from .model import LoadedPredictor
 
+MOST_PIXELS = 2**28  # three gigabytes
+
 
 def load() -> tuple[comfy.model_patcher.ModelPatcher, comfy.model_patcher.ModelPatcher, LoadedPredictor]:
     """The model as it was first trained, to be guided; what became of it by MeanFlow; the latter's Predictor."""
@@ -29,6 +31,11 @@ def pictures(latent: dict, size: int) -> Tensor:
     """The frames [T, B * size, size, 3] in [0, 1] of a LATENT, its videos below one another."""
     samples = latent["samples"]
     _require_toy(samples)
+    if samples.shape[0] * world.FRAMES * size**2 > MOST_PIXELS:
+        raise ValueError(
+            f"{samples.shape[0]:d} videos of {size:d} x {size:d} pixels are more than fit into memory. "
+            "Decode fewer videos, or at a smaller size."
+        )
     video = world.to_pictures(comfy.latent_formats.HunyuanVideo().process_in(samples.float()))
     frames = ((video + 1.0) / 2.0).permute(2, 0, 1, 3, 4)  # [T, B, 3, H, W]
     steps, videos = frames.shape[:2]

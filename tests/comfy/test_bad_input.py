@@ -1,5 +1,7 @@
 """What cannot be right is refused in one sentence: what was found, what is needed, what to do."""
 
+import traceback
+
 import graph
 import pytest
 import recipes
@@ -77,7 +79,7 @@ def test_features_older_than_predictors_are_trained_for_are_warned_of(both, appl
     assert "step 7 predicts from features 0.56 older in sigma, predictors are trained for 0.2; put an anchor" in report
 
 
-@pytest.mark.parametrize("text", ["", "all of them", "1 2", "0 2 1"])
+@pytest.mark.parametrize("text", ["", " ", "all of them", "1 2", "0 2 1", "0-99999 " * 100])
 def test_a_schedule_of_garbage(text, call):
     with refused("anchor list"):
         schedule(call, text)
@@ -104,6 +106,156 @@ def test_a_latent_of_another_channel_count(case, both, apply, sample, call):
             sigmas=sigmas,
             latent_image=wrong,
         )
+
+
+@pytest.mark.parametrize("sides", [(9, 12), (8, 13), (1, 1)])
+def test_an_odd_latent_height_or_width_on_1_0(sides, both, apply, sample):
+    latent = {"samples": torch.zeros(1, 16, 1, *sides)}
+    for model in (both["hv10_t2v"][0], apply(*both["hv10_t2v"], "0 1")):
+        with refused(rf"latent is .*{sides[1]} wide and {sides[0]} high, but HunyuanVideo 1.0 needs an even width and"):
+            sample("hv10_t2v", model, latent_image=latent)
+
+
+def test_any_height_and_width_on_1_5(both, apply, sample):
+    model = both["hv15_i2v"][0]
+    shape = list(graph.empty_latent("hv15_i2v")["samples"].shape)
+    ((text, options),) = graph.conditioning(recipes.golden("hv15_i2v"), model)
+    positive = [[text, {key: options[key] for key in ("pooled_output", "conditioning_byt5small")}]]
+    latent = {"samples": torch.zeros(*shape[:3], 5, 7)}
+    out, _ = sample("hv15_i2v", apply(*both["hv15_i2v"], "0 1 4 6"), latent_image=latent, positive=positive)
+    assert out.shape[-2:] == (5, 7) and torch.isfinite(out).all()
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"shift": NAN}, "'shift' is nan, but must be a finite number"),
+        ({"cfg": NAN}, "'cfg' is nan, but must be a finite number"),
+        ({"denoise": NAN}, "'denoise' is nan, but must be a finite number"),
+        ({"shift": INFINITY}, "'shift' is inf"),
+        ({"shift": 0.0}, "'shift' is 0.0, but must be at least 0.01"),
+        ({"shift": 1e9}, "'shift' is 1000000000.0, but must be at most 100.0"),
+        ({"denoise": 1e-12}, "denoise is 1e-12, but must be from 0.0001 to 1, or 0 to leave the latent as it is"),
+        ({"denoise": 1e-300}, "denoise is 1e-300, but must be from 0.0001"),
+        ({"steps": 0}, "'steps' is 0, but must be at least 1"),
+        ({"steps": 10**12}, "'steps' is 1000000000000, but must be at most 1000"),
+        ({"steps": 2.5}, "'steps' is 2.5, but must be a whole number"),
+        ({"steps": "\ud800"}, r"'steps' is '\\ud800', but must be a whole number"),
+        ({"seed": -1}, "'seed' is -1, but must be at least 0"),
+        ({"seed": 2**64}, "'seed' is 18446744073709551616, but must be at most"),
+        ({"positive": "a cat"}, "'positive' is 'a cat'. Connect conditioning, from a node that encodes a prompt"),
+        ({"positive": [[1]]}, "'positive' is .* Connect conditioning"),
+        ({"negative": 3}, "'negative' is 3. Connect conditioning"),
+        ({"latent_image": "latent"}, "'latent_image' is 'latent'. Connect a latent, from a node"),
+        ({"latent_image": {"samples": 3}}, "'latent_image' is .* Connect a latent"),
+        ({"latent_image": None}, "'latent_image' is missing. Connect a latent"),
+        ({"model": 1.5}, "'model' is 1.5. Connect a MODEL, from a node that loads one"),
+    ],
+)
+def test_what_no_widget_and_no_link_should_give_is_said_at_the_sampler(change, told, both, sample):
+    with refused(told) as error:
+        sample("hv10_t2v", **{"model": both["hv10_t2v"][0]} | change)
+    str(error.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("value", [0.5, "\ud800", {"of": 3}, [1, 2, 3], True, None])
+@pytest.mark.parametrize("name, told", [("schedule", "a schedule"), ("predictor", "a Predictor"), ("model", "a MODEL")])
+def test_a_plain_value_where_a_link_belongs_is_said_at_apply_predictor(name, told, value, both, call):
+    model, predictor = both["hv10_t2v"]
+    inputs = {"model": model, "predictor": predictor, "schedule": schedule(call), "cache_device": "auto"}
+    with refused(f"'{name}' is .*Connect {told}, from") as error:
+        call("DiscaApplyPredictor", **inputs | {name: value})
+    str(error.value).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {},
+        {"plan": None},
+        {"plan": "preset"},
+        {"plan": {"plan": "of a newer version"}},
+        {"plan": {"plan": {"plan": "preset"}}},
+        {"plan": {"plan": "\ud800"}},
+    ],
+)
+def test_a_plan_that_is_missing_or_not_known_names_those_there_are(inputs, call):
+    with refused("'plan' is missing, .* It is one of 'preset', 'interval', 'anchors'. Choose one of them."):
+        call("DiscaCacheSchedule", **inputs)
+
+
+@pytest.mark.parametrize(
+    "plan, told",
+    [
+        ({"plan": "preset", "preset": "no such"}, "'preset' is 'no such', but must be one of 'HunyuanVideo 1.0, 20 st"),
+        (
+            {"plan": "interval", "interval": NAN, "warmup": 1, "last_step": True},
+            "'interval' is nan, but must be a whole",
+        ),
+        (
+            {"plan": "interval", "interval": 0, "warmup": 1, "last_step": True},
+            "'interval' is 0, but must be at least 1",
+        ),
+        (
+            {"plan": "interval", "interval": 2, "warmup": 1, "last_step": "no"},
+            "'last_step' is 'no', but must be true or",
+        ),
+        ({"plan": "anchors", "anchors": ""}, "The anchor list is empty."),
+        ({"plan": "anchors", "anchors": "0 \ud800"}, "'anchors' is .* with characters in it that no file can hold"),
+        ({"plan": "anchors", "anchors": 7}, "'anchors' is 7, but must be a text"),
+        ({"plan": "anchors"}, "'anchors' is missing. Set it."),
+    ],
+)
+def test_a_plan_with_anything_in_it_is_refused_in_a_sentence(plan, told, call):
+    with refused(told) as error:
+        call("DiscaCacheSchedule", plan=plan)
+    str(error.value).encode("utf-8")
+
+
+def test_an_error_that_no_log_can_hold_is_said_in_another_way(pack, call, monkeypatch, both):
+    def fail(*_):
+        raise ValueError("in \ud800") from OSError("\udcff")
+
+    monkeypatch.setattr(pack("disca.host.attach"), "attach_predictor", fail)
+    inputs = {"model": both["hv10_t2v"][0], "predictor": both["hv10_t2v"][1], "schedule": schedule(call)}
+    with pytest.raises(RuntimeError, match=r"ValueError: in \\ud800") as error:
+        call("DiscaApplyPredictor", **inputs, cache_device="auto")
+    "".join(traceback.format_exception(error.value)).encode("utf-8")
+
+
+@pytest.mark.parametrize("node", ["DiscaLoadModel", "DiscaLoadPredictor"])
+def test_a_file_that_is_not_offered_is_refused_by_name(node, call):
+    name = "model_name" if node == "DiscaLoadModel" else "predictor_name"
+    for value in ("\ud800.safetensors", "../../etc/passwd", 3):
+        with refused(f"'{name}' is .*, but must be one of") as error:
+            call(node, **{name: value, "weight_dtype": "default"})
+        str(error.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("node", ["DiscaLoadModel", "DiscaLoadPredictor", "DiscaToyModels"])
+def test_weights_kept_as_powers_of_two_are_refused(node, call, golden_files, monkeypatch):
+    import comfy.cli_args
+
+    name = golden_files("hv10_t2v")[0]
+    inputs = {
+        "DiscaLoadModel": {"model_name": name, "weight_dtype": "default"},
+        "DiscaLoadPredictor": {"predictor_name": name, "weight_dtype": "default"},
+        "DiscaToyModels": {},
+    }
+    monkeypatch.setattr(comfy.cli_args.args, "fp8_e8m0fnu_unet", True)
+    with refused("started with --fp8_e8m0fnu-unet, which keeps only powers of two"):
+        call(node, **inputs[node])
+    if node == "DiscaLoadModel":
+        call(node, model_name=name, weight_dtype="fp8_e4m3fn")  # what is chosen at the node counts
+
+
+def test_more_toy_videos_than_memory_holds_are_refused_before_it_is_asked_for(call):
+    many = {"samples": torch.zeros(1, 16, 6, 8, 8).expand(4096, -1, -1, -1, -1)}
+    with refused("4096 videos of 1024 x 1024 pixels are more than fit into memory"):
+        call("DiscaToyDecode", samples=many, size=1024)
 
 
 def test_guidance_without_a_negative(both, sample):

@@ -131,6 +131,62 @@ def test_a_value_out_of_range_is_refused_before_anything_runs(execute, prompt, n
     assert not ran
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "told"),
+    [
+        ("sample", {"shift": NAN}, "'shift' is nan, but must be a finite number"),
+        ("sample", {"denoise": NAN}, "'denoise' is nan, but must be a finite number"),
+        ("sample", {"denoise": 1e-12}, "denoise is 1e-12, but must be from 0.0001"),
+        ("sample", {"cfg": float("inf")}, "'cfg' is inf, but must be a finite number"),
+        ("sample", {"positive": "a cat"}, "'positive' is 'a cat'. Connect conditioning"),
+        ("apply", {"schedule": 0.5}, "'schedule' is 0.5. Connect a schedule, from DisCa Cache Schedule"),
+        ("apply", {"predictor": "\ud800"}, r"'predictor' is '\ud800'. Connect a Predictor"),
+        ("schedule", {"plan__anchors": ""}, "The anchor list is empty."),
+        ("schedule", {"plan__anchors": "0 3 2"}, "is not ascending: 2 stands behind 3"),
+        ("schedule", {"plan__anchors": "0-99999 " * 1000}, "is not ascending: 0 stands behind 99999"),
+        ("schedule", {"plan__anchors": "0 \ud800"}, "with characters in it that no file can hold"),
+        ("schedule", {"plan": "of a newer version"}, "It is one of 'preset', 'interval', 'anchors'."),
+        ("schedule", {"plan": {"plan": "preset"}}, "It is one of 'preset', 'interval', 'anchors'."),
+        ("schedule", {"plan": None}, "It is one of 'preset', 'interval', 'anchors'."),
+        ("model", {"model_name": "\ud800"}, r"'model_name' is '\ud800', but must be one of"),
+    ],
+)
+def test_what_a_node_can_know_is_said_once_at_the_node_when_it_is_queued(execute, prompt, node, inputs, told):
+    _, error, ran = execute(changed(prompt, node, **inputs))
+    (said,) = error["nodes"][node]["errors"]
+    assert told in said["details"] and not ran
+    said["details"].encode("utf-8")
+
+
+def test_a_plan_that_is_left_out_is_said_when_it_is_queued(execute, prompt):
+    other = changed(prompt, "schedule")
+    del other["schedule"]["inputs"]["plan"]
+    _, error, ran = execute(other)
+    assert "It is one of 'preset', 'interval', 'anchors'." in error["nodes"]["schedule"]["errors"][0]["details"]
+    assert not ran
+
+
+def test_a_value_that_comes_by_a_link_is_looked_at_when_it_is_there(execute, prompt):
+    other = changed(prompt, "sample", shift=["number", 0]) | {
+        "number": {"class_type": "PrimitiveFloat", "inputs": {"value": NAN}, "_meta": {"title": "number"}},
+    }
+    _, error, _ = execute(other)
+    assert error["node_id"] == "sample" and "'shift' is nan, but must be a finite number" in error["exception_message"]
+
+
+def test_anchors_that_come_by_a_link_are_looked_at_when_they_are_there(execute, prompt):
+    other = changed(prompt, "schedule", plan__anchors=["text", 0]) | {
+        "text": {"class_type": "PrimitiveString", "inputs": {"value": "0 3 2"}, "_meta": {"title": "text"}},
+    }
+    _, error, _ = execute(other)
+    assert error["node_id"] == "schedule" and "is not ascending" in error["exception_message"]
+    other["text"]["inputs"]["value"] = "0 1 4 6"
+    assert execute(other)[1] is None
+
+
 def test_an_error_stands_at_its_node_and_the_next_prompt_is_right(execute, prompt):
     _, error, _ = execute(changed(prompt, "sample", steps=5))
     assert error["node_id"] == "sample"

@@ -1,0 +1,127 @@
+"""What reaches a node is what its schema asks for, wherever it comes from: the interface, a link or the API.
+
+ComfyUI lets NaN through, plain values where a link belongs, and anything behind a link of any type. `check` makes
+a node look at all of its inputs: when it is queued, as far as they are known then, and again before it runs.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..disca import host
+from ..disca.limits import require_choice, require_flag, require_number, require_text
+from ..disca.messages import cause, listing, quoted
+
+LINKED: dict[str, tuple[Callable[[Any], bool], str]] = {  # socket type -> whether it is one, what it is
+    "MODEL": (lambda value: hasattr(value, "model_options"), "a MODEL, from a node that loads one"),
+    "VAE": (lambda value: hasattr(value, "encode"), "a VAE, from a node that loads one"),
+    "CLIP": (lambda value: hasattr(value, "tokenize"), "text encoders, from a node that loads them"),
+    "CLIP_VISION": (lambda value: hasattr(value, "encode_image"), "a CLIP_VISION, from a node that loads one"),
+    "CONDITIONING": (lambda value: _is_conditioning(value), "conditioning, from a node that encodes a prompt"),
+    "LATENT": (lambda value: _is_latent(value), "a latent, from a node that makes or encodes one"),
+    "DISCA_PREDICTOR": (lambda value: hasattr(value, "spec"), "a Predictor, from DisCa Load Predictor"),
+    "DISCA_SCHEDULE": (lambda value: hasattr(value, "of"), "a schedule, from DisCa Cache Schedule"),
+}
+
+
+def check(node: type[io.ComfyNode]) -> None:
+    """Lets the node refuse in a sentence what its schema does not ask for, and say no error that a log cannot hold."""
+    run = node.execute.__func__
+
+    def execute(cls: type[io.ComfyNode], **given: Any) -> io.NodeOutput:
+        try:
+            require_inputs(cls.define_schema().inputs, given)
+            return run(cls, **given)
+        except Exception as error:
+            if _is_sayable(error):
+                raise
+            raise RuntimeError(f"{type(error).__name__}: {cause(error)}") from None
+
+    own = vars(node)["validate_inputs"].__func__ if "validate_inputs" in vars(node) else None
+    names = list(inspect.signature(own).parameters)[1:] if own else []
+
+    def validate_inputs(cls: type[io.ComfyNode], **given: Any) -> bool:
+        require_inputs(cls.define_schema().inputs, given, queued=True)
+        told = own(cls, **{name: given.get(name) for name in names}) if own else True
+        if told is not True:
+            raise ValueError(cause(told))  # returned, ComfyUI would say it once for each input
+        return True
+
+    node.execute = classmethod(execute)
+    node.validate_inputs = classmethod(validate_inputs)
+
+
+def require_inputs(wanted: list[io.Input], given: Mapping[str, Any], queued: bool = False) -> None:
+    """ValueError in a sentence for the first input that is not right; when queued, links are not known yet: None."""
+    for one in wanted:
+        value = given.get(one.id)
+        if isinstance(one, io.DynamicCombo.Input):
+            _require_option(one, value, queued)
+        elif value is not None:
+            _require_value(one, value)
+        elif not (queued or one.optional or _may_be_nothing(one)):
+            raise ValueError(f"{quoted(one.id)} is missing. {_needed(one)}")
+
+
+def _require_option(one: io.DynamicCombo.Input, value: Any, queued: bool) -> None:
+    """Of a choice that it does not know, a nested object or none, ComfyUI leaves nothing."""
+    option = next((o for o in one.options if isinstance(value, dict) and value.get(one.id) == o.key), None)
+    if option is None:
+        raise ValueError(
+            f"{quoted(one.id)} is missing, or is none that this version of DisCa knows. "
+            f"It is one of {listing([o.key for o in one.options], 20)}. Choose one of them."
+        )
+    require_inputs(option.inputs, value, queued)
+
+
+def _require_value(one: io.Input, value: Any) -> None:
+    if one.io_type in LINKED:
+        if not LINKED[one.io_type][0](value):
+            raise ValueError(f"{quoted(one.id)} is {quoted(value)}. {_needed(one)}")
+    elif isinstance(one, io.Int.Input | io.Float.Input):
+        require_number(one.id, value, isinstance(one, io.Int.Input), one.min, one.max)
+    elif isinstance(one, io.String.Input):
+        require_text(one.id, value)
+    elif isinstance(one, io.Boolean.Input):
+        require_flag(one.id, value)
+    elif isinstance(one, io.Combo.Input):
+        require_choice(one.id, _slashed(value), list(map(_slashed, one.options)))
+
+
+def _may_be_nothing(one: io.Input) -> bool:
+    """Whether its node gives None where ComfyUI has changed too much, so that the MODEL stays native."""
+    return one.io_type == "DISCA_PREDICTOR" and bool(host.compat.missing("attach", "loading"))
+
+
+def _needed(one: io.Input) -> str:
+    if one.io_type not in LINKED:
+        return "Set it."
+    return f"Connect {LINKED[one.io_type][1]}."
+
+
+def _slashed(value: Any) -> Any:
+    return value.replace("\\", "/") if isinstance(value, str) else value
+
+
+def _is_conditioning(value: Any) -> bool:
+    pairs = value if isinstance(value, list) else [None]
+    return all(isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[1], dict) for pair in pairs)
+
+
+def _is_latent(value: Any) -> bool:
+    samples = value.get("samples") if isinstance(value, dict) else None
+    return isinstance(samples, Tensor) or getattr(samples, "is_nested", False)
+
+
+def _is_sayable(error: BaseException | None) -> bool:
+    """Whether ComfyUI's log can hold what the error says, and the errors behind it: its prompt thread ends else."""
+    if error is None:
+        return True
+    try:
+        str(error).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return _is_sayable(error.__cause__) and _is_sayable(error.__context__)
