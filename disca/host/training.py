@@ -12,6 +12,7 @@ import comfy.utils
 import folder_paths
 from PIL import Image
 
+from ..limits import require_folder_name
 from ..messages import cause, listing, quoted
 from ..toy.dataset import TOY
 from ..training.cards import fitted
@@ -53,7 +54,7 @@ def train(settings: Settings) -> Trained:
     compat.require("loading")  # the result is loaded when all is done
     out = Path(settings.out)
     file = out / "worker" / "run.yaml"  # the run writes its own once it has seen that it may go on
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(file.parent)
     (out / "state.json").unlink(missing_ok=True)
     write_settings(settings, file)
     plan = "" if settings.data.path == TOY else table(settings)
@@ -67,8 +68,18 @@ def train(settings: Settings) -> Trained:
     from .trained import load_result
 
     export = out / "export"
-    report = f"{quoted(_state(out).get('message', 'Done'))}. The result is in {export}.\n\n{quoted(plan)}".strip()
+    report = f"{cause(_state(out).get('message', 'Done'))}. The result is in {quoted(export)}.\n\n{plan}".strip()
     return Trained(load_result(settings, export), report, [_picture(path) for path in _pictures(out, "curves.png")])
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"The folder {quoted(folder)} cannot be made ({cause(error)}). "
+            "Take away what is in its place, or give the run another name."
+        ) from None
 
 
 def device() -> tuple[str, float]:
@@ -79,14 +90,14 @@ def device() -> tuple[str, float]:
 
 def run_folder(name: str) -> str:
     """Where the run of this name is."""
-    return str(_below(_output(RUNS), name))
+    return str(_named(RUNS, "run", name))
 
 
 def dataset_folder(name: str) -> str:
     """Where the dataset of this name is; ValueError that lists those there are if it is not."""
     if name == TOY:
         return TOY
-    folder = _below(_output(DATASETS), name)
+    folder = _named(DATASETS, "dataset", name)
     if not folder.is_dir():
         found = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
         told = f"There are {listing(found)}." if found else "There are none yet: DisCa Build Dataset makes one."
@@ -120,7 +131,7 @@ def build_dataset(
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     folder = _below(Path(folder_paths.get_input_directory()), videos)
-    out = _below(_output(DATASETS), name)
+    out = _named(DATASETS, "dataset", name)
     built = build_dataset(str(folder), str(out), encoder, Cut(*cut), first_frame, prune, strict, progress)
     lines = [f"{quoted(out)} holds {built.samples:d} samples, {built.encoded:d} of them new."]
     return "\n".join(lines + built.account.lines())
@@ -132,9 +143,15 @@ def _output(kind: str) -> Path:
 
 def _below(root: Path, name: str) -> Path:
     folder = Path(os.path.normpath(root / name))  # links may lead to another disk
-    if not name.strip() or root not in folder.parents:
+    if root not in folder.parents:
         raise ValueError(f"{quoted(name)} is no name of a folder in {quoted(root)}. Give one such as 'my_cats'.")
     return folder
+
+
+def _named(kind: str, what: str, name: str) -> Path:
+    """The folder of that name in ours for runs or datasets; ValueError if it cannot be on every system."""
+    require_folder_name(what, name)
+    return _below(_output(kind), name.replace("\\", "/"))
 
 
 def _watch(worker: Worker, out: Path, total: int) -> None:
@@ -226,7 +243,7 @@ def _state(out: Path) -> dict[str, Any]:
 def _told(state: dict[str, Any], loss: float | None) -> str:
     if not state:
         return "Loading the model"
-    told = f"{quoted(state['message'])}: {quoted(state['iteration'])} of {quoted(state['total'])}"
+    told = f"{cause(state['message'])}: {quoted(state['iteration'])} of {quoted(state['total'])}"
     told += f", loss {loss:.4g}" if loss is not None else ""
     left = state["seconds_left"]
     return told + (f", {quoted(time.strftime('%H:%M:%S', time.gmtime(left)))} left" if left and left < 86400 else "")

@@ -116,7 +116,7 @@ class Dataset:
             return {}
         path = locate(self.index.null)
         if file_hash(path) != self.index.null.sha256:
-            raise ValueError(f"'{path}' is damaged: its SHA-256 is not the one in the index. {REBUILD}")
+            raise ValueError(f"{quoted(path)} is damaged: its SHA-256 is not the one in the index. {REBUILD}")
         try:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -204,10 +204,10 @@ def _not_empty(index: Index, path: str) -> Index:
 def _local(folder: Path, part: Part) -> Path:
     path = folder / part.name
     if not path.is_file():
-        raise ValueError(f"'{path}' is missing, though the index lists it. {REBUILD}")
+        raise ValueError(f"{quoted(path)} is missing, though the index lists it. {REBUILD}")
     size = path.stat().st_size
     if size != part.size:
         raise ValueError(
-            f"'{path}' is cut short or changed: it has {size:,} bytes, {part.size:,} are needed. {REBUILD}"
+            f"{quoted(path)} is cut short or changed: it has {size:,} bytes, {part.size:,} are needed. {REBUILD}"
         )
     return path

@@ -94,7 +94,9 @@ def _shapes(content: Any) -> dict[str, Shape]:
             require_number(name, side, True, 0, MOST_SIDE)
     for name, dimensions in NEEDED.items():
         if len(content.get(name, ())) != dimensions or not all(content[name]):
-            raise ValueError(f"an item's {quoted(name)} is {quoted(content.get(name))}, but must have {dimensions} dimensions")
+            raise ValueError(
+                f"an item's {quoted(name)} is {quoted(content.get(name))}, but must have {dimensions} dimensions"
+            )
     return {name: tuple(shape) for name, shape in content.items()}
 
 

@@ -237,7 +237,7 @@ class Run:
             (self.out / STOP).unlink(missing_ok=True)
         done = self.progress.iteration == self.settings.total
         message = "Done" if done else f"Stopped at iteration {self.progress.iteration:d}; start again to go on"
-        self._say(f"{message}. The result is in {self.out / 'export'}.")
+        self._say(f"{message}. The result is in {quoted(self.out / 'export')}.")
         self._tell(message)
 
     @property

@@ -125,6 +125,11 @@ class PredictorSettings(Checked):
     taps: int = number(4, least=1, most=60)  # blocks whose features the discriminator sees
     pairs: PairSettings = PairSettings(cached=1.0)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.mse_iterations + self.gan_iterations:
+            raise ValueError("mse_iterations and gan_iterations are both 0. Give one of them a number.")
+
 
 @dataclass(frozen=True)
 class MemorySettings(Checked):

@@ -119,6 +119,6 @@ def write_aside(path: Path, write: Callable[[Path], object], lasting: bool = Tru
         aside.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
         raise OSError(
-            f"'{path}' could not be written ({cause(error)}); {free:,} bytes are free there. "
+            f"{quoted(path)} could not be written ({cause(error)}); {free:,} bytes are free there. "
             "What was written before is whole: make room, and run the same again to continue."
         ) from error

@@ -35,6 +35,7 @@ SHARED = {
 PREDICTOR = {"model_name": MEANFLOW, "method": {"method": "default"}, "mse_iterations": 2, "gan_iterations": 1}
 OWN = {"method": "own", "delta_max": 0.3, "depth": 1, "form": "residual", "start": "identity", "gan_weight": 1.0}
 OWN |= {"lr_discriminator": 1e-4, "taps": 2, "pairs_trajectory": 0.0, "pairs_cached": 0.0, "adaptive": 0.5}
+OWN_MEMORY = {"memory": "own", "checkpoint": True, "eight_bit": False, "fp8": False, "offload_activations": False}
 LORA = {"model_name": BASE, "weights": {"weights": "LoRA", "rank": 4, "alpha": 0.0}, "iterations": 2}
 
 
@@ -171,8 +172,8 @@ def test_a_second_interrupt_ends_the_run_at_once(train, output):
 
 
 def test_what_is_wrong_is_said_in_the_workers_words(train):
-    with pytest.raises(RuntimeError, match=r"run.yaml, line \d+: 'guidance' is -1.0, but must be at least 0") as told:
-        train("DiscaTrainCFG", "wrong", **LORA | {"guidance_low": -1.0})
+    with pytest.raises(RuntimeError, match=r"memory.swap_blocks is 100, but the network has \d+ blocks") as told:
+        train("DiscaTrainCFG", "wrong", **LORA | {"memory": OWN_MEMORY | {"swap_blocks": 100}})
     assert "Traceback" not in str(told.value)
 
 
@@ -189,10 +190,24 @@ def test_a_worker_that_is_killed_leaves_an_error_that_names_its_log(train, outpu
         train("DiscaTrainCFG", "killed", **LORA)
 
 
-@pytest.mark.parametrize("name", ["", "..", "../other", "/etc", "."])
-def test_a_run_stays_in_its_folder(train, name):
-    with pytest.raises(ValueError, match="is no name of a folder in"):
-        train("DiscaTrainCFG", name, **LORA)
+@pytest.mark.parametrize(
+    "name",
+    ["", "..", "../other", "/etc", ".", "a//b", "a/../..", "..\\x", "C:\\x", "x" * 300, "a/" * 200, "CON", "lpt1.txt"]
+    + ["a\0b", "a\nb", "\ud800", "trailing.", " ", "a ", "what?"],
+)
+def test_a_run_and_a_dataset_stay_in_their_folders_under_names_that_every_system_takes(train, output, name):
+    for change in ("run", "dataset"):
+        with pytest.raises(ValueError, match=f"'{change}' (is|has)") as told:
+            train("DiscaTrainCFG", **{"name": "any"} | LORA | {change: name})
+        str(told.value).encode("utf-8")
+    assert not (output / "disca" / "runs" / "any").exists()
+
+
+def test_a_run_whose_place_is_taken_by_a_file_is_refused_in_a_sentence(train, output):
+    (output / "disca" / "runs").mkdir(parents=True, exist_ok=True)
+    (output / "disca" / "runs" / "a_file").touch()
+    with pytest.raises(ValueError, match="a_file.* cannot be made .*give the run another name"):
+        train("DiscaTrainCFG", "a_file", **LORA)
 
 
 def test_a_dataset_that_is_not_there_is_named_with_those_that_are(train, output):
@@ -237,3 +252,37 @@ def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypat
     assert name == "reds" and "holds 1 samples, 1 of them new." in report
     assert "Left out because it has no caption (1): 'blue.png' (there is no 'blue.txt')." in report
     assert (output / "disca" / "datasets" / "reds" / "index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "node, change, told",
+    [
+        ("DiscaTrainCFG", {"guidance_low": 8.0, "guidance_high": 1.0}, "guidance goes from 8 down to 1"),
+        ("DiscaTrainCFG", {"guidance_low": float("nan")}, "'guidance_low' is nan, but must be a finite number"),
+        ("DiscaTrainCFG", {"iterations": 10**9}, "'iterations' is 1000000000, but must be at most 10000000"),
+        ("DiscaTrainCFG", {"weights": {"weights": "LoRA", "rank": 4, "alpha": float("inf")}}, "'alpha' is inf"),
+        ("DiscaTrainCFG", {"weights": {"weights": "DoRA"}}, "'weights' is missing, .* one of 'LoRA', 'all'"),
+        ("DiscaTrainCFG", {"optimiser": SHARED["optimiser"] | {"lr": float("nan")}}, "'lr' is nan"),
+        ("DiscaTrainCFG", {"optimiser": SHARED["optimiser"] | {"batch": 10**6}}, "'batch' is 1000000"),
+        (
+            "DiscaTrainCFG",
+            {"optimiser": SHARED["optimiser"] | {"decay": "\ud800"}},
+            "'decay' is .* one of 'none', 'cosine'",
+        ),
+        ("DiscaTrainCFG", {"model_name": "\ud800"}, "'model_name' is .*, but must be one of"),
+        ("DiscaTrainCFG", {"seed": 2**40}, "'seed' is 1099511627776, but must be at most 4294967295"),
+        ("DiscaTrainPredictor", {"mse_iterations": 0, "gan_iterations": 0}, "are both 0"),
+        (
+            "DiscaTrainPredictor",
+            {"method": OWN | {"pairs_line": 0.0}},
+            "shares of line, trajectory and cached pairs are",
+        ),
+        ("DiscaTrainPredictor", {"method": OWN | {"pairs_line": float("nan")}}, "'pairs_line' is nan"),
+    ],
+)
+def test_what_no_run_could_be_is_refused_before_a_process_is_started(train, output, node, change, told):
+    inputs = LORA if node == "DiscaTrainCFG" else PREDICTOR
+    with pytest.raises(ValueError, match=told) as error:
+        train(node, "never", **inputs | change)
+    str(error.value).encode("utf-8")
+    assert not (output / "disca" / "runs" / "never").exists()
