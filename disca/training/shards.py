@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..messages import cause
+from ..messages import cause, quoted
 from ..weights.files import Shape
 
 FORMAT = 1
