@@ -30,21 +30,24 @@ LINKED: dict[str, tuple[Callable[[Any], bool], str]] = {  # socket type -> wheth
 def check(node: type[io.ComfyNode]) -> None:
     """Lets the node refuse in a sentence what its schema does not ask for, and say no error that a log cannot hold."""
     run = node.execute.__func__
+    own = vars(node)["validate_inputs"].__func__ if "validate_inputs" in vars(node) else None
+    names = list(inspect.signature(own).parameters)[1:] if own else []
+
+    def inputs(cls: type[io.ComfyNode]) -> list[io.Input]:
+        wanted = cls.define_schema().inputs
+        return [one for one in wanted if not (isinstance(one, io.Combo.Input) and one.id in names)]
 
     def execute(cls: type[io.ComfyNode], **given: Any) -> io.NodeOutput:
         try:
-            require_inputs(cls.define_schema().inputs, given)
+            require_inputs(inputs(cls), given)
             return run(cls, **given)
         except Exception as error:
             if _is_sayable(error):
                 raise
             raise RuntimeError(f"{type(error).__name__}: {cause(error)}") from None
 
-    own = vars(node)["validate_inputs"].__func__ if "validate_inputs" in vars(node) else None
-    names = list(inspect.signature(own).parameters)[1:] if own else []
-
     def validate_inputs(cls: type[io.ComfyNode], **given: Any) -> bool:
-        require_inputs(cls.define_schema().inputs, given, queued=True)
+        require_inputs(inputs(cls), given, queued=True)
         told = own(cls, **{name: given.get(name) for name in names}) if own else True
         if told is not True:
             raise ValueError(cause(told))  # returned, ComfyUI would say it once for each input
@@ -107,8 +110,8 @@ def _slashed(value: Any) -> Any:
 
 
 def _is_conditioning(value: Any) -> bool:
-    pairs = value if isinstance(value, list) else [None]
-    return all(isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[1], dict) for pair in pairs)
+    pairs = value if isinstance(value, list | tuple) else [None]
+    return all(isinstance(pair, list | tuple) and len(pair) > 1 and isinstance(pair[1], dict) for pair in pairs)
 
 
 def _is_latent(value: Any) -> bool:

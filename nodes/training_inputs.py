@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.v0_0_2 import io
 
 from ..disca import host
+from ..disca.host.folders import file_path
 from ..disca.training.memory import CARDS
 from ..disca.training.settings import (
     CfgSettings,
@@ -137,7 +138,7 @@ def run_settings(
         out=host.training.run_folder(run),
         data=DataSettings(path=host.training.dataset_folder(dataset), batch=batch, accumulate=accumulate),
         model=ModelSettings(
-            path=folder_paths.get_full_path_or_raise("diffusion_models", model_name),
+            path=file_path("diffusion_models", model_name),
             dtype="fp32" if device == "cpu" else "bf16",
         ),
         seed=seed,

@@ -16,6 +16,7 @@ from .folder import PICTURES, Clip
 from .pictures import Shot, Tell, animation, is_animated, still
 from .videos import video
 
+MOST_PIXELS = 2**30  # of a clip, 12 GiB as it is encoded: 1280x720 with 1001 frames
 FEWER = 0.95  # a share of own frames below this is told: 23.976 at 24 is none
 
 
@@ -40,6 +41,11 @@ class Cut:
             near = max(1, self.frames // 4 * 4 + 1)
             raise ValueError(
                 f"Clips of {self.frames:d} frames cannot be encoded: use 4n + 1 frames, for example {near:d}."
+            )
+        if self.width * self.height * self.frames > MOST_PIXELS:
+            raise ValueError(
+                f"Clips of {self.width:d}x{self.height:d} with {self.frames:d} frames are more than fit into memory. "
+                "Ask for smaller or shorter ones."
             )
         if not 0 <= self.fps <= 1000:
             raise ValueError(

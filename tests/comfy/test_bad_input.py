@@ -230,7 +230,7 @@ def test_an_error_that_no_log_can_hold_is_said_in_another_way(pack, call, monkey
 def test_a_file_that_is_not_offered_is_refused_by_name(node, call):
     name = "model_name" if node == "DiscaLoadModel" else "predictor_name"
     for value in ("\ud800.safetensors", "../../etc/passwd", 3):
-        with refused(f"'{name}' is .*, but must be one of") as error:
+        with refused("There is no file .* in models/") as error:
             call(node, **{name: value, "weight_dtype": "default"})
         str(error.value).encode("utf-8")
 

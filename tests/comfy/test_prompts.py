@@ -151,7 +151,7 @@ NAN = float("nan")
         ("schedule", {"plan": "of a newer version"}, "It is one of 'preset', 'interval', 'anchors'."),
         ("schedule", {"plan": {"plan": "preset"}}, "It is one of 'preset', 'interval', 'anchors'."),
         ("schedule", {"plan": None}, "It is one of 'preset', 'interval', 'anchors'."),
-        ("model", {"model_name": "\ud800"}, r"'model_name' is '\ud800', but must be one of"),
+        ("model", {"model_name": "\ud800"}, r"There is no file '\ud800' in models/diffusion_models"),
     ],
 )
 def test_what_a_node_can_know_is_said_once_at_the_node_when_it_is_queued(execute, prompt, node, inputs, told):

@@ -29,6 +29,9 @@ OURS = {  # what is ours by other ways: kept in an object that only our constant
     ("disca/training/account.py", "text"),
     ("disca/host/wrappers.py", "alarm"),
     ("disca/host/wrappers.py", "report.lines"),
+    ("disca/training/lock.py", "self._doing"),
+    ("disca/training/lock.py", "self._subject"),
+    ("disca/training/lock.py", "since"),
     ("disca/training/curves.py", "key"),
     ("disca/training/curves.py", "name"),
     ("disca/training/events.py", "name"),
@@ -199,7 +202,7 @@ def _parts(node: ast.AST) -> list[ast.expr]:
     said = []
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         made = _name(node.exc.func)
-        said = node.exc.args if made.endswith(("Error", "Exception")) else [node.exc]
+        said = node.exc.args if made[:1].isupper() else [node.exc]
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOGGING:
         said = node.args if _name(node.func.value) in ("logger", "log", "logging") else []
     return [part for part in said if not (isinstance(part, ast.JoinedStr) and _is_sentence(part))]

@@ -35,6 +35,9 @@ CUT = Cut(32, 16, 5, fps=12)
         ({"frames": 120}, "Clips of 120 frames .* for example 121"),
         ({"frames": 0}, "use 4n"),
         ({"fps": -1.0}, "-1.0 frames per second cannot be"),
+        ({"fps": float("nan")}, "nan frames per second cannot be"),
+        ({"width": 4096, "height": 4096, "frames": 1001}, "Clips of 4096x4096 with 1001 frames are more than fit into"),
+        ({"width": 16 * 10**9}, "are more than fit into memory"),
     ],
 )
 def test_a_size_that_cannot_be_encoded_is_refused(settings, told):
