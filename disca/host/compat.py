@@ -7,6 +7,7 @@ A name that is gone takes away what needs it and nothing else: a MODEL runs nati
 import logging
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from types import CodeType, ModuleType
 
 from ..messages import listing, quoted
@@ -22,6 +23,8 @@ COSTS = {  # room -> what is lost without it
     "toy": "the toy world cannot be shown",
 }
 IMPORTS = {"training": ("loading", "lora"), "toy": ("loading",)}  # room -> others that it takes with it
+# Word -> the module of ComfyUI's that it came with: before that there is nothing for it to tell us, and no need of it.
+CAME_WITH = {"multigpu_clones": "comfy.multigpu"}
 # Room of this package ("model" is used by all) -> module -> its attributes; words in its code: keys, parameters,
 # attributes of objects.
 NEEDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -158,8 +161,12 @@ def _lacks(name: str, attributes: str, words: str) -> list[str]:
     lacking = [path for path in attributes.split() if not _has(module, path)]
     found = _words(module.__spec__.loader.get_code(name)) if words else set()
     return [f"{name}.{path}" for path in lacking] + [
-        f"{quoted(word)} in {name}" for word in words.split() if word not in found
+        f"{quoted(word)} in {name}" for word in words.split() if word not in found and _there(CAME_WITH.get(word, name))
     ]
+
+
+def _there(name: str) -> bool:
+    return find_spec(name) is not None
 
 
 def _has(thing: ModuleType | type, path: str) -> bool:

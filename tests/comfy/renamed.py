@@ -1,6 +1,6 @@
 """ComfyUI with names changed, everywhere in its code at once, and what the pack does there.
 
-    python tests/comfy/renamed.py DIFFUSION_MODEL PREDICTOR ITEM...   (files; an item is words, or module:NAME to hide)
+    python tests/comfy/renamed.py DIFFUSION_MODEL PREDICTOR ITEM...   (files; an item is words, module:NAME is hidden)
 
 Prints a line of JSON for each item. Every item gets a process of its own, forked from one with all libraries.
 """
@@ -22,6 +22,7 @@ OURS = (str(Path(__file__).resolve()), str(PACK / "tests" / "graph.py"))  # use 
 PYTORCHS = {"attn_mask": "comfy/ldm/modules/attention.py"}  # where the word is PyTorch's
 TAIL = "_renamed"
 LORA = "lora.safetensors"  # beside the Predictor
+MODULE = "module:"
 SECONDS = 200
 ROOMS = ("loading", "lora", "attach", "sampling", "speed", "training", "toy")
 
@@ -66,7 +67,7 @@ def load_pack():
     return SimpleNamespace(**{node.__name__: node for node in pack.NODES})
 
 
-def probe(model_path: str, predictor_path: str, hidden: str | None = None) -> dict:
+def probe(model_path: str, predictor_path: str, hidden: set[str]) -> dict:
     """What each node does, and whether the sampled bits are the plain model's."""
     import comfy.samplers
     import comfy.sd
@@ -82,8 +83,7 @@ def probe(model_path: str, predictor_path: str, hidden: str | None = None) -> di
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warnings.append(record.getMessage())
     logging.getLogger().addHandler(handler)
-    if hidden:
-        sys.modules[hidden] = None
+    sys.modules.update(dict.fromkeys(hidden))
     nodes = load_pack()
     for folder, path in (("diffusion_models", model_path), ("disca", predictor_path), ("loras", predictor_path)):
         folder_paths.add_model_folder_path(folder, str(Path(path).parent))
@@ -137,9 +137,10 @@ def probe(model_path: str, predictor_path: str, hidden: str | None = None) -> di
 
 def answer(item: str) -> dict:
     """The probe's answer with that item changed, or how it ended otherwise."""
-    kind, _, name = item.rpartition(":")
-    if not kind:
-        rename_on_import(set(item.split()))
+    words = {word for word in item.split() if not word.startswith(MODULE)}
+    hidden = {word.removeprefix(MODULE) for word in item.split()} - words
+    if words:
+        rename_on_import(words)
     try:
         import comfy.options
 
@@ -147,7 +148,7 @@ def answer(item: str) -> dict:
         from comfy.cli_args import args
 
         args.cpu = True
-        return importlib.import_module("renamed").probe(*sys.argv[1:3], hidden=name if kind else None)
+        return importlib.import_module("renamed").probe(*sys.argv[1:3], hidden)
     except Exception:
         return {"crash": traceback.format_exc()}
 

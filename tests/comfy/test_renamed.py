@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from conftest import PACK
 from safetensors.torch import save_file
 from torch import ones
 
-from disca.host.compat import NEEDS
+from disca.host.compat import CAME_WITH, NEEDS
 
 ALONE = 4  # in the short form
 ROOMS = {  # what a node does when a name of the room is missing
@@ -48,13 +49,15 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="every renamed C
 
 
 def words_of(room: str) -> list[str]:
-    """What a room needs, as words to rename."""
+    """What a room needs of this ComfyUI, as words to rename."""
     needed = [*NEEDS[room].values()]
     paths = [path for attributes, words in needed for path in (*attributes.split(), *words.split())]
-    return list(dict.fromkeys(path.rpartition(".")[2] for path in paths))
+    words = dict.fromkeys(path.rpartition(".")[2] for path in paths)
+    return [word for word in words if word not in CAME_WITH or find_spec(CAME_WITH[word])]
 
 
 MODULES = list(dict.fromkeys(f"module:{module}" for needs in NEEDS.values() for module in needs))
+BEFORE = {word: f"module:{module} {word}" for word, module in CAME_WITH.items()}  # a ComfyUI from before it came
 EACH = list(dict.fromkeys([*MODULES, *(word for room in NEEDS for word in words_of(room))]))
 
 
@@ -79,7 +82,7 @@ def answers(pytestconfig, tmp_path_factory) -> dict[str, dict]:
     )
     alone = EACH if pytestconfig.getoption("--full") else random.Random(8).sample(EACH, ALONE)
     command = [sys.executable, str(Path(__file__).with_name("renamed.py")), *map(str, paths)]
-    command += [" ".join(words_of(room)) for room in NEEDS] + ["nothing_of_it", *alone]
+    command += [" ".join(words_of(room)) for room in NEEDS] + ["nothing_of_it", *BEFORE.values(), *alone]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(map(json.loads, (line for line in done.stdout.splitlines() if line.startswith("["))))
@@ -122,6 +125,12 @@ def test_every_renamed_name_is_missed(room, answers):
 def test_an_unchanged_comfyui_has_every_name(answers):
     check(answers["nothing_of_it"], [])
     assert not any(answers["nothing_of_it"]["missing"].values())
+
+
+@pytest.mark.parametrize("word", CAME_WITH)
+def test_a_word_that_came_with_a_module_is_not_missed_where_neither_is(word, answers):
+    check(answers[BEFORE[word]], [])
+    assert not any(answers[BEFORE[word]]["missing"].values())
 
 
 def test_a_name_renamed_alone_leaves_a_native_run(item, answers):
