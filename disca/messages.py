@@ -25,9 +25,10 @@ def listing(values: Sequence[object], most: int = 8, shown: Callable[[object], s
     return first + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
-def cause(error: object) -> str:
-    """What an error or another program says, for a message of ours: its lines are kept, what is not text is escaped."""
+def cause(error: object, encoding: str = "utf-8") -> str:
+    """What an error or another program says, for a message: its lines are kept, what cannot be encoded is escaped."""
     text = str(error)
     if len(text) > MOST_SAID:
         text = text[: MOST_SAID // 2] + " ... " + text[-MOST_SAID // 2 :]
-    return "".join(letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    text = "".join(letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -5,6 +5,7 @@ a node look at all of its inputs: when it is queued, as far as they are known th
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def check(node: type[io.ComfyNode]) -> None:
         except Exception as error:
             if _is_sayable(error):
                 raise
-            raise RuntimeError(f"{type(error).__name__}: {cause(error)}") from None
+            raise RuntimeError(f"{type(error).__name__}: {cause(error, _encoding())}") from None
 
     def validate_inputs(cls: type[io.ComfyNode], **given: Any) -> bool:
         require_inputs(inputs(cls), given, queued=True)
@@ -119,12 +120,17 @@ def _is_latent(value: Any) -> bool:
     return isinstance(samples, Tensor) or getattr(samples, "is_nested", False)
 
 
+def _encoding() -> str:
+    """That of ComfyUI's log: UTF-8, but for a Windows whose output goes into a file."""
+    return getattr(sys.stderr, "encoding", None) or "utf-8"
+
+
 def _is_sayable(error: BaseException | None) -> bool:
     """Whether ComfyUI's log can hold what the error says, and the errors behind it: its prompt thread ends else."""
     if error is None:
         return True
     try:
-        str(error).encode("utf-8")
+        str(error).encode(_encoding())
     except UnicodeEncodeError:
         return False
     return _is_sayable(error.__cause__) and _is_sayable(error.__context__)

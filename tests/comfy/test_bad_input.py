@@ -1,5 +1,7 @@
 """What cannot be right is refused in one sentence: what was found, what is needed, what to do."""
 
+import io
+import sys
 import traceback
 
 import graph
@@ -224,6 +226,19 @@ def test_an_error_that_no_log_can_hold_is_said_in_another_way(pack, call, monkey
     with pytest.raises(RuntimeError, match=r"ValueError: in \\ud800") as error:
         call("DiscaApplyPredictor", **inputs, cache_device="auto")
     "".join(traceback.format_exception(error.value)).encode("utf-8")
+
+
+def test_an_error_with_a_name_that_the_log_of_this_system_cannot_hold_is_escaped(pack, call, monkeypatch, both):
+    def fail(*_):
+        raise ValueError("no file '电影.safetensors'")
+
+    monkeypatch.setattr(pack("disca.host.attach"), "attach_predictor", fail)
+    inputs = {"model": both["hv10_t2v"][0], "predictor": both["hv10_t2v"][1], "schedule": schedule(call)}
+    with pytest.raises(ValueError, match="电影"):
+        call("DiscaApplyPredictor", **inputs, cache_device="auto")
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    with pytest.raises(RuntimeError, match=r"ValueError: no file '\\u7535\\u5f71.safetensors'"):
+        call("DiscaApplyPredictor", **inputs, cache_device="auto")
 
 
 @pytest.mark.parametrize("node", ["DiscaLoadModel", "DiscaLoadPredictor"])
