@@ -65,7 +65,7 @@ def test_two_processes_train_as_one_with_the_same_samples(one_process, two_proce
 
 def test_a_process_that_is_killed_is_started_again_with_the_same_numbers(two_processes):
     start, _, killed, told = two_processes
-    assert (killed / "died").exists() and "step-000003, iteration 3 of 8" in told
+    assert (killed / "died").exists() and "iteration 3 of 8" in told
     assert difference(exported(killed), exported(start)) == 0
 
 
