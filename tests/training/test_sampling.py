@@ -62,11 +62,19 @@ def test_anchor_steps_run_in_full_and_all_others_by_the_rule():
     assert network.steps == ["full", "full", "predicted", "predicted", "full", "predicted"]
 
 
-@pytest.mark.parametrize(("rule", "behind"), [(Rule, (0, 1, 2)), (Extrapolation, (0, 0, 0))])
+@pytest.mark.parametrize(("rule", "behind"), [(Rule, (1, 1, 2)), (Extrapolation, (0, 0, 0))])
 def test_the_rule_gives_the_last_anchors_features_or_the_line_through_the_last_two(rule, behind):
     """The features are the time: the line meets them exactly, the last ones are as old as they are."""
     sigmas, seen = shifted_sigmas(6, 1.0), []
     u = CachedVelocity(Noted(), {}, (0, 1, 3), rule())
     sample(lambda *args: seen.append(u(*args)) or seen[-1], NOISE, sigmas)
-    for step, back in zip((2, 4, 5), (behind[1], behind[1], behind[2]), strict=True):
+    for step, back in zip((2, 4, 5), behind, strict=True):
         torch.testing.assert_close(seen[step], sigmas[step - back].expand_as(NOISE))
+
+
+def test_the_line_goes_through_the_last_two_anchors_and_not_through_the_first():
+    rule, times = Extrapolation(), torch.tensor([[0.9], [0.5], [0.4]])
+    for t, features in zip(times, (7.0, 1.0, 2.0), strict=True):
+        rule.keep([torch.full((1, 2), features)], t)
+    rule.begin(torch.tensor([0.2]))
+    torch.testing.assert_close(rule(), torch.full((1, 2), 4.0))

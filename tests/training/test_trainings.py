@@ -307,9 +307,10 @@ def test_the_discriminators_accuracy_is_the_share_of_what_it_judges_rightly(tmp_
     told = {name: samples[name] for name in ("context", "y")}
     pair = training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told)
     _, _, fake = training._adversarial(pair.u_target + 0.1, pair, told)
-    answers = iter([torch.tensor([-1.0, 2.0]), torch.tensor([3.0, 0.5])])  # one wrong of four
-    training.discriminator.forward = lambda *_: next(answers)
-    assert training._discriminator_loss(fake, pair, told).extra == {"accuracy": 0.75}
+    for predicted, target, expected in (((-1.0, -2.0), (3.0, 0.5), 1.0), ((-1.0, -2.0), (3.0, -0.5), 0.75)):
+        answers = iter([torch.tensor(predicted), torch.tensor(target)])
+        training.discriminator.forward = lambda *_, answers=answers: next(answers)
+        assert training._discriminator_loss(fake, pair, told).extra == {"accuracy": expected}
 
 
 @pytest.mark.parametrize("form", ["residual", "authors"])
