@@ -1,7 +1,5 @@
 """What features are kept, for whom and for how long: the Predictor never starts from others than it should."""
 
-import weakref
-
 import comfy.model_management
 import comfy.samplers
 import graph
@@ -9,6 +7,7 @@ import pytest
 import recipes
 import torch
 from graph import relative_error
+from torch.multiprocessing.reductions import StorageWeakRef
 
 CASE = "hv10_t2v"
 SOME = "0 1 4 6"
@@ -98,7 +97,7 @@ def test_another_model_keeps_no_features(patched, load, call, caplog):
     assert f"features held: {tokens * 256 * 4 / 1e6:.1f} MB" in caplog.text
 
 
-def test_repeated_sigmas_under_a_predictor_are_the_run_without_the_repeats(load, apply, call):
+def test_repeated_sigmas_under_a_predictor_are_the_run_without_the_repeats(load, apply, call, caplog):
     """A repeated time is its first step: the anchors there, and no step of its own."""
     model, predictor = load(CASE)
     sigmas, (sampler,) = steps(call, 4), call("DiscaMeanFlowSampler")
@@ -106,7 +105,9 @@ def test_repeated_sigmas_under_a_predictor_are_the_run_without_the_repeats(load,
     repeated = sigmas.repeat_interleave(2)  # steps 0, 2, 4, 6 are the first of each time
     seen = []
     patched = apply(model, predictor, "0 4")
-    twice = graph.sample_custom(call, watched(patched, seen), CASE, sampler, repeated, seed=1)
+    with caplog.at_level("INFO"):
+        twice = graph.sample_custom(call, watched(patched, seen), CASE, sampler, repeated, seed=1)
+    assert "2 full + 2 predicted; 4 calls in 8 steps" in caplog.text
     assert torch.equal(once, twice)
     assert len(seen) == 4
 
@@ -131,7 +132,7 @@ def test_the_report_tells_the_most_bytes_that_were_held(load, apply, sample):
 
 
 def test_while_a_run_lives_only_the_stores_own_copies_of_the_newest_features_do(load, apply, sample, pack, monkeypatch):
-    """What the last block gave goes with its call, and features that no longer fit go with the next anchor."""
+    """Memory, not only its tensors: what the last block gave goes with its call, and features that no longer fit go with the next anchor."""
     model, predictor = load(CASE)
     patched = apply(model, predictor, "0 4")
     store, outputs, buffers, alive = pack("disca.host.features").FeatureStore, [], [], []
@@ -139,11 +140,11 @@ def test_while_a_run_lives_only_the_stores_own_copies_of_the_newest_features_do(
 
     def watched_buffer(self, row):
         buffer = allocate(self, row)
-        buffers.append(weakref.ref(buffer))
+        buffers.append(StorageWeakRef(buffer.untyped_storage()))
         return buffer
 
     def crop(apply_model, args):
-        alive.append([sum(ref() is not None for ref in refs) for refs in (outputs, buffers)])
+        alive.append([sum(not ref.expired() for ref in refs) for refs in (outputs, buffers)])
         x = args["input"]
         if len(alive) < 5:
             return apply_model(x, args["timestep"], **args["c"])
@@ -152,7 +153,7 @@ def test_while_a_run_lives_only_the_stores_own_copies_of_the_newest_features_do(
     monkeypatch.setattr(store, "_buffer", watched_buffer)
     patched.set_model_unet_function_wrapper(crop)
     last = model.model.diffusion_model.single_blocks[-1]
-    hook = last.register_forward_hook(lambda _, __, out: outputs.append(weakref.ref(out)))
+    hook = last.register_forward_hook(lambda _, __, out: outputs.append(StorageWeakRef(out.untyped_storage())))
     try:
         sample(CASE, patched)
     finally:
