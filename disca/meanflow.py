@@ -30,10 +30,10 @@ def require_denoise(denoise: float) -> None:
     """ValueError unless it is 0, which leaves the latent as it is, or large enough to change something."""
     if not (denoise == 0.0 or LEAST_DENOISE <= denoise <= 1.0):
         raise ValueError(
-            f"denoise is {quoted(denoise)}, but must be from {LEAST_DENOISE} to 1, or 0 to leave the latent as it is. "
-            "So little noise changes nothing that could be seen."
+            f"'denoise' is {quoted(denoise)}, but must be from {LEAST_DENOISE} to 1, or 0 to leave the latent as it "
+            "is. So little noise changes nothing that could be seen."
             if 0.0 < denoise < LEAST_DENOISE
-            else f"denoise is {quoted(denoise)}, but must be from 0 to 1."
+            else f"'denoise' is {quoted(denoise)}, but must be from 0 to 1."
         )
 
 

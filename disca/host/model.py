@@ -1,9 +1,11 @@
 """What a MODEL must be for DisCa, and the sentence for each way it can fall short."""
 
+from itertools import chain
 from typing import NamedTuple
 
 import comfy.ldm.hunyuan_video.model
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
 from ..messages import quoted
 from ..weights.predictor_spec import FAMILIES, PredictorSpec
@@ -89,3 +91,22 @@ def require_channels(model: ModelPatcher, latent) -> None:
             f"{FAMILIES[family_of(model)]} needs an even width and height. "
             "Make it of a picture whose width and height are multiples of 16."
         )
+
+
+def require_conditioning(model: ModelPatcher, conds: dict[str, list[dict]]) -> None:
+    """ValueError unless every condition is as wide as the text inputs of the MODEL's network."""
+    params = model.model.diffusion_model.params
+    for condition in chain.from_iterable(conds.values()):
+        text, pooled = condition.get("cross_attn"), condition.get("pooled_output")
+        if text is not None and text.shape[-1] != params.context_in_dim:
+            raise ValueError(_other_encoders(model, "cross_attn", text, params.context_in_dim))
+        if params.vec_in_dim is not None and (pooled is None or pooled.shape[-1] < params.vec_in_dim):
+            raise ValueError(_other_encoders(model, "pooled_output", pooled, params.vec_in_dim))
+
+
+def _other_encoders(model: ModelPatcher, name: str, found: Tensor | None, width: int) -> str:
+    title = FAMILIES[family_of(model)]
+    return (
+        f"The conditioning's {quoted(name)} is {quoted(None if found is None else list(found.shape))}, but this {title} "
+        f"reads {width:d} numbers of it. It was encoded for another model: use the text encoders of {title}."
+    )

@@ -66,7 +66,7 @@ class CfgSettings(Checked):
         super().__post_init__()
         low, high = self.guidance
         if low > high:
-            raise ValueError(f"guidance goes from {low:g} down to {high:g}. Write the smaller number first.")
+            raise ValueError(f"'guidance' goes from {low:g} down to {high:g}. Write the smaller number first.")
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,25 @@ def test_any_height_and_width_on_1_5(both, apply, sample):
     assert out.shape[-2:] == (5, 7) and torch.isfinite(out).all()
 
 
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_conditioning_of_another_models_encoders_is_refused(case, both, apply, sample):
+    model = both[case][0]
+    ((text, options),) = graph.conditioning(recipes.golden(case), model)
+    for patched in (model, apply(*both[case], "0 1")):
+        with refused(r"'cross_attn' is \[1, 7, 32\], but this HunyuanVideo 1.\d reads 96 numbers of it"):
+            sample(case, patched, positive=[[text[..., :32], options]])
+        with refused("'cross_attn' is"):
+            sample(case, patched, cfg=2.0, negative=[[text[..., :32], options]])
+
+
+def test_a_pooled_vector_that_is_missing_or_short_is_refused_on_1_0(both, sample):
+    model = both["hv10_t2v"][0]
+    ((text, options),) = graph.conditioning(recipes.golden("hv10_t2v"), model)
+    for pooled, found in ((None, "None"), (options["pooled_output"][:, :32], r"\[1, 32\]")):
+        with refused(f"'pooled_output' is {found}, but this HunyuanVideo 1.0 reads 768 numbers of it"):
+            sample("hv10_t2v", model, positive=[[text, options | {"pooled_output": pooled}]])
+
+
 NAN, INFINITY = float("nan"), float("inf")
 
 
@@ -140,8 +159,8 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"shift": INFINITY}, "'shift' is inf"),
         ({"shift": 0.0}, "'shift' is 0.0, but must be at least 0.01"),
         ({"shift": 1e9}, "'shift' is 1000000000.0, but must be at most 100.0"),
-        ({"denoise": 1e-12}, "denoise is 1e-12, but must be from 0.0001 to 1, or 0 to leave the latent as it is"),
-        ({"denoise": 1e-300}, "denoise is 1e-300, but must be from 0.0001"),
+        ({"denoise": 1e-12}, "'denoise' is 1e-12, but must be from 0.0001 to 1, or 0 to leave the latent as it is"),
+        ({"denoise": 1e-300}, "'denoise' is 1e-300, but must be from 0.0001"),
         ({"steps": 0}, "'steps' is 0, but must be at least 1"),
         ({"steps": 10**12}, "'steps' is 1000000000000, but must be at most 1000"),
         ({"steps": 2.5}, "'steps' is 2.5, but must be a whole number"),

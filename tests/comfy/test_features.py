@@ -132,7 +132,7 @@ def test_the_report_tells_the_most_bytes_that_were_held(load, apply, sample):
 
 
 def test_while_a_run_lives_only_the_stores_own_copies_of_the_newest_features_do(load, apply, sample, pack, monkeypatch):
-    """Memory, not only its tensors: what the last block gave goes with its call, and features that no longer fit go with the next anchor."""
+    """Memory, not only its tensors: what the last block gave goes with its call, old features with the next anchor."""
     model, predictor = load(CASE)
     patched = apply(model, predictor, "0 4")
     store, outputs, buffers, alive = pack("disca.host.features").FeatureStore, [], [], []

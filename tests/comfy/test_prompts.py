@@ -139,7 +139,7 @@ NAN = float("nan")
     [
         ("sample", {"shift": NAN}, "'shift' is nan, but must be a finite number"),
         ("sample", {"denoise": NAN}, "'denoise' is nan, but must be a finite number"),
-        ("sample", {"denoise": 1e-12}, "denoise is 1e-12, but must be from 0.0001"),
+        ("sample", {"denoise": 1e-12}, "'denoise' is 1e-12, but must be from 0.0001"),
         ("sample", {"cfg": float("inf")}, "'cfg' is inf, but must be a finite number"),
         ("sample", {"positive": "a cat"}, "'positive' is 'a cat'. Connect conditioning"),
         ("apply", {"schedule": 0.5}, "'schedule' is 0.5. Connect a schedule, from DisCa Cache Schedule"),

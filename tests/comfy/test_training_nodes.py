@@ -257,7 +257,7 @@ def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypat
 @pytest.mark.parametrize(
     "node, change, told",
     [
-        ("DiscaTrainCFG", {"guidance_low": 8.0, "guidance_high": 1.0}, "guidance goes from 8 down to 1"),
+        ("DiscaTrainCFG", {"guidance_low": 8.0, "guidance_high": 1.0}, "'guidance' goes from 8 down to 1"),
         ("DiscaTrainCFG", {"guidance_low": float("nan")}, "'guidance_low' is nan, but must be a finite number"),
         ("DiscaTrainCFG", {"iterations": 10**9}, "'iterations' is 1000000000, but must be at most 10000000"),
         ("DiscaTrainCFG", {"weights": {"weights": "LoRA", "rank": 4, "alpha": float("inf")}}, "'alpha' is inf"),

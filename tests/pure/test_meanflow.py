@@ -61,7 +61,7 @@ def test_sigmas_are_rounded_once_from_double_precision():
 
 @pytest.mark.parametrize("denoise", [1e-12, 1e-300, 9e-5, -0.1, 1.1, float("nan"), float("inf")])
 def test_a_denoise_that_makes_no_sense_is_refused_before_memory_is_asked_for(denoise):
-    with pytest.raises(ValueError, match="denoise is .*, but must be from "):
+    with pytest.raises(ValueError, match="'denoise' is .*, but must be from "):
         meanflow.shifted_sigmas(1000, 5.0, denoise)
 
 

@@ -105,7 +105,7 @@ def test_settings_read_back_as_they_were_written(written, tmp_path):
         ("optimiser:\n  lr: 1e400", "line 6: 'lr' must be a number"),
         ("optimiser:\n  betas: [1, 1]", "line 6: 'betas' is 1.0, but must be less than 1."),
         ("optimiser:\n  ema: 1", "line 6: 'ema' is 1.0, but must be less than 1."),
-        ("cfg:\n  guidance: [8, 1]", "line 6: guidance goes from 8 down to 1. Write the smaller number first."),
+        ("cfg:\n  guidance: [8, 1]", "line 6: 'guidance' goes from 8 down to 1. Write the smaller number first."),
         ("cfg:\n  guidance: [.nan, 1]", "line 6: 'guidance' must be a number, not '.nan' (a number)."),
         ('model:\n  path: "a\\0b"', "line 6: 'path' is 'a\\x00b', with characters in it that no file can hold."),
         ('model:\n  toy: "\\uD800"', "line 6: "),
