@@ -105,8 +105,8 @@ def require_conditioning(model: ModelPatcher, conds: dict[str, list[dict]]) -> N
 
 
 def _other_encoders(model: ModelPatcher, name: str, found: Tensor | None, width: int) -> str:
-    title = FAMILIES[family_of(model)]
+    title, shape = FAMILIES[family_of(model)], None if found is None else list(found.shape)
     return (
-        f"The conditioning's {quoted(name)} is {quoted(None if found is None else list(found.shape))}, but this {title} "
+        f"The conditioning's {quoted(name)} is {quoted(shape)}, but this {title} "
         f"reads {width:d} numbers of it. It was encoded for another model: use the text encoders of {title}."
     )

@@ -15,6 +15,11 @@ class Reach:
         self._calls = 0  # that came as far as the network
         self._other_times = 0  # answered calls at times that are not the run's
 
+    @property
+    def steps(self) -> int:
+        """How many there are; one that ends where it starts is none."""
+        return len(self._expected)
+
     def expect(self, sigma: float, conditions: Iterable[Hashable]) -> None:
         """The conditions are evaluated at this time."""
         if sigma in self._expected:
@@ -29,7 +34,6 @@ class Reach:
 
     def told(self) -> str | None:
         """What is to be said of steps that the network did not answer, if there are any."""
-        steps, partly = len(self._expected), 0
         missing = [sigma for sigma, wanted in self._expected.items() if wanted is None or wanted - self._got(sigma)]
         partly = sum(bool(self._got(sigma)) for sigma in missing)
         if not missing:
@@ -37,9 +41,9 @@ class Reach:
         if not self._answered and self._calls:
             return OWN_WAY
         if self._other_times:
-            return f"{len(missing)} of {steps:d} steps never came, {self._other_times:d} calls came at other times"
+            return f"{len(missing)} of {self.steps:d} steps never came, {self._other_times:d} calls came at other times"
         part = f" ({partly:d} of them in part)" if partly else ""
-        return f"another cache answered {len(missing)} of {steps:d} steps{part}: the network was not asked"
+        return f"another cache answered {len(missing)} of {self.steps:d} steps{part}: the network was not asked"
 
     def _got(self, sigma: float) -> set[Hashable]:
         return self._answered.get(sigma, set())

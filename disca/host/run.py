@@ -79,7 +79,7 @@ class Run:
         self.observed = observed
         self.reach = Reach(sigmas)
         self.finite = Finite()
-        self.report = Report(steps=len(sigmas) - 1)
+        self.report = Report(steps=self.reach.steps)
         self._anchors = anchors
         self._step_of = {sigma: step for step, sigma in reversed(list(enumerate(sigmas[:-1])))}
         self._served: dict[Condition, int] = {}

@@ -107,7 +107,7 @@ def test_repeated_sigmas_under_a_predictor_are_the_run_without_the_repeats(load,
     patched = apply(model, predictor, "0 4")
     with caplog.at_level("INFO"):
         twice = graph.sample_custom(call, watched(patched, seen), CASE, sampler, repeated, seed=1)
-    assert "2 full + 2 predicted; 4 calls in 8 steps" in caplog.text
+    assert "x: 2 full + 2 predicted; faster" in caplog.text
     assert torch.equal(once, twice)
     assert len(seen) == 4
 
@@ -132,7 +132,7 @@ def test_the_report_tells_the_most_bytes_that_were_held(load, apply, sample):
 
 
 def test_while_a_run_lives_only_the_stores_own_copies_of_the_newest_features_do(load, apply, sample, pack, monkeypatch):
-    """Memory, not only its tensors: what the last block gave goes with its call, old features with the next anchor."""
+    """Their memory: what the last block gave goes with its call, what no longer fits with the next anchor."""
     model, predictor = load(CASE)
     patched = apply(model, predictor, "0 4")
     store, outputs, buffers, alive = pack("disca.host.features").FeatureStore, [], [], []
