@@ -1,7 +1,6 @@
 """A LoRA of any trainer on a MODEL, by ComfyUI's own patches."""
 
 import logging
-import math
 
 import comfy.lora
 import comfy.model_management
@@ -64,8 +63,6 @@ class Rescaled(WeightAdapterBase):
 def load_lora(model: ModelPatcher, path: str, strength: float) -> tuple[ModelPatcher, str]:
     """A clone of the MODEL with the LoRA on it, and what was used of the file; ValueError if nothing fits."""
     require_hunyuanvideo(model)
-    if not math.isfinite(strength):
-        raise ValueError(f"The strength is {strength:g}, but it has to be a number. Set it to 1 for the whole LoRA.")
     lora = read_lora(open_weights(path))
     network = model.model.diffusion_model
     fitted = fit(lora, {name: tuple(weight.shape) for name, weight in network.named_parameters()})
