@@ -17,7 +17,10 @@ from ..disca.limits import require_choice, require_flag, require_number, require
 from ..disca.messages import cause, listing, quoted
 
 LINKED: dict[str, tuple[Callable[[Any], bool], str]] = {  # socket type -> whether it is one, what it is
-    "MODEL": (lambda value: hasattr(value, "model_options"), "a MODEL, from a node that loads one"),
+    "MODEL": (
+        lambda value: _has_any(value, "model_options", "clone", "load_device"),
+        "a MODEL, from a node that loads one",
+    ),
     "VAE": (lambda value: hasattr(value, "encode"), "a VAE, from a node that loads one"),
     "CLIP": (lambda value: hasattr(value, "tokenize"), "text encoders, from a node that loads them"),
     "CLIP_VISION": (lambda value: hasattr(value, "encode_image"), "a CLIP_VISION, from a node that loads one"),
@@ -38,7 +41,8 @@ def check(node: type[io.ComfyNode]) -> None:
         wanted = cls.define_schema().inputs
         return [one for one in wanted if not (isinstance(one, io.Combo.Input) and one.id in names)]
 
-    def execute(cls: type[io.ComfyNode], **given: Any) -> io.NodeOutput:
+    def execute(cls: type[io.ComfyNode], *values: Any, **given: Any) -> io.NodeOutput:
+        given |= dict(zip(list(inspect.signature(run).parameters)[1:], values, strict=False))
         try:
             require_inputs(inputs(cls), given)
             return run(cls, **given)
@@ -108,6 +112,11 @@ def _needed(one: io.Input) -> str:
 
 def _slashed(value: Any) -> Any:
     return value.replace("\\", "/") if isinstance(value, str) else value
+
+
+def _has_any(value: Any, *names: str) -> bool:
+    """Whether it has one of them at least: a ComfyUI that has renamed one is no mistake of the user's."""
+    return any(hasattr(value, name) for name in names)
 
 
 def _is_conditioning(value: Any) -> bool:

@@ -20,6 +20,9 @@ PACK = Path(__file__).resolve().parents[2]
 COMFYUI = Path(os.environ["COMFYUI_PATH"]).resolve()
 OURS = (str(Path(__file__).resolve()), str(PACK / "tests" / "graph.py"))  # use ComfyUI, so they change with it
 PYTORCHS = {"attn_mask": "comfy/ldm/modules/attention.py"}  # where the word is PyTorch's
+SCHEMAS = str(
+    COMFYUI / "comfy_api" / "latest" / "_io.py"
+)  # of an interface with a version: without it no node is there
 TAIL = "_renamed"
 LORA = "lora.safetensors"  # beside the Predictor
 MODULE = "module:"
@@ -49,7 +52,7 @@ def rename_on_import(words: set[str]) -> None:
 
     def get_code(self, name):
         code = _codes.get(self.path) or _read(self, name)
-        if not self.path.startswith(f"{COMFYUI}/") and self.path not in OURS:
+        if self.path == SCHEMAS or not (self.path.startswith(f"{COMFYUI}/") or self.path in OURS):
             return code
         return renamed(code, {word for word in words if not self.path.endswith(PYTORCHS.get(word, " "))})
 

@@ -5,6 +5,7 @@ import json
 import re
 import struct
 import sys
+import urllib.error
 from pathlib import Path
 
 import aiohttp
@@ -133,10 +134,11 @@ def test_a_bad_schedule_is_told_to_the_user_at_its_node(server, prompt):
     bad = json.loads(json.dumps(prompt))
     node = golden.id_of(bad, "DiscaCacheSchedule")
     bad[node]["inputs"] = {"plan": "anchors", "plan.anchors": "one two"}
-    history = server.run(bad)
-    (error,) = [told for kind, told in history["status"]["messages"] if kind == "execution_error"]
-    assert error["node_id"] == node
-    assert "Cannot read 'one' in the anchor list 'one two'. Write step numbers and ranges" in error["exception_message"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        server.run(bad)
+    told = json.loads(refused.value.read())["node_errors"]
+    (error,) = told[node]["errors"]
+    assert "Cannot read 'one' in the anchor list 'one two'. Write step numbers and ranges" in error["details"]
 
 
 def _reseeded(prompt: dict) -> dict:
