@@ -1,7 +1,7 @@
 """Checkpoints: written aside and renamed when whole, found again at the next start.
 
 checkpoints/step-000500/
-  state/      weights, optimisers and running average, by torch.distributed.checkpoint
+  state/      weights, optimisers and running average, in safetensors files of each process
   export/     what the inference nodes load
   meta.json   where the run stands, which settings made it, and the size of every file; written last
 """
@@ -10,26 +10,26 @@ import json
 import os
 import re
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.api import CheckpointException
+from safetensors import SafetensorError
 
-from ..messages import quoted
-from . import state
+from ..messages import cause, quoted
+from . import state, tensor_files
 from .distributed import World
 from .ema import Ema
+from .meta import FORMAT, Meta, OtherFormat, Progress, read_meta, write_meta
 from .parts import Part
 from .settings import Settings
+from .tensor_files import SavedTensors
 
-FORMAT = 1
 PREFIX = "step-"
 ASIDE = ".partial"
+STATE = "state"
+FILE = rf"{STATE}/[\w-]+\.safetensors"  # of the state, as meta.json lists it
 
 # What may differ between the runs before and after: it changes no number of the training, or only how far it goes.
 FREE = {"out", "iterations", "device", "data.path", "data.cache", "data.batch", "data.accumulate"}
@@ -42,16 +42,6 @@ SAMPLES = "data.batch x data.accumulate"
 
 class SaveError(RuntimeError):
     """A checkpoint could not be written; the one before is whole."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands: with the seed it gives all random draws, which depend on nothing else."""
-
-    iteration: int = 0  # done
-    position: int = 0  # samples drawn
-    bad_in_a_row: int = 0
-    samples: int = 0  # of each iteration, from all processes
 
 
 def fingerprint(settings: Settings, dataset: str) -> dict[str, Any]:
@@ -76,41 +66,49 @@ def publish(export: Path, place: Path) -> None:
         os.replace(aside, place / file.name)
 
 
+def remove(path: Path) -> None:
+    """Takes away a file, a link, or a folder with what is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
     """The newest whole checkpoint in the folder, if there is one."""
     for found in reversed(_steps(folder)):
-        if _is_whole(found):
+        try:
+            meta = read_meta(found)
+            if isinstance(meta, Meta):
+                _saved_tensors(found, meta).close()
             return found
-        say(f"The checkpoint {quoted(found)} is not whole and is passed over.")
+        except ValueError as error:
+            say(f"The checkpoint {quoted(found)} is not whole and is passed over: {cause(error)}.")
     return None
 
 
 def load(folder: Path, parts: list[Part], ema: Ema | None, settings: dict[str, Any], world: World) -> Progress:
     """Restores what a checkpoint holds; ValueError if it is of another run or another format."""
-    meta = json.loads((folder / "meta.json").read_text())
-    if meta["format"] != FORMAT:
-        raise ValueError(
-            f"{quoted(folder)} has format {quoted(meta['format'])}, but this version of DisCa reads format {FORMAT}. "
-            "Go on with the version that wrote it, or choose another 'out' folder to start anew."
-        )
-    as_many = settings[SAMPLES] * world.size == meta["progress"]["samples"]  # shared out in another way
-    _require_same_run(folder, meta["settings"] | ({SAMPLES: settings[SAMPLES]} if as_many else {}), settings)
-    reader = dcp.FileSystemReader(folder / "state")
-    saved = set(reader.read_metadata().state_dict_metadata)
-    state.make_room(parts, saved)
-    tensors = state.collect(parts, ema)
-    if missing := sorted(tensors.keys() - saved):
-        raise ValueError(
-            f"{quoted(folder)} lacks {quoted(missing[0])} and {len(missing) - 1} more. It is of another network."
-        )
-    with _one_process_is_fine():
-        dcp.load(tensors, storage_reader=reader, no_dist=world.size == 1)
-    state.put_back(parts, tensors)
+    meta = read_meta(folder)
+    if isinstance(meta, OtherFormat):
+        raise ValueError(_of_another_version(folder, meta))
+    as_many = settings[SAMPLES] * world.size == meta.progress.samples  # shared out in another way
+    _require_same_run(folder, meta.settings | ({SAMPLES: settings[SAMPLES]} if as_many else {}), settings)
+    with _saved_tensors(folder, meta) as saved:
+        state.make_room(parts, saved.names)
+        tensors = state.collect(parts, ema)
+        lacking = saved.lacks(tensors) + sorted({part.name for part in parts} - meta.updates.keys())
+        if lacking:
+            raise ValueError(
+                f"{quoted(folder)} lacks {quoted(lacking[0])} and {len(lacking) - 1} more. It is of another network."
+            )
+        for name, tensor in tensors.items():
+            saved.read_into(name, tensor)
     for part in parts:
-        part.updates = meta["updates"][part.name]
+        part.updates = meta.updates[part.name]
     if ema is not None:
-        ema.updates = meta["average_updates"]
-    return Progress(**meta["progress"])
+        ema.updates = meta.average_updates
+    return meta.progress
 
 
 def save(
@@ -126,19 +124,19 @@ def save(
     """Writes a checkpoint and removes those before the last `keep`; SaveError if it cannot be written whole."""
     target = folder / f"{PREFIX}{progress.iteration:06d}"
     aside = target.with_name(target.name + ASIDE)
-    meta = {
-        "format": FORMAT,
-        "progress": asdict(progress),
-        "seed": settings["seed"],
-        "updates": {part.name: part.updates for part in parts},
-        "average_updates": ema.updates if ema is not None else 0,
-        "processes": world.size,
-        "settings": settings,
-    }
+    meta = Meta(
+        progress,
+        updates={part.name: part.updates for part in parts},
+        average_updates=ema.updates if ema is not None else 0,
+        settings=settings,
+        files={},
+        seed=settings["seed"],
+        processes=world.size,
+    )
     tensors = state.collect(parts, ema)
     acts = [
         (lambda: _clear(folder), True),
-        (lambda: _save_state(tensors, aside / "state", world), False),
+        (lambda: tensor_files.write(tensors, aside / STATE, world), False),
         (lambda: export(aside / "export"), True),
         (lambda: _finish(aside, target, meta), True),
     ]
@@ -157,7 +155,7 @@ def _together(act: Callable[[], None], only_leader: bool, world: World, target: 
     try:
         if world.leads or not only_leader:
             act()
-    except (OSError, RuntimeError, CheckpointException) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         failure = error
     if not world.most(int(failure is not None)):
         return
@@ -168,8 +166,7 @@ def _together(act: Callable[[], None], only_leader: bool, world: World, target: 
 
 
 def _explain(failure: Exception | None, target: Path) -> str:
-    if isinstance(failure, CheckpointException):
-        failure = next(iter(failure.failures.values()))[0]
+    failure = failure and (failure.__cause__ or failure)
     reason = str(failure).strip().splitlines()[-1] if failure is not None else "the writing process says why"
     whole = newest(target.parent, lambda told: None)
     last = (
@@ -177,38 +174,23 @@ def _explain(failure: Exception | None, target: Path) -> str:
     )
     free = shutil.disk_usage(target.parent).free / 2**30
     return (
-        f"The checkpoint {quoted(target.name)} could not be written to {quoted(target.parent)} ({quoted(reason)}; "
-        f"{free:.1f} GiB are free). {last}. Make room and start the run again."
+        f"The checkpoint {quoted(target.name)} could not be written to {quoted(target.parent)} "
+        f"({cause(reason)}; {free:.1f} GiB are free). {last}. Make room and start the run again."
     )
-
-
-def _save_state(tensors: dict[str, Any], folder: Path, world: World) -> None:
-    writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, sync_files=True)
-    with _one_process_is_fine():
-        dcp.save(tensors, storage_writer=writer, no_dist=world.size == 1)
-
-
-@contextmanager
-def _one_process_is_fine() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
 
 
 def _clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for rest in folder.glob(f"{PREFIX}*{ASIDE}"):
-        shutil.rmtree(rest)
+        remove(rest)
 
 
-def _finish(aside: Path, target: Path, meta: dict[str, Any]) -> None:
-    files = {str(file.relative_to(aside)): file.stat().st_size for file in sorted(aside.rglob("*")) if file.is_file()}
-    with open(aside / "meta.json", "w", encoding="utf-8") as out:
-        json.dump(meta | {"files": files}, out, indent=1)
-        out.flush()
-        os.fsync(out.fileno())
-    if target.exists():
-        shutil.rmtree(target)
+def _finish(aside: Path, target: Path, meta: Meta) -> None:
+    files = {
+        file.relative_to(aside).as_posix(): file.stat().st_size for file in sorted(aside.rglob("*")) if file.is_file()
+    }
+    write_meta(aside, replace(meta, files=files))
+    remove(target)
     os.replace(aside, target)
 
 
@@ -217,12 +199,18 @@ def _steps(folder: Path) -> list[Path]:
     return sorted(found, key=lambda entry: int(entry.name.removeprefix(PREFIX)))
 
 
-def _is_whole(folder: Path) -> bool:
-    try:
-        files = json.loads((folder / "meta.json").read_text())["files"]
-        return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError):
-        return False
+def _saved_tensors(folder: Path, meta: Meta) -> SavedTensors:
+    names = sorted(name for name in meta.files if re.fullmatch(FILE, name))
+    if not names:
+        raise ValueError("it holds no state")
+    return SavedTensors([folder / name for name in names])
+
+
+def _of_another_version(folder: Path, meta: OtherFormat) -> str:
+    told = f"{quoted(folder)} has format {meta.format:d}, but this version of DisCa reads format {FORMAT}. "
+    if meta.format == 1:
+        told += "Reading format 1 can run code that somebody put into it. What is in its export folder stays good. "
+    return told + "Go on with the version that wrote it, or choose another 'out' folder to start anew."
 
 
 def _require_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

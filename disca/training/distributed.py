@@ -1,10 +1,12 @@
 """One process, or several that torchrun started: who we are, sums over all, and sharded weights."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -45,13 +47,16 @@ class World:
         dist.all_reduce(total, op=dist.ReduceOp.MAX)
         return int(total)
 
-    def gather(self, value: object) -> list:
-        """The value of each process, by rank."""
+    def gather(self, value: Any) -> list:
+        """What each process gave, by rank; it travels as JSON, for PyTorch's own way would unpickle what comes."""
         if self.size == 1:
             return [value]
-        values = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        given = torch.zeros(self.most(len(text)), dtype=torch.uint8, device=self.device)
+        given[: len(text)] = text.to(self.device)
+        all_given = [torch.empty_like(given) for _ in range(self.size)]
+        dist.all_gather(all_given, given)
+        return [json.loads(bytes(each.cpu().tolist()).rstrip(b"\0")) for each in all_given]
 
     def barrier(self) -> None:
         """Waits until all processes are here."""

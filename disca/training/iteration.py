@@ -1,7 +1,7 @@
 """One iteration: losses and gradients of all its samples, without those that are not finite."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class Accumulator:
     def run(self, iteration: int, micros: list[Micro], samples: int, positions: range) -> Outcome:
         """Gradients of all samples but those with NaN or infinity in data, loss or gradient, which are found out."""
         bad = set().union(
-            *self._world.gather({bad for micro in micros for batch in micro for bad in not_finite(batch)})
+            *self._world.gather([bad for micro in micros for batch in micro for bad in not_finite(batch)])
         )
         careful = False
         for _ in range(ATTEMPTS):
@@ -100,8 +100,8 @@ class Accumulator:
                 if careful and self._spoiled():
                     found |= set(batch["index"].tolist()) - left_out
         total = Figures()
-        for other, _ in (gathered := self._world.gather((figures, found))):
-            total.merge(other)
+        for other, _ in (gathered := self._world.gather([asdict(figures), sorted(found)])):
+            total.merge(Figures(**other))
         return total, set().union(*(others for _, others in gathered))
 
     def _padded(self, micro: Micro) -> list[tuple[Batch, bool]]:

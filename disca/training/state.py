@@ -1,7 +1,6 @@
 """All tensors that a run goes on from, under flat names: weights, optimisers, running average."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +10,9 @@ from .optimiser import set_learning_rate
 from .parts import Part
 
 
-def collect(parts: Iterable[Part], ema: Ema | None) -> dict[str, Any]:
+def collect(parts: Iterable[Part], ema: Ema | None) -> dict[str, Tensor]:
     """Name -> tensor, sharing memory with what is trained, so that reading into them restores it."""
-    found: dict[str, Any] = {}
+    found: dict[str, Tensor] = {}
     for part in parts:
         found |= {f"weights/{part.name}/{key}": weight.detach() for key, weight in part.weights.items()}
         found |= {f"buffers/{part.name}/{key}": buffer for key, buffer in part.buffers.items()}
@@ -36,15 +35,6 @@ def make_room(parts: Iterable[Part], saved: set[str]) -> None:
                 f"optimiser/{part.name}/{key}/{entry}" in saved for entry in part.optimiser.state.get(weight, {})
             ):
                 part.optimiser.state.pop(weight, None)
-
-
-def put_back(parts: Iterable[Part], state: dict[str, Any]) -> None:
-    """Hands optimisers the entries that are not tensors, which cannot be read into."""
-    for part in parts:
-        for key, weight in part.weights.items():
-            for entry, value in part.optimiser.state.get(weight, {}).items():
-                if not isinstance(value, Tensor):
-                    part.optimiser.state[weight][entry] = state[f"optimiser/{part.name}/{key}/{entry}"]
 
 
 def _step_of_nothing(part: Part) -> None:
