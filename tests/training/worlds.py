@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 if __name__ == "__main__":
@@ -92,6 +93,33 @@ def settings(
         device="cpu",
     )
     return replace(made, model=replace(made.model, dtype="fp32"), **changes)
+
+
+def run(out, dataset=None, training=None, stop=lambda: False, **changes):
+    """Trains in a folder and gives the exported weights."""
+    export = train(settings(out, **changes), stop, training or Regression(), dataset or Points())
+    return load_file(export / "network.safetensors")
+
+
+def after(calls: int):
+    """A stop that asks at this call."""
+    left = iter(range(calls - 1, -1, -1))
+    return lambda: next(left) == 0
+
+
+def saved_bytes(out: Path, iteration: int) -> bytes:
+    """All weights, optimisers and averages of a checkpoint."""
+    return (out / "checkpoints" / f"step-{iteration:06d}" / "state" / "00000-00000.safetensors").read_bytes()
+
+
+def program(*arguments: str, two: bool = False, restarts: int = 2) -> str:
+    """Runs the small training as a program, or as two under torchrun; gives what it told."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *(torchrun if two else []), __file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 class Mortal(Regression):
