@@ -3,11 +3,12 @@
     python -m disca.training run.yaml --plan                        what it needs in memory and time, without training
     torchrun --nproc-per-node=8 -m disca.training run.yaml          several GPUs of one machine
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nnodes=1:4 --nproc-per-node=8 --rdzv-backend=c10d \
-        --rdzv-endpoint=host:29500 --max-restarts=3 -m disca.training run.yaml      several machines
+        --rdzv-id=my_run --rdzv-endpoint=host:29500 --max-restarts=3 -m disca.training run.yaml      several machines
 
 Run it in the pack's folder, with ComfyUI's Python. ComfyUI is at COMFYUI_PATH, or where the pack lies in its
 custom_nodes. An interrupt, or a file named stop in the run's folder, saves and stops; the same command goes on.
-On several machines the run's folder must be one that all of them see.
+On several machines the run's folder must be one that all of them see; by its id, a job that starts again without the
+machine that held the folder takes it over.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -29,8 +31,8 @@ PACK = Path(__file__).resolve().parents[2]
 log = logging.getLogger("disca.training")
 
 
-def main(arguments: list[str]) -> int:
-    """The command; 0 if all went well, 2 if the settings or the machine do not allow the run."""
+def main(arguments: list[str], stop: Callable[[], bool] = lambda: False) -> int:
+    """The command, which `stop` may end too; 0 if all went well, 2 if settings or machine do not allow the run."""
     parser = argparse.ArgumentParser(prog="python -m disca.training", description=__doc__.splitlines()[0])
     parser.add_argument("settings", help="the YAML file that describes the run")
     parser.add_argument("--plan", action="store_true", help="print what the run needs in memory and time, and end")
@@ -43,7 +45,7 @@ def main(arguments: list[str]) -> int:
     except (ValueError, RuntimeError) as error:
         log.error("%s", error)
         return 2
-    return _plan(settings) if options.plan else _train(settings)
+    return _plan(settings) if options.plan else _train(settings, stop)
 
 
 def prepare_comfy(device: str) -> None:
@@ -92,13 +94,13 @@ def _plan(settings: Settings) -> int:
     return 0
 
 
-def _train(settings: Settings) -> int:
+def _train(settings: Settings, stop: Callable[[], bool]) -> int:
     from .loop import train
 
     interrupt = Interrupt()
     try:
         with logging_redirect_tqdm():
-            train(settings, lambda: interrupt.asked)
+            train(settings, lambda: interrupt.asked or stop())
     except (ValueError, RuntimeError, OSError) as error:
         log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
         return 1

@@ -11,14 +11,16 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..messages import quoted
+from ..messages import cause, quoted
 
 FILE = ".lock"
+RUN = ("This run", "trained")  # subject and doing
+NO_JOB = "none"  # torchrun's id of a job that was given none
 MOST_BYTES = 4096  # a longer file is not ours
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine, until it starts anew
 
 
-class FolderInUse(RuntimeError):
+class FolderInUseError(RuntimeError):
     """Another process writes in the folder; the message says which."""
 
 
@@ -34,14 +36,16 @@ class FolderLock:
         self._file: BinaryIO | None = None
 
     def acquire(self) -> None:
-        """Makes the folder if need be and takes it; FolderInUse, at once, if another process has it."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(self._path, "r+b", buffering=0, opener=_open)  # noqa: SIM115 (closed by release)
+        """Makes the folder if need be and takes it; FolderInUseError, at once, if another process has it.
+
+        OSError, in a sentence, if it cannot be written to.
+        """
+        file = self._opened()
         try:
             locked = _lock(file)
             holder = _read(file)
             if locked is False or (holder and not self._is_over(holder, bool(locked))):
-                raise FolderInUse(self._told(holder, locked is False))
+                raise FolderInUseError(self._told(holder, locked is False))
             _write(file, {"process": os.getpid(), "since": time.time(), "job": self._job, **_machine()})
         except BaseException:
             file.close()
@@ -62,6 +66,16 @@ class FolderLock:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    def _opened(self) -> BinaryIO:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return open(self._path, "r+b", buffering=0, opener=_open)
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"{quoted(self._path.parent)} cannot be written to ({quoted(str(error))}). "
+                "Take away what is in its place, or choose another folder."
+            ) from None
+
     def _is_over(self, holder: dict[str, Any], locked: bool) -> bool:
         if self._job and holder.get("job") == self._job:
             return True
@@ -69,15 +83,19 @@ class FolderLock:
         return locked and any(here[key] and holder.get(key) == here[key] for key in here)
 
     def _told(self, holder: dict[str, Any], alive: bool) -> str:
-        since = _clock(holder.get("since"))
-        told = (
-            f"{self._subject} is being {self._doing} by process {quoted(holder.get('process'))} on "
-            f"{quoted(holder.get('host'))}{since and f' since {since}'}: {quoted(self._path.parent)}. "
-            if holder
-            else f"{self._subject} is being {self._doing} by another process: {quoted(self._path.parent)}. "
-        )
+        who = "another process"
+        if holder:
+            since = _clock(holder.get("since"))
+            who = f"process {quoted(holder.get('process'))} on {quoted(holder.get('host'))} {cause(since)}".strip()
         over = "" if alive else f" If that process has ended, delete {quoted(self._path)}."
-        return f"{told}Stop it, or choose another folder.{over}"
+        what, doing, where = cause(self._subject), cause(self._doing), quoted(self._path.parent)
+        return f"{what} is being {doing} by {who}: {where}. Stop it, or choose another folder.{over}"
+
+
+def run_lock(out: Path) -> FolderLock:
+    """The lock of a run's folder; restarts of a torchrun job that was given an id take over from each other."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID", NO_JOB)
+    return FolderLock(out, *RUN, "" if job == NO_JOB else job)
 
 
 def _open(path: str, flags: int) -> int:
@@ -126,6 +144,6 @@ def _machine() -> dict[str, str]:
 
 def _clock(since: object) -> str:
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
+        return time.strftime("since %Y-%m-%d %H:%M:%S", time.localtime(since))
     except (TypeError, ValueError, OverflowError, OSError):
         return ""

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..messages import quoted
+from ..messages import cause, quoted
 from . import checkpoints
 from .checkpoints import Progress
 from .curves import draw_curves
@@ -20,6 +20,7 @@ from .ema import Ema
 from .events import Events
 from .feed import Feed
 from .iteration import Accumulator, Outcome
+from .lock import FolderInUseError, run_lock
 from .parts import Part
 from .protocol import Samples, Training
 from .records import Records, read_log
@@ -46,7 +47,7 @@ def train(
             "Training cannot run in inference mode, where there are no gradients. "
             "Run it in its own process: python -m disca.training run.yaml."
         )
-    with joined(settings.device) as world:
+    with joined(settings.device) as world, _held(Path(settings.out), world):
         torch.manual_seed(settings.seed)
         if training is None or dataset is None:
             from .trainings import make_training, open_samples
@@ -59,6 +60,23 @@ def train(
             return run.go(stop)
         finally:
             run.close()
+
+
+@contextmanager
+def _held(out: Path, world: World) -> Iterator[None]:
+    """The run's folder, which the leading process holds for all; FolderInUseError in each if another run has it."""
+    lock, failure = run_lock(out), None
+    try:
+        if world.leads:
+            lock.acquire()
+    except (FolderInUseError, OSError) as error:
+        failure = error
+    if world.most(int(failure is not None)):
+        raise failure or FolderInUseError("The leading process could not take the run's folder, and says why.")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Run:
@@ -206,8 +224,14 @@ class Run:
         )  # fmt: skip
         if self.world.leads:
             checkpoints.publish(self.saved / "export", self.out / "export")
-            draw_curves(read_log(self.records.log), self.out / "curves.png")
+            self._draw_curves()
         self._tell("Training")
+
+    def _draw_curves(self) -> None:
+        try:
+            draw_curves(read_log(self.records.log), self.out / "curves.png")
+        except OSError as error:  # the checkpoint is what matters
+            self._say(f"The curves could not be drawn ({cause(error.strerror)}).")
 
     def _product_weights(self) -> dict[str, Tensor]:
         """The running average of the product's trained weights, or the weights; whole, in the leading process only."""
@@ -223,9 +247,14 @@ class Run:
         self._tell("Sampling previews")
         path = self.out / "previews" / f"step-{self.progress.iteration:06d}.png"
         if self.world.leads:
-            path.parent.mkdir(exist_ok=True)
+            with suppress(OSError):  # then the picture cannot be written either, which is said
+                path.parent.mkdir(exist_ok=True)
+        distances = {}
         with self.ema.in_place() if self.ema is not None else nullcontext(), torch.no_grad():
-            distances = self.training.preview(path if self.world.leads else None)
+            try:
+                distances = self.training.preview(path if self.world.leads else None)
+            except OSError as error:  # the leading process writes once all have sampled
+                self._say(f"The previews could not be written ({cause(error.strerror)}). The training goes on.")
         if distances and self.events:
             self.events.add_previews(self.progress.iteration, distances)
             told = ", ".join(f"{name} {value:.4g}" for name, value in distances.items())

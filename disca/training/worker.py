@@ -13,6 +13,7 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[2]
 LOOK_SECONDS = 1.0
+STOP = "stop"  # beside run.yaml: the server's own, which no other training heeds
 
 
 def stop_without_server(server: int) -> None:
@@ -30,7 +31,7 @@ def run() -> int:
         threading.Thread(target=stop_without_server, args=(os.getppid(),), daemon=True).start()
     from disca.training.__main__ import main
 
-    return main(sys.argv[1:])
+    return main(sys.argv[1:], Path(sys.argv[1]).with_name(STOP).exists)
 
 
 if __name__ == "__main__":

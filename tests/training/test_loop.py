@@ -15,33 +15,18 @@ from PIL import Image
 from safetensors.torch import load_file
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import LENGTH, Points, Regression, settings  # noqa: E402
+from worlds import LENGTH, Points, Regression, after, run, saved_bytes, settings  # noqa: E402
 
 from disca.training import checkpoints  # noqa: E402
 from disca.training.__main__ import Interrupt, comfy_folder, main  # noqa: E402
 from disca.training.checkpoints import SaveError  # noqa: E402
+from disca.training.ema import Ema  # noqa: E402
 from disca.training.events import crc32c  # noqa: E402
+from disca.training.lock import FolderInUseError, run_lock  # noqa: E402
 from disca.training.loop import train  # noqa: E402
 from disca.training.order import order  # noqa: E402
-from disca.training.records import read_log  # noqa: E402
+from disca.training.records import read_log, read_state  # noqa: E402
 from disca.training.settings import PreviewSettings  # noqa: E402
-
-
-def run(out, dataset=None, training=None, stop=lambda: False, **changes):
-    """Trains in a folder and gives the exported weights."""
-    export = train(settings(out, **changes), stop, training or Regression(), dataset or Points())
-    return load_file(export / "network.safetensors")
-
-
-def after(calls: int):
-    """A stop that asks at this call."""
-    left = iter(range(calls - 1, -1, -1))
-    return lambda: next(left) == 0
-
-
-def saved_bytes(out: Path, iteration: int) -> bytes:
-    """All weights, optimisers and averages of a checkpoint."""
-    return (out / "checkpoints" / f"step-{iteration:06d}" / "state" / "__0_0.distcp").read_bytes()
 
 
 def figures(out: Path) -> list[dict]:
@@ -208,12 +193,12 @@ def full_disk(*_, **__):
 def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole(unbroken, tmp_path, monkeypatch, place):
     run(tmp_path, stop=after(3))
     if place == "state":
-        monkeypatch.setattr("torch.distributed.checkpoint.filesystem._write_item", full_disk)
+        monkeypatch.setattr("disca.training.shards.save_file", full_disk)
     elif place == "export":
         monkeypatch.setattr(Regression, "export", full_disk)
     else:
         monkeypatch.setattr("disca.training.checkpoints.os.fsync", full_disk)
-    with pytest.raises(SaveError, match="step-000006 could not be written.*No space left.*step-000003"):
+    with pytest.raises(SaveError, match="'step-000006' could not be written.*No space left.*step-000003"):
         run(tmp_path)
     assert [entry.name for entry in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
     monkeypatch.undo()
@@ -224,11 +209,141 @@ def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole(unbroke
 def test_a_checkpoint_that_is_not_whole_is_passed_over(unbroken, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
-    state = tmp_path / "checkpoints" / "step-000008" / "state" / "__0_0.distcp"
+    state = tmp_path / "checkpoints" / "step-000008" / "state" / "00000-00000.safetensors"
     state.write_bytes(state.read_bytes()[:-1])
     run(tmp_path)
-    assert "step-000008 is not whole and is passed over" in caplog.text
+    assert "step-000008' is not whole and is passed over" in caplog.text
     assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
+
+
+def test_a_broken_checkpoint_goes_once_there_is_a_newer_whole_one(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    for name in ("step-000008", "step-000009", "step-000700"):
+        (tmp_path / "checkpoints" / name).mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / name / "meta.json").write_text("{}")
+    run(tmp_path)
+    assert sorted(entry.name for entry in (tmp_path / "checkpoints").iterdir()) == ["step-000006", "step-000008"]
+    assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
+
+
+def test_what_a_kill_while_saving_left_is_removed_and_not_read(unbroken, tmp_path):
+    shutil.copytree(unbroken / "checkpoints" / "step-000006", tmp_path / "checkpoints" / "step-000006")
+    shutil.copytree(unbroken / "checkpoints" / "step-000008", tmp_path / "checkpoints" / "step-000008.partial")
+    training = Regression()
+    run(tmp_path, training=training)
+    assert len(training.seen) == 4  # two iterations of two samples
+    assert sorted(entry.name for entry in (tmp_path / "checkpoints").iterdir()) == ["step-000006", "step-000008"]
+
+
+def test_files_in_the_place_of_folders_do_not_end_the_training(unbroken, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("previews", "checkpoints/step-000004", "checkpoints/step-000006", "checkpoints/step-000008.partial"):
+        (tmp_path / name).write_bytes(b"picture")
+    (tmp_path / "checkpoints" / "step-000003.partial").symlink_to(unbroken)
+    run(tmp_path, preview=PreviewSettings(every=4))
+    assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8) and (unbroken / "checkpoints").is_dir()
+    assert "The previews could not be written (Not a directory). The training goes on." in caplog.messages
+
+
+def test_a_stop_file_that_was_left_over_stops_no_new_run(tmp_path):
+    (tmp_path / "stop").touch()
+    run(tmp_path, iterations=4)
+    assert [line["iteration"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4]
+
+
+def test_the_running_average_follows_quickly_at_first():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    ema, seen = Ema({"w": weight}, decay=0.9), []
+    weight.data.fill_(1.0)
+    for _ in range(100):
+        ema.update()
+        seen.append(1 - float(ema.average["w"]))
+    kept = [after / before for before, after in zip([1.0, *seen], seen, strict=False)]
+    assert kept[:3] == pytest.approx([1 / 10, 2 / 11, 3 / 12], rel=1e-3)
+
+
+def test_the_running_average_comes_to_keep_what_its_decay_says():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    ema = Ema({"w": weight}, decay=0.9)
+    ema.updates = 81  # 82 / 91 is more than 0.9
+    weight.data.fill_(1.0)
+    ema.update()
+    assert float(ema.average["w"]) == pytest.approx(0.1)
+
+
+DAMAGED_LINES = {
+    "not JSON": b"{",
+    "not UTF-8": b'{"iteration": 2, "\xff": 3}',
+    "null": b"null",
+    "a list": b"[1, 2]",
+    "deep": b"[" * 10**5,
+    "a long number": b'{"iteration": ' + b"9" * 5000 + b"}",
+    "no iteration": b'{"loss": {}, "bands": {}}',
+    "an iteration of a text": b'{"iteration": "2", "loss": {}, "bands": {}}',
+    "no bands": b'{"iteration": 2, "loss": {"network": 1}}',
+    "bands of another part": b'{"iteration": 2, "loss": {"network": 1}, "bands": {"critic": [1, 1, 1, 1]}}',
+    "too few bands": b'{"iteration": 2, "loss": {"network": 1}, "bands": {"network": [1]}}',
+    "a loss of a text": b'{"iteration": 2, "loss": {"network": "1"}, "bands": {"network": [1, 1, 1, 1]}}',
+    "NaN": b'{"iteration": 2, "loss": {"network": NaN}, "bands": {"network": [1, 1, 1, 1]}}',
+    "too large": b'{"iteration": 2, "loss": {"network": 1%s}, "bands": {"network": [1, 1, 1, 1]}}' % (b"0" * 400),
+    "an odd name": b'{"iteration": 2, "loss": {"\\ud800": 1}, "bands": {"\\ud800": [1, 1, 1, 1]}}',
+    "many parts": json.dumps(
+        {"iteration": 2, "loss": dict.fromkeys("abcdefghi", 1), "bands": dict.fromkeys("abcdefghi", [1] * 4)}
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_LINES)
+def test_a_damaged_line_of_the_log_is_left_out_and_said_once(unbroken, tmp_path, caplog, damage):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "step-000008")
+    lines = (unbroken / "log.jsonl").read_bytes().splitlines()
+    lines[1] = DAMAGED_LINES[damage]
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(lines))
+    run(tmp_path)
+    told = [message for message in caplog.messages if "damaged" in message]
+    assert len(told) == 1 and told[0].startswith("1 damaged lines of '")
+    assert [line["iteration"] for line in read_log(tmp_path / "log.jsonl")] == [1, 3, 4, 5, 6, 7, 8]
+    assert Image.open(tmp_path / "curves.png").height == 2 * 320
+
+
+def test_records_that_cannot_be_written_do_not_end_the_training(unbroken, tmp_path, caplog):
+    class Spoiling(Regression):
+        def losses(self, batch, iteration):
+            if iteration == 2:
+                for name in ("log.jsonl", "state.json"):
+                    (tmp_path / name).unlink()
+                    (tmp_path / name).mkdir()
+                (tmp_path / "curves.png").mkdir(exist_ok=True)
+            return super().losses(batch, iteration)
+
+    run(tmp_path, training=Spoiling())
+    assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
+    assert len([message for message in caplog.messages if "log.jsonl' could not be written" in message]) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"null", b"[]", b"{", b"\xff", b"[" * 10**5, b'{"iteration": 1}']
+    + [
+        json.dumps({"iteration": 1, "total": 2, "seconds_left": 3, "message": "Training"} | change).encode()
+        for change in (
+            {"iteration": "1"},
+            {"iteration": 10**400},
+            {"total": None},
+            {"seconds_left": "soon"},
+            {"seconds_left": 1e999},
+            {"message": "\ud800"},
+            {"message": "a\nb"},
+            {"message": "a" * 10**5},
+            {"message": ["a"]},
+        )
+    ],
+)
+def test_a_damaged_state_says_nothing(tmp_path, text):
+    (tmp_path / "state.json").write_bytes(text)
+    assert read_state(tmp_path) == {}
 
 
 def test_only_the_last_checkpoints_stay(tmp_path):
@@ -238,19 +353,19 @@ def test_only_the_last_checkpoints_stay(tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused_by_what_differs(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
-    with pytest.raises(ValueError, match="of another run: seed was 0 and is 7. Set these back"):
+    with pytest.raises(ValueError, match="of another run: 'seed' was 0 and is 7. Set these back"):
         run(tmp_path, seed=7, iterations=9)
     other = Points()
     other.fingerprint = "other points"
-    with pytest.raises(ValueError, match="the dataset was points and is other points"):
+    with pytest.raises(ValueError, match="'the dataset' was 'points' and is 'other points'"):
         run(tmp_path, dataset=other, iterations=9)
 
 
 def test_a_checkpoint_of_another_version_is_refused(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
     meta = tmp_path / "checkpoints" / "step-000008" / "meta.json"
-    meta.write_text(meta.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(ValueError, match="has format 2, but this version of DisCa reads format 1"):
+    meta.write_text(meta.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(ValueError, match="has format 3, but this version of DisCa reads format 2"):
         run(tmp_path)
 
 
@@ -260,6 +375,29 @@ def test_the_command_ends_with_a_sentence_where_it_cannot_start(tmp_path, monkey
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="which is no ComfyUI. Set COMFYUI_PATH"):
         comfy_folder()
+
+
+def test_a_run_that_is_being_trained_is_refused_before_anything_is_written_or_deleted(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "stop").touch()
+    with run_lock(tmp_path):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        training = Regression()
+        with pytest.raises(FolderInUseError, match=f"This run is being trained by process {os.getpid()} on"):
+            run(tmp_path, training=training, iterations=10)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not training.seen
+    run(tmp_path, iterations=10)
+
+
+def test_a_run_gives_its_folder_back_when_it_fails(tmp_path):
+    class Failing(Regression):
+        def losses(self, batch, iteration):
+            raise RuntimeError("no more memory")
+
+    with pytest.raises(RuntimeError, match="no more memory"):
+        run(tmp_path, training=Failing())
+    run(tmp_path)
 
 
 def test_inference_mode_is_refused(tmp_path):

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,23 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 sys.path.insert(1, str(Path(__file__).parent))
-import worlds  # noqa: E402
-from worlds import Points, Regression, settings  # noqa: E402
+from worlds import Points, Regression, program, settings  # noqa: E402
 
 from disca.training.distributed import joined  # noqa: E402
+from disca.training.lock import run_lock  # noqa: E402
 from disca.training.loop import train  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-
-
-def program(*arguments: str, two: bool = False) -> str:
-    """Runs the small training as a program, or as two under torchrun; gives what it told."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"] if two else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, worlds.__file__, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def exported(out: Path, iteration: int = 8) -> dict:
@@ -77,6 +66,14 @@ def test_a_run_of_two_processes_goes_on_with_one(two_processes, one_process, tmp
 
 def test_a_run_of_one_process_goes_on_with_two(two_processes, one_process):
     assert difference(exported(two_processes[1]), exported(one_process)) < 1e-5
+
+
+def test_two_processes_are_both_refused_where_a_run_is_being_trained(tmp_path):
+    with run_lock(tmp_path), pytest.raises(AssertionError) as error:
+        program("train", str(tmp_path), two=True, restarts=0)
+    assert f"This run is being trained by process {os.getpid()} on" in str(error.value)
+    assert "The leading process could not take the run's folder, and says why." in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_restarts_on_several_machines_need_a_store_of_their_own(monkeypatch):
