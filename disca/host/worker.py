@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,13 @@ import comfy.model_management
 import torch
 
 from ..messages import cause, quoted
+from ..training.checkpoints import remove
+from ..training.records import STATE
 
 PROGRAM = Path(__file__).resolve().parents[1] / "training" / "worker.py"
-STOP = "stop"  # disca.training.loop.STOP
+FOLDER = "worker"  # in the run's folder: what the server keeps there
+STOP = "stop"  # disca.training.worker.STOP
+LOGS = "test_run_id_*"  # PyTorch's folders of a process's output, a new one for each start
 SAID = "[disca] "  # what disca.training puts before its lines
 TRACEBACK = "Traceback (most recent call last)"
 TOLD = (1, 2)  # exit codes with which disca.training ends after it has said why
@@ -33,16 +38,16 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only the second
 class Worker:
     """One training in its own process, from its start to the end of the `with`."""
 
-    def __init__(self, settings: Path, out: Path):
+    def __init__(self, settings: Path):
         if not torch.distributed.is_available():
             raise ValueError(
                 "This PyTorch was built without torch.distributed, which training needs. "
                 "Install one from pytorch.org that has it."
             )
-        self._stop = out / STOP
+        self._stop = settings.with_name(STOP)
         self._result = None
         with ThreadPoolExecutor(1) as thread:  # in the main thread it would take over the server's signals
-            self._process = thread.submit(_start, settings, out / "worker").result()
+            self._process = thread.submit(_start, settings, settings.parent).result()
         atexit.register(self.ask_to_stop)
 
     def __enter__(self) -> "Worker":
@@ -50,8 +55,12 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         atexit.unregister(self.ask_to_stop)
-        self._process.close(KILL)
+        if not self.ended():  # what went wrong is here, not there
+            self.ask_to_stop()
+            return
         self._stop.unlink(missing_ok=True)
+        if self._result and not self._result.failures:
+            shutil.rmtree(self.log.parents[2], ignore_errors=True)
 
     @property
     def log(self) -> Path:
@@ -64,7 +73,7 @@ class Worker:
         return self._result is not None
 
     def ask_to_stop(self) -> None:
-        """Lets it save and end after the iteration it is at; to be asked until it has ended, as it forgets at start."""
+        """Lets it save and end after the iteration it is at."""
         self._stop.touch()
 
     def kill(self) -> None:
@@ -86,6 +95,13 @@ class Worker:
         return (
             f"The training {end}.{last} The log is {quoted(self.log)}. Queue again to go on from the last checkpoint."
         )
+
+
+def clear(out: Path) -> None:
+    """Takes away what an earlier start in the run's folder left to the server."""
+    folder = out / FOLDER
+    for path in (out / STATE, folder / STOP, *folder.glob(LOGS)):
+        remove(path)
 
 
 def comfy_folder() -> Path:

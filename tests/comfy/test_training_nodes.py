@@ -2,16 +2,20 @@
 
 import importlib
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
+from io import BytesIO
 from pathlib import Path
 
 import comfy.model_management
+import comfy.utils
 import folder_paths
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from disca.toy.network import new_network
@@ -73,6 +77,14 @@ def train(call):
 def predictor_run(train):
     """A Predictor that was trained for three iterations."""
     return train("DiscaTrainPredictor", "predictor", **PREDICTOR | {"record": previews_at_the_end(3)})
+
+
+@pytest.fixture
+def told(pack, monkeypatch):
+    """The texts that a training put on its node."""
+    texts = []
+    monkeypatch.setattr(pack("disca.host.watch"), "show", texts.append)
+    return texts
 
 
 def previews_at_the_end(iteration: int) -> dict:
@@ -144,7 +156,7 @@ def test_a_lora_for_a_model_without_meanflow_gives_a_meanflow_model(train, call,
     assert sampled(call, model).isfinite().all()
 
 
-def test_an_interrupt_saves_and_stops(train, output):
+def test_an_interrupt_saves_and_stops(train, output, told):
     out = output / "disca" / "runs" / "interrupted"
     during(out, "log.jsonl", lambda _: comfy.model_management.interrupt_current_processing())
     inputs = LORA | {"weights": {"weights": "all"}}
@@ -153,9 +165,29 @@ def test_an_interrupt_saves_and_stops(train, output):
     assert not comfy.model_management.processing_interrupted()
     (export,) = out.glob("export/*.safetensors")
     assert export.name == "model.safetensors" and list(out.glob("checkpoints/step-*/meta.json"))
+    done = int(max(out.glob("checkpoints/step-*")).name.removeprefix("step-"))
+    assert told[-2:] == [
+        "Saving and stopping. Interrupt again to stop at once.",
+        f"Stopped at {done} of 1000000 and saved. Queue again to go on.",
+    ]
+    assert not list(out.glob("worker/test_run_id_*"))
 
 
-def test_a_second_interrupt_ends_the_run_at_once(train, output):
+def test_an_interrupt_while_the_curves_are_drawn_saves_too(train, monkeypatch):
+    """ComfyUI's own progress hook raises the interrupt then."""
+
+    def hook(value, total, picture, **_) -> None:
+        if value:
+            comfy.model_management.interrupt_current_processing()
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train("DiscaTrainCFG", "drawing", **LORA | {"iterations": 1_000_000, "weights": {"weights": "all"}})
+    assert not comfy.model_management.processing_interrupted()
+
+
+def test_a_second_interrupt_ends_the_run_at_once(train, output, told):
     interrupted = comfy.model_management.processing_interrupted
 
     def twice(_) -> None:
@@ -168,7 +200,8 @@ def test_a_second_interrupt_ends_the_run_at_once(train, output):
     during(out, "worker/*/attempt_0/0/stderr.log", twice)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         train("DiscaTrainCFG", "twice", **LORA)
-    assert not (out / "log.jsonl").exists() and not (out / "stop").exists()
+    assert not (out / "log.jsonl").exists() and not (out / "worker" / "stop").exists()
+    assert told[-1] == "Stopped at once. Queue again to go on from the last checkpoint."
 
 
 def test_what_is_wrong_is_said_in_the_workers_words(train):
@@ -186,8 +219,78 @@ def test_a_worker_that_is_killed_leaves_an_error_that_names_its_log(train, outpu
         return process
 
     monkeypatch.setattr(pack("disca.host.worker"), "_start", start)
-    with pytest.raises(RuntimeError, match="The training was killed by signal 9.*The log is .*stderr.log"):
-        train("DiscaTrainCFG", "killed", **LORA)
+    worker = output / "disca" / "runs" / "killed" / "worker"
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="The training was killed by signal 9.*The log is .*stderr.log"):
+            train("DiscaTrainCFG", "killed", **LORA)
+        assert len(list(worker.glob("test_run_id_*"))) == 1
+
+
+def test_a_run_that_is_being_trained_elsewhere_is_refused_and_left_alone(train, predictor_run, pack, output):
+    out = output / "disca" / "runs" / "predictor"
+    (out / "stop").touch()
+    with pack("disca.training.lock").run_lock(out):
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        with pytest.raises(RuntimeError, match=f"This run is being trained by process {os.getpid()} on"):
+            train("DiscaTrainPredictor", "predictor", **PREDICTOR)
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "stop").unlink()
+
+
+def test_a_second_server_is_refused_while_a_run_is_prepared(train, pack, output):
+    lock = pack("disca.training.lock").FolderLock(output / "disca" / "runs" / "twin" / "worker", "This run", "trained")
+    with lock, pytest.raises(RuntimeError, match="This run is being trained by process"):
+        train("DiscaTrainCFG", "twin", **LORA)
+
+
+def damaged_png() -> bytes:
+    """A picture that Pillow fails on with a SyntaxError."""
+    file = BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    return file.getvalue().replace(b"IDAT", b"ID\xff\xfe")
+
+
+def as_png(size: tuple[int, int], kind: str = "PNG") -> bytes:
+    """A black picture."""
+    file = BytesIO()
+    Image.new("L", size).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x89PNG\r\n\x1a\n",
+        damaged_png(),
+        damaged_png()[:40],
+        as_png((20000, 20000)),
+        as_png((1, 4000)),
+        as_png((8, 8), "BMP"),
+    ]
+    + [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"],
+    ids=["empty", "cut", "SyntaxError", "cut later", "a bomb", "a thread", "a BMP", "PostScript"],
+)
+def test_a_damaged_preview_is_left_out_and_said_once(predictor_run, pack, output, tmp_path, caplog, content):
+    out = tmp_path / "run"
+    shutil.copytree(output / "disca" / "runs" / "predictor", out)
+    (out / "previews" / "step-999999.png").write_bytes(content)
+    pictures = pack("disca.host.watch").Pictures(out)
+    for _ in range(2):
+        pictures._next, pictures._lines = 0.0, 0
+        kind, sheet, _ = pictures.newer()
+        assert sheet.size == Image.open(out / "curves.png").size
+    told = [message for message in caplog.messages if "step-999999.png' cannot be shown" in message]
+    assert len(told) == 1
+
+
+def test_curves_that_cannot_be_drawn_do_not_end_the_watching(predictor_run, pack, output, tmp_path, caplog):
+    out = tmp_path / "run"
+    shutil.copytree(output / "disca" / "runs" / "predictor", out)
+    shutil.rmtree(out / "worker")
+    pictures = pack("disca.host.watch").Pictures(out)
+    assert pictures.newer() is None
+    assert [message for message in caplog.messages if "cannot be shown" in message]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +334,6 @@ def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
 
 def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypatch):
     import tiny_encoders as tiny
-    from PIL import Image
 
     encoder = importlib.import_module(f"{pack('disca.training').__name__}.encoder")
     monkeypatch.setattr(encoder, "model_without_weights", tiny.tiny_model)
