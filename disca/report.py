@@ -51,13 +51,15 @@ class Report:
     @property
     def lines(self) -> list[str]:
         """What must be known first, the headline, then one fact a line."""
-        return [
-            *self.alarms,
-            self.headline,
-            *self._reasons(),
-            *self._measures(),
-            *map("Warning: {}".format, self.warnings),
-        ]
+        warnings = [f"Warning: {warning}" for warning in self.warnings]
+        return [*self.alarms, self.headline, *self._reasons(), *self._measures(), *warnings]
+
+    @property
+    def short(self) -> list[str]:
+        """What fits on a node of its default size, where two lines of 40 letters are seen without scrolling."""
+        seconds = [f"{median(self.seconds_full):.3g} s full"] if self.seconds_full else []
+        seconds += [f"{median(self.seconds_predicted):.3g} s predicted"] if self.seconds_predicted else []
+        return [*self.alarms, self.headline, *([", ".join(seconds)] if seconds else []), *self._reasons()]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -78,14 +80,12 @@ class Report:
 
     def _measures(self) -> list[str]:
         told = []
-        if self._compares():
-            told.append("faster than all in full, by this run's full calls")
         if self.seconds_full:
-            told.append(f"full: {_timing(self.seconds_full)}")
+            told.append(f"full: {median(self.seconds_full):.3g} s each")
         if self.seconds_predicted:
-            told.append(f"predicted: {_timing(self.seconds_predicted)}")
+            told.append(f"predicted: {median(self.seconds_predicted):.3g} s each")
+        if seconds := sum(self.seconds_full) + sum(self.seconds_predicted):
+            told.append(f"total: {seconds:.3g} s")
+        if self._compares():
+            told.append("compared with: all in full, by this run's full calls")
         return [*told, f"features held: {self.bytes_held / 1e6:.1f} MB"] if self.bytes_held else told
-
-
-def _timing(seconds: list[float]) -> str:
-    return f"{sum(seconds):.3g} s, {median(seconds):.3g} s each"

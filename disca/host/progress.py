@@ -6,6 +6,8 @@ from comfy_execution.utils import get_executing_context
 
 from ..report import Report
 
+LINE_BREAK = "  \n"  # Nodes 2.0 takes the text for Markdown, where a line break alone is none
+
 
 def show(text: str) -> None:
     """Puts the text on the node that is running; nothing happens outside a prompt."""

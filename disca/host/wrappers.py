@@ -231,6 +231,6 @@ def _judge(run: Run, options: dict, sampler) -> None:
 
 def _tell(report: Report, options: dict) -> None:
     logger.info("DisCa: %s", "; ".join(report.lines))
-    progress.show(str(report))
+    progress.show(progress.LINE_BREAK.join(report.short))
     for callback in get_all_callbacks(ON_REPORT, options):
         callback(report)

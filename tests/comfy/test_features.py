@@ -107,7 +107,7 @@ def test_repeated_sigmas_under_a_predictor_are_the_run_without_the_repeats(load,
     patched = apply(model, predictor, "0 4")
     with caplog.at_level("INFO"):
         twice = graph.sample_custom(call, watched(patched, seen), CASE, sampler, repeated, seed=1)
-    assert "x: 2 full + 2 predicted; faster" in caplog.text
+    assert "x: 2 full + 2 predicted; full: " in caplog.text
     assert torch.equal(once, twice)
     assert len(seen) == 4
 

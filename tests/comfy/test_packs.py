@@ -104,7 +104,7 @@ def test_steps_that_another_cache_answered_are_counted_and_told_first(kind, orde
     lines = report.splitlines()
     assert lines[0] == SKIPPED
     assert "test_packs." in lines[1]  # who is on the model
-    assert not any("x: " in line or "faster" in line for line in lines)
+    assert not any("x: " in line or "compared" in line for line in lines)
     assert sum(map(int, graph.counts(report).replace("+", " ").split()[::2])) == 4
     assert full is None or full in lines
 

@@ -28,10 +28,24 @@ def test_the_headline_is_short_and_the_first_line_and_says_what_it_is_relative_t
     report = Report(full=8, predicted=12, seconds_full=[1.0] * 8, seconds_predicted=[0.2] * 12, steps=20)
     assert report.lines == [
         "1.9x: 8 full + 12 predicted",
-        "faster than all in full, by this run's full calls",
-        "full: 8 s, 1 s each",
-        "predicted: 2.4 s, 0.2 s each",
+        "full: 1 s each",
+        "predicted: 0.2 s each",
+        "total: 10.4 s",
+        "compared with: all in full, by this run's full calls",
     ]
+
+
+def test_what_stands_on_the_node_has_the_result_in_two_short_lines():
+    report = Report(full=8, predicted=12, seconds_full=[0.7654] * 8, seconds_predicted=[0.1] * 12, steps=20)
+    report.bytes_held = 394_200_000
+    assert report.short == ["2.1x: 8 full + 12 predicted", "0.765 s full, 0.1 s predicted"]
+    assert Report().short == ["Nothing predicted: 0 calls"]
+
+
+def test_on_the_node_too_alarms_come_first_and_reasons_last():
+    report = Report(full=1, seconds_full=[1.0] * 2, alarms=["an alarm"])
+    report.fallbacks["a reason"] = 1
+    assert report.short == ["an alarm", "Nothing predicted: 1 full + 1 fallback", "1 s full", "1 in full: a reason"]
 
 
 def test_each_fact_has_a_line_and_reasons_and_warnings_follow_the_headline():
@@ -57,7 +71,7 @@ def test_where_nothing_was_predicted_the_headline_says_so_and_gives_no_factor():
 def test_a_run_that_is_not_what_it_looks_like_is_told_no_speedup(spoiled):
     report = Report(full=2, predicted=2, seconds_full=[1.0] * 2, seconds_predicted=[0.1] * 2, **spoiled)
     assert report.headline == "2 full + 2 predicted"
-    assert not any("faster" in line for line in report.lines)
+    assert not any("compared" in line for line in report.lines)
 
 
 def test_an_alarm_stands_before_the_headline():

@@ -100,7 +100,7 @@ def test_progress_previews_and_counts_are_shown_on_the_running_node(server, prom
     texts, steps, previews, ended = asyncio.run(_watch(server, _reseeded(prompt)))
     assert ended == "execution_success"
     assert (sampled, "4 full + 4 predicted") in texts
-    assert any(node == sampled and re.match(r"\d+\.\dx: 4 full \+ 4 predicted\n", text) for node, text in texts)
+    assert any(node == sampled and re.match(r"\d+\.\dx: 4 full \+ 4 predicted  \n", text) for node, text in texts)
     assert (sampled, 8, 8) in steps
     assert previews > 0
 

@@ -20,6 +20,7 @@ LOGGING = {"debug", "info", "warning", "error", "exception", "critical"}
 OURS = {  # what is ours by other ways: kept in an object that only our constants go into, or printed by a command line
     ("disca/report.py", "reason"),
     ("disca/report.py", "kind"),
+    ("disca/report.py", "warning"),
     ("disca/host/finite.py", "spoiled.place"),
     ("disca/host/finite.py", "where"),
     ("disca/host/wrappers.py", "warning"),
