@@ -33,7 +33,7 @@ if COMFYUI:
 
 
 def pytest_addoption(parser):
-    told = "soak (200 prompts), fuzz (2,000 files, five minutes by coverage) and renamed names (each alone) in full"
+    told = "in full: soak (200 prompts), random prompts (1,000), fuzz (2,000 files, 5 minutes of coverage), renaming"
     parser.addoption("--full", action="store_true", help=told)
 
 
