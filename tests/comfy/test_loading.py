@@ -134,10 +134,10 @@ def test_split_layout_is_how_version_1_5_is_published(merged):
     assert split(merged["hv15_i2v"][0]).keys() == recipes.golden("hv15_i2v").model.keys()
 
 
-def test_core_leaves_weights_of_a_split_file_unset(merged, core, file):
-    state = state_of(comfy.sd.load_diffusion_model(file(split(merged["hv15_i2v"][0]))))
-    key = "double_blocks.0.img_attn.qkv.weight"
-    assert not state[key].equal(core["hv15_i2v"][key])
+def test_core_leaves_weights_of_a_split_file_unset(merged, file, caplog):
+    comfy.sd.load_diffusion_model(file(split(merged["hv15_i2v"][0])))
+    (told,) = [record.getMessage() for record in caplog.records if "missing" in record.getMessage()]
+    assert repr("double_blocks.0.img_attn.qkv.weight") in told  # what memory held before may be the weight itself
 
 
 @pytest.mark.parametrize("weight_dtype", WEIGHT_DTYPES)
