@@ -114,7 +114,7 @@ def test_path_pairs_take_as_many_steps_as_a_schedule_predicts():
 
 
 def test_kinds_of_pairs_come_in_the_shares_that_the_settings_name():
-    shares, count = PairSettings(line=1.0, trajectory=2.0, cached=5.0), 1200
+    shares, count = PairSettings(line=0.125, trajectory=0.25, cached=0.625), 1200
     flow = LinearFlow()
     pairs = drawn(shares, count, flow)
     lines = sum(
