@@ -26,7 +26,8 @@ def ship(results: dict[str, Path], folder: Path = WEIGHTS) -> None:
         shutil.copy(run / "curves.png", folder / f"{stage}-curves.png")
         shutil.copy(max((run / "previews").iterdir()), folder / f"{stage}-preview.png")
     log = folder / "log.jsonl"
-    kept = [line for line in read_log(log) if line["stage"] not in results]
+    before = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    kept = [line for line in before if line["stage"] not in results]
     found = [line for stage, export in results.items() for line in _short_log(stage, export.parents[1])]
     log.write_text("".join(json.dumps(line) + "\n" for line in kept + found), encoding="utf-8")
     sums = ["  ".join((sha256(path), path.name)) for path in sorted(folder.glob("*.safetensors"))]

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 class DatasetWriter:
     """A dataset's folder, opened to add items; as a context it finishes the dataset when its block ends without error.
 
-    One writer at a time: FolderInUse if another has the folder. Items wait as files of their own in pending/ until they
+    One writer at a time, else FolderInUseError. Items wait as files of their own in pending/ until they
     fill a shard. Interrupted and run again, it gives the bytes of an unbroken run.
     """
 
