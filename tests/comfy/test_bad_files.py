@@ -1,6 +1,8 @@
 """A file that is not what it should be is refused in a sentence: which file, what was found, what to do."""
 
 import gc
+import json
+import struct
 
 import pytest
 import recipes
@@ -10,6 +12,7 @@ from mutations import SPECS, header, scaled_fp8, split_qkv, tiny_predictor, tiny
 from safetensors.torch import save, save_file
 
 from disca.host.loading import load_meanflow_model, load_predictor
+from disca.weights.files import open_weights
 from disca.weights.predictor_spec import published_shapes
 
 LOADERS = {"model": load_meanflow_model, "predictor": load_predictor}
@@ -130,6 +133,14 @@ def test_one_part_of_several_is_told_from_a_whole_file(loader, bases, refusal, t
     assert "is part 2 of 3 of a model" in sentence and "as a single .safetensors file" in sentence
     save_file(bases[loader], tmp_path / "model-00001-of-00001.safetensors")
     assert LOADERS[loader](str(tmp_path / "model-00001-of-00001.safetensors"))
+
+
+@pytest.mark.parametrize("length", [640, 896, 1408, 15392])
+def test_a_sound_file_is_no_other_file_by_the_length_of_its_header(length, tmp_path):
+    """Its bytes are those that a pickle or a web page may begin with."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", length) + header + bytes(4))
+    assert open_weights(str(tmp_path / "a.safetensors")).tensors["a"].shape == (1,)
 
 
 @pytest.mark.parametrize("prefix", ["", "transformer."])
