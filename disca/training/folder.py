@@ -1,6 +1,7 @@
 """The clips in a user's folder, each with its caption; whatever else lies there is named and left."""
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -70,8 +71,8 @@ def _contents(place: Path, root: Path, account: Account) -> tuple[list[Path], li
     except OSError as error:
         account.leave_out(UnusableError(quoted(_name(place, root)), "cannot be opened", quoted(error.strerror)))
         return [], []
-    programs = [path for path in paths if path.name.startswith(".") or path.name.casefold() in MADE_BY_PROGRAMS]
-    for path in programs:
+    programs = {path for path in paths if path.name.startswith(".") or path.name.casefold() in MADE_BY_PROGRAMS}
+    for path in sorted(programs):
         account.pass_over(_name(path, root), "hidden or made by other programs")
     users = [path for path in paths if path not in programs]
     return [path for path in users if not path.is_dir()], [path for path in users if path.is_dir()]
@@ -84,29 +85,30 @@ def _clips(paths: list[Path], root: Path, account: Account) -> Iterator[Clip]:
     stems = {_stem(path) for path in videos}
     pictures = [path for path in paths if path.suffix.lower() in PICTURES]
     thumbnails = [path for path in pictures if _stem(path) in stems]
-    clips = [*videos, *(path for path in pictures if path not in thumbnails)]
+    clips = [*videos, *(path for path in pictures if _stem(path) not in stems)]
+    sharing, captions = Counter(map(_stem, clips)), defaultdict(list)
     for path in thumbnails:
         account.pass_over(_name(path, root), "pictures beside a video of the same name")
     for path in texts:
-        if _stem(path) not in {_stem(clip) for clip in clips}:
+        captions[_stem(path)].append(path)
+        if _stem(path) not in sharing:
             account.pass_over(_name(path, root), "captions without a video")
     for path in set(paths).difference(texts, videos, pictures):
         account.pass_over(_name(path, root), "files of other kinds")
     for path in clips:
-        if sum(_stem(path) == _stem(other) for other in clips) > 1:
+        if sharing[_stem(path)] > 1:
             account.change(_name(path, root), "clips that share their name and caption")
         try:
-            yield Clip(path, _name(path, root), _caption(path, texts, root))
+            yield Clip(path, _name(path, root), _caption(path, captions[_stem(path)], root))
         except UnusableError as fault:
             account.leave_out(fault)
 
 
-def _caption(clip: Path, texts: list[Path], root: Path) -> str:
-    """The clip's caption; UnusableError if it has none that can be read."""
+def _caption(clip: Path, found: list[Path], root: Path) -> str:
+    """The clip's caption, in one of the texts of its name; UnusableError if none can be read."""
     name = _name(clip, root)
     if not clip.is_file():
         raise UnusableError(quoted(name), "is not a file, or a link that leads nowhere")
-    found = [path for path in texts if _stem(path) == _stem(clip)]
     if not found:
         raise UnusableError(
             quoted(name), "has no caption", f"there is no {quoted(_name(clip.with_suffix('.txt'), root))}"

@@ -5,6 +5,7 @@ import os
 import pytest
 from PIL import Image
 
+from disca.training import folder
 from disca.training.account import NAMED, Account, UnusableError
 from disca.training.folder import CAPTION_BYTES, find_clips
 
@@ -208,3 +209,12 @@ def test_few_are_named_and_the_others_counted():
     (line,) = account.lines()
     assert line.startswith("Left out because it is too short (12): '0.mp4' (1 frame), '1.mp4' (1 frame), ")
     assert line.endswith("'4.mp4' (1 frame) and 7 more.")
+
+
+def test_the_names_of_many_clips_are_compared_once_each(tmp_path, monkeypatch):
+    """Not each with each, which ten thousand clips would take minutes for."""
+    put(tmp_path, *(f"{number}.mp4" for number in range(200)), caption="a clip")
+    asked = []
+    monkeypatch.setattr(folder, "_stem", lambda path, stem=folder._stem: asked.append(path) or stem(path))
+    assert len(find_clips(str(tmp_path))) == 200
+    assert len(asked) < 200 * 10
