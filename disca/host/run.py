@@ -80,8 +80,9 @@ class Run:
         self.reach = Reach(sigmas)
         self.finite = Finite()
         self.report = Report(steps=self.reach.steps)
-        self._anchors = anchors
         self._step_of = {sigma: step for step, sigma in reversed(list(enumerate(sigmas[:-1])))}
+        # A repeated time is its first step, and so is an anchor at any of its steps.
+        self._anchors = frozenset(self._step_of[sigma] for step, sigma in enumerate(sigmas[:-1]) if step in anchors)
         self._served: dict[Condition, int] = {}
         self._made: dict[Condition, int] = {}  # the step that a condition's features are from
         self._pending: list[tuple[list[float], Callable[[], float]]] = []
@@ -90,7 +91,7 @@ class Run:
         """The decision at this time for the conditions active then; `blocked` says why nothing may be predicted."""
         step = self._step_of.get(sigma)
         reason = UNKNOWN_SIGMA if step is None else None
-        if any(self._served.get(condition) == step for condition in strengths):
+        if step is not None and any(self._served.get(condition) == step for condition in strengths):
             reason = SECOND_EVALUATION
         if blocked == OTHER_MODEL or reason is not None:
             return Evaluation(self, sigma, step, strengths, False, reason or blocked, keep=False)

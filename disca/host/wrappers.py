@@ -146,12 +146,14 @@ def apply_model(executor, *args, **kwargs):
 
 def predict_noise(executor, x, timestep, model_options, *args, **kwargs):
     """Sees what the sampler asks and what it gets."""
-    x_0 = executor(x, timestep, model_options, *args, **kwargs)
     options = model_options.get("transformer_options", {})
     run: Run | None = options.get(KEY)
-    if run is not None:
-        t = float(timestep[0])
-        run.observed.saw(t, r_of(t, options.get("sample_sigmas")), x, x_0)
+    if run is None:
+        return executor(x, timestep, model_options, *args, **kwargs)
+    t = float(timestep[0])  # read before the network is queued: reading waits for the GPU
+    r = r_of(t, options.get("sample_sigmas"))
+    x_0 = executor(x, timestep, model_options, *args, **kwargs)
+    run.observed.saw(t, r, x, x_0)
     return x_0
 
 

@@ -112,6 +112,17 @@ def test_repeated_sigmas_under_a_predictor_are_the_run_without_the_repeats(load,
     assert len(seen) == 4
 
 
+def test_an_anchor_at_the_second_of_two_equal_times_is_the_first(load, apply, call, caplog):
+    model, predictor = load(CASE)
+    sigmas, (sampler,) = steps(call, 4), call("DiscaMeanFlowSampler")
+    once = graph.sample_custom(call, apply(model, predictor, "0 2"), CASE, sampler, sigmas, seed=1)
+    patched = apply(model, predictor, "0 1 5")
+    with caplog.at_level("INFO"):
+        twice = graph.sample_custom(call, patched, CASE, sampler, sigmas.repeat_interleave(2), seed=1)
+    assert "x: 2 full + 2 predicted; full: " in caplog.text
+    assert torch.equal(once, twice)
+
+
 def test_the_report_tells_the_most_bytes_that_were_held(load, apply, sample):
     """From the second anchor on the network gets one frame of three: its features are smaller."""
     model, predictor = load(CASE)
