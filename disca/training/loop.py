@@ -27,6 +27,7 @@ from .records import Records, read_log
 from .settings import Settings, write_settings
 
 MOST_BAD_IN_A_ROW = 8
+MOST_ACCUMULATED = 2**16  # batches of an iteration: a checkpoint may say anything
 STOP = "stop"  # a file of this name in the run's folder: save and stop
 
 log = logging.getLogger(__name__)
@@ -136,6 +137,12 @@ class Run:
         if not self.progress.samples:
             return self.settings.data.accumulate
         accumulate = max(1, round(self.progress.samples / at_once))
+        if accumulate > MOST_ACCUMULATED:
+            raise ValueError(
+                f"An iteration of this run had {self.progress.samples:d} samples, which {self.world.size:d} processes "
+                f"with {self.settings.data.batch:d} each would need {accumulate:d} batches for. "
+                f"At most {MOST_ACCUMULATED:d} are taken: go on with more processes, or choose another 'out' folder."
+            )
         if accumulate * at_once != self.progress.samples:
             self._say(
                 f"An iteration had {self.progress.samples:d} samples; {self.world.size:d} processes with "

@@ -100,6 +100,15 @@ def test_a_damaged_state_is_passed_over_for_the_checkpoint_before(unbroken, tmp_
     assert saved_bytes(tmp_path / "out", 8) == saved_bytes(unbroken, 8)
 
 
+@pytest.mark.parametrize("samples", [2**20, 2**40])
+def test_more_samples_an_iteration_than_any_run_takes_are_refused(unbroken, tmp_path, samples):
+    place = copied(unbroken, tmp_path / "out") / "meta.json"
+    meta = json.loads(place.read_text())
+    meta["progress"]["samples"] = samples
+    place.write_text(json.dumps(meta))
+    assert f"had {samples} samples" in go_on(tmp_path / "out")
+
+
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 def test_a_payload_never_runs_where_two_processes_go_on(unbroken, tmp_path):
     mark = tmp_path / "ran"
