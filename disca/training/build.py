@@ -60,8 +60,8 @@ def build_dataset(
 ) -> Built:
     """Encodes what is in the folder `videos` and not yet in the dataset `out`; `progress` may raise to interrupt it.
 
-    With `prune`, samples whose video, caption or cut is no longer asked for leave the dataset. A clip that cannot be
-    used is left out; with `strict` it ends the build.
+    With `prune`, samples whose video, caption or cut is no longer asked for leave the dataset, if no clip was left out:
+    its sample may be among them. A clip that cannot be used is left out; with `strict` it ends the build.
     """
     if first_frame and encoder.family != "1.5":
         raise ValueError(f"{FAMILIES[encoder.family]} has no input for a first frame. Build without it.")
@@ -89,7 +89,9 @@ def build_dataset(
                     raise
                 account.leave_out(fault)
             progress(done, len(clips))
-        if prune:
+        if prune and account.left_out:
+            account.change(videos, "folders with clips left out, for which nothing was pruned")
+        elif prune:
             writer.prune(keys)
         if not len(writer):
             raise ValueError("None of the videos could be used.\n" + "\n".join(account.faults()))

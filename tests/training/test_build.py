@@ -171,6 +171,15 @@ def test_a_second_build_encodes_only_what_is_new(encoders, videos, tmp_path):
     assert captions == {"Another caption.", 'Number 2 says "hello".', "Red."}
 
 
+def test_nothing_is_pruned_where_a_clip_was_left_out(encoders, videos, tmp_path):
+    encoder = Encoder(*encoders["1.0"])
+    build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    (videos / "a.txt").write_bytes(b"\xff\xfe\xff")
+    built = build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT, prune=True)
+    assert built.samples == 4
+    assert "nothing was pruned" in "\n".join(built.account.lines())
+
+
 def test_other_weights_are_another_encoder(encoders, videos, tmp_path):
     model, vae, clip, _ = encoders["1.0"]
     encoder = Encoder(model, vae, clip)
