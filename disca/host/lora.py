@@ -61,6 +61,13 @@ class Rescaled(WeightAdapterBase):
 
 
 def load_lora(model: ModelPatcher, path: str, strength: float) -> tuple[ModelPatcher, str]:
+    """What `put_lora` gives; the report is shown on the running node too."""
+    model, told = put_lora(model, path, strength)
+    show(told)
+    return model, told
+
+
+def put_lora(model: ModelPatcher, path: str, strength: float) -> tuple[ModelPatcher, str]:
     """A clone of the MODEL with the LoRA on it, and what was used of the file; ValueError if nothing fits."""
     require_hunyuanvideo(model)
     lora = read_lora(open_weights(path))
@@ -74,7 +81,6 @@ def load_lora(model: ModelPatcher, path: str, strength: float) -> tuple[ModelPat
         model.add_patches(_patches(fitted.changes), strength)
     if fitted.unknown or fitted.unfit:
         logger.warning("DisCa: %s", told.replace("\n", "; "))
-    show(told)
     return model, told
 
 

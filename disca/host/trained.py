@@ -11,7 +11,7 @@ from ..training.settings import Settings
 from ..weights.files import open_weights
 from ..weights.transformer_file import transformer_weights
 from .loading import load_meanflow_model, load_predictor
-from .lora import load_lora
+from .lora import put_lora
 
 ADDED = {"cfg": "guidance_in", "meanflow": "time_r_in"}  # the embedder that a training adds to a model without it
 
@@ -34,7 +34,7 @@ def load_with_lora(base: str, lora: str, added: str) -> comfy.model_patcher.Mode
     if not any(key.startswith(f"{added}.") for key in state):
         state |= _embedder(state, added)
     model = comfy.sd.load_diffusion_model_state_dict(state, disable_dynamic=True)
-    return load_lora(model, lora, 1.0)[0]
+    return put_lora(model, lora, 1.0)[0]
 
 
 def _embedder(state: dict[str, Tensor], added: str) -> dict[str, Tensor]:
