@@ -61,7 +61,9 @@ def require_folder_name(name: str, value: object) -> None:
     """ValueError unless it names a folder, or one in another, on every system, and none above the place it is for."""
     require_text(name, value)
     if len(value.encode()) > MOST_NAME:
-        raise ValueError(f"{quoted(name)} is too long for a folder's name: give it at most {MOST_NAME} letters.")
+        raise ValueError(
+            f"{quoted(name)} has {len(value.encode()):d} bytes, but a folder's name may have {MOST_NAME}. Shorten it."
+        )
     if not all(map(_is_name, value.replace("\\", "/").split("/"))):
         raise ValueError(
             f"{quoted(name)} is {quoted(value)}, which cannot be a folder's name on every system. "
