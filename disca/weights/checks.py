@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import torch
+
 from ..messages import listing, quoted
 from .files import Shape
 
@@ -35,3 +37,14 @@ def require_once(name: str, twice: list[str]) -> None:
             f"{quoted(name)} holds {len(twice)} weights twice, under two names each: {listing(sorted(twice))}. "
             "Only one can be right: download the file again, or export it anew."
         )
+
+
+def require_floating(name: str, dtypes: Mapping[str, torch.dtype]) -> None:
+    """ValueError that names a weight of whole numbers, if there is one."""
+    for key, dtype in dtypes.items():
+        if not dtype.is_floating_point:
+            kind = str(dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{quoted(name)} has whole numbers ({quoted(kind)}) in {quoted(key)}, but weights are floating-point. "
+                "Choose the fp32, bf16, fp16 or fp8 file."
+            )

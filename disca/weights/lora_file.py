@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from ..messages import listing, quoted
+from .checks import require_floating
 from .files import WeightsFile
 from .lora_kinds import Tensors
 
@@ -54,7 +55,7 @@ def is_lora(keys: Iterable[str]) -> bool:
 
 
 def read_lora(file: WeightsFile) -> Lora:
-    """The file's layers; ValueError if it is none of a LoRA, or has a tensor twice, NaN or infinity."""
+    """The file's layers; ValueError if it is none of a LoRA, or has a tensor twice, NaN or whole numbers."""
     places = {key: split_key(key) for key in file.tensors}
     others = sorted(key for key, place in places.items() if place is None)
     if len(others) == len(places):
@@ -62,6 +63,8 @@ def read_lora(file: WeightsFile) -> Lora:
             f"{quoted(file.name)} is not a LoRA: it has no lora_down, lora_A or the like, but "
             f"{listing(others, 3)}. Choose a LoRA; a whole model goes into a model loader."
         )
+    weights = {key for key, place in places.items() if place and place[1] != "alpha"}
+    require_floating(file.name, {key: file.tensors[key].dtype for key in sorted(weights)})
     layers: dict[str, Tensors] = {}
     for key, tensor in file.read([key for key, place in places.items() if place]):
         layer, name = places[key]

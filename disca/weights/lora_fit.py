@@ -54,7 +54,7 @@ def fit(lora: Lora, shapes: Mapping[str, Shape]) -> Fitted:
     """The file's layers on a network with weights of these shapes; ValueError if two are for the same rows."""
     known = places(key.removesuffix(".weight") for key in shapes if key.endswith(".weight"))
     fitted = Fitted([], [], [], [], [])
-    seen: dict[tuple, str] = {}
+    seen: dict[str, list[tuple[range, str]]] = {}
     for name, tensors in lora.layers.items():
         place = find(name, known)
         if place is None:
@@ -66,8 +66,12 @@ def fit(lora: Lora, shapes: Mapping[str, Shape]) -> Fitted:
             fitted.unfit.append(f"{quoted(name)} ({cause(error)})")
             continue
         for change in changes:
-            other = seen.setdefault((change.key, change.rows), name)
-            if other != name:
+            start, count = change.rows or (0, shapes[change.key][0])
+            rows = range(start, start + count)
+            others = seen.setdefault(change.key, [])
+            other = next((other for taken, other in others if other != name and _overlap(taken, rows)), None)
+            others.append((rows, name))
+            if other is not None:
                 raise ValueError(
                     f"{quoted(lora.name)} has the same layer twice, as {quoted(other)} and {quoted(name)}. Only one "
                     "can be right: download the file again, or export it anew."
@@ -77,6 +81,10 @@ def fit(lora: Lora, shapes: Mapping[str, Shape]) -> Fitted:
     for key in lora.others:
         (fitted.text_encoders if is_text_encoder(key) else fitted.unknown).append(key)
     return fitted
+
+
+def _overlap(a: range, b: range) -> bool:
+    return max(a.start, b.start) < min(a.stop, b.stop)
 
 
 def require_some(lora: Lora, fitted: Fitted, model: str) -> None:

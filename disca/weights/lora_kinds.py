@@ -52,7 +52,7 @@ def weight_adapter(tensors: Tensors) -> Adapter | None:
         raise UnfitError(f"{' and '.join(kinds)} at once")
     kind = kinds[0]
     if any(name in tensors for name in CONVOLUTION) or (
-        kind in ("LoKr", "GLoRA") and any(tensor.ndim > 2 for tensor in tensors.values())
+        kind in ("LoHa", "LoKr", "GLoRA") and any(tensor.ndim > 2 for tensor in tensors.values())
     ):
         raise UnfitError(f"{kind} of a convolution")
     if "alpha" in tensors and tensors["alpha"].numel() != 1:
@@ -146,10 +146,14 @@ def _lokr(tensors: Tensors) -> tuple[int, int | None]:
 def _glora(tensors: Tensors) -> tuple[int, int | None]:
     a1, a2, b1, b2 = _all(tensors, NEEDS["GLoRA"])
     if b2.shape[0] == b1.shape[1] == a1.shape[1] == a2.shape[0]:
-        return b1.shape[0], b2.shape[1]
-    if b2.shape[1] == b1.shape[0] == a1.shape[0] == a2.shape[1]:  # older LyCORIS
-        return b2.shape[0], b1.shape[1]
-    raise UnfitError("factors of different ranks")
+        rows, columns, outer = b1.shape[0], b2.shape[1], (a1.shape[0], a2.shape[1])
+    elif b2.shape[1] == b1.shape[0] == a1.shape[0] == a2.shape[1]:  # older LyCORIS
+        rows, columns, outer = b2.shape[0], b1.shape[1], (a1.shape[1], a2.shape[0])
+    else:
+        raise UnfitError("factors of different ranks")
+    if outer != (columns, columns):
+        raise UnfitError("factors for another width")
+    return rows, columns
 
 
 def _oft(tensors: Tensors) -> tuple[int, int | None]:

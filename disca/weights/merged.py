@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..messages import listing, quoted
 from . import layouts
-from .checks import require_once
+from .checks import require_floating, require_once
 from .files import Shape, WeightsFile
 
 
@@ -42,14 +42,7 @@ class MergedWeights:
 
     def require_floating(self) -> None:
         """ValueError that names a weight of whole numbers, if there is one."""
-        for key, dtype in self.dtypes.items():
-            if not dtype.is_floating_point:
-                kind = str(dtype).removeprefix("torch.")
-                raise ValueError(
-                    f"{quoted(self.file.name)} has whole numbers ({quoted(kind)}) in {quoted(key)}, but weights are "
-                    "floating-point. "
-                    "Choose the fp32, bf16, fp16 or fp8 file."
-                )
+        require_floating(self.file.name, self.dtypes)
 
     def read_into(self, targets: Mapping[str, Tensor]) -> None:
         """Copies the weights into the targets; those that have none are only checked for NaN and infinity."""

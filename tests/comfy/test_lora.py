@@ -423,6 +423,23 @@ REFUSED = {  # keys with their shapes, and what is said
         f"same layer twice, as 'diffusion_model.{LINEAR2}' and 'lora_unet_single_blocks_0_linear2'",
     ),
     "a tensor twice": ({f"{LINEAR2}.lora_A": (4, 8), f"{LINEAR2}.lora_A.weight": (4, 8)}, "the 'lora_down.weight' of"),
+    "a layer whole and in parts": (
+        {"double_blocks.0.img_attn_qkv.diff": (768, 256), "transformer_blocks.0.attn.to_q.diff": (256, 256)},
+        "has the same layer twice",
+    ),
+    "GLoRA of another width": (
+        {
+            f"{MOD}.a1.weight": (7, 4),
+            f"{MOD}.a2.weight": (4, 7),
+            f"{MOD}.b1.weight": (1536, 4),
+            f"{MOD}.b2.weight": (4, 256),
+        },
+        "(factors for another width)",
+    ),
+    "LoHa of a convolution": (
+        {f"{MOD}.hada_w{i}_{part}": (4, 4, 1) for i in (1, 2) for part in "ab"},
+        "(LoHa of a convolution)",
+    ),
     "NaN": ({f"{LINEAR2}.diff": float("nan")}, "has NaN or infinity"),
 }
 
@@ -437,6 +454,12 @@ def test_a_file_of_which_nothing_fits_is_refused_with_what_it_seems_to_be(kind, 
         with_lora(load("hv10_t2v")[0], tensors)
     sentence = str(caught.value)
     assert told in sentence and sentence.endswith(".") and ("Choose a LoRA" in sentence or "again" in sentence)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_a_lora_of_whole_numbers_is_refused(dtype, load, with_lora):
+    with pytest.raises(ValueError, match="has whole numbers .* but weights are floating-point. Choose"):
+        with_lora(load("hv10_t2v")[0], {f"{LINEAR2}.diff": torch.ones(256, 1280, dtype=dtype)})
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"lora_alpha": "much"}', '{"lora_alpha": 1e999}', '{"alpha_pattern": 7}'])
