@@ -16,7 +16,11 @@ def quoted(value: object) -> str:
 
     ComfyUI's log cannot encode a lone surrogate, and its prompt thread ends on one.
     """
-    return _REPR.repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    try:
+        text = _REPR.repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    except Exception:  # a number too long to be written, or a type whose repr fails
+        text = f"a value of type {type(value).__name__}"
+    return cause(" ".join(text.split("\n")))
 
 
 def listing(values: Sequence[object], most: int = 8, shown: Callable[[object], str] = quoted) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from disca.messages import cause, listing, quoted
 
@@ -15,6 +16,32 @@ def test_a_quoted_value_is_one_short_line_of_utf8(value):
     shown = quoted(value)
     shown.encode("utf-8")
     assert len(shown) < 2000 and shown.isprintable()
+
+
+class Odd:
+    def __init__(self, shown):
+        self.shown = shown
+
+    def __repr__(self):
+        if self.shown is None:
+            raise KeyError
+        return self.shown
+
+
+UNSAYABLE = {
+    "a long number": 10**6000,
+    "a repr that fails": Odd(None),
+    "a repr that is no line": Odd("\ud800\nb"),
+    "a tensor": torch.zeros(9, 9),
+    "nested lists": [[[["x" * 999] * 9] * 9] * 9],
+}
+
+
+@pytest.mark.parametrize("kind", UNSAYABLE)
+def test_a_value_whose_repr_is_no_line_is_quoted_as_one(kind):
+    shown = quoted(UNSAYABLE[kind])
+    shown.encode("utf-8")
+    assert shown and "\n" not in shown and len(shown) < 2100 and shown.isprintable()
 
 
 def test_ordinary_text_is_quoted_as_it_is():
