@@ -120,7 +120,7 @@ def _has_any(value: Any, *names: str) -> bool:
 
 
 def _is_conditioning(value: Any) -> bool:
-    pairs = value if isinstance(value, list | tuple) else [None]
+    pairs = value if isinstance(value, list | tuple) and value else [None]
     return all(isinstance(pair, list | tuple) and len(pair) > 1 and isinstance(pair[1], dict) for pair in pairs)
 
 

@@ -84,6 +84,11 @@ def require_channels(model: ModelPatcher, latent) -> None:
             f"[batch, {wanted:d}, frames, height, width]. Use the Empty Latent node of this model, or encode with "
             "its VAE."
         )
+    if not latent.numel() or not latent.is_floating_point():
+        raise ValueError(
+            f"The latent is {quoted(list(latent.shape))} of {quoted(str(latent.dtype))}, but has to hold "
+            "floating-point numbers, of one frame at least. Use an Empty Latent node, or encode with the VAE."
+        )
     patch = model.model.diffusion_model.patch_size
     if any(side % part for side, part in zip(latent.shape[2:], patch, strict=True)):
         raise ValueError(
@@ -98,14 +103,19 @@ def require_conditioning(model: ModelPatcher, conds: dict[str, list[dict]]) -> N
     params = model.model.diffusion_model.params
     for condition in chain.from_iterable(conds.values()):
         text, pooled = condition.get("cross_attn"), condition.get("pooled_output")
-        if text is not None and text.shape[-1] != params.context_in_dim:
+        if not _holds(text, 3) or text.shape[-1] != params.context_in_dim:
             raise ValueError(_other_encoders(model, "cross_attn", text, params.context_in_dim))
-        if params.vec_in_dim is not None and (pooled is None or pooled.shape[-1] < params.vec_in_dim):
+        if params.vec_in_dim is not None and not (_holds(pooled, 2) and pooled.shape[-1] >= params.vec_in_dim):
             raise ValueError(_other_encoders(model, "pooled_output", pooled, params.vec_in_dim))
 
 
-def _other_encoders(model: ModelPatcher, name: str, found: Tensor | None, width: int) -> str:
-    title, shape = FAMILIES[family_of(model)], None if found is None else list(found.shape)
+def _holds(value: object, dimensions: int) -> bool:
+    """Whether it is a tensor of numbers with so many dimensions, none of them empty."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim == dimensions and value.numel() > 0
+
+
+def _other_encoders(model: ModelPatcher, name: str, found: object, width: int) -> str:
+    title, shape = FAMILIES[family_of(model)], list(found.shape) if isinstance(found, Tensor) else found
     return (
         f"The conditioning's {quoted(name)} is {quoted(shape)}, but this {title} "
         f"reads {width:d} numbers of it. It was encoded for another model: use the text encoders of {title}."

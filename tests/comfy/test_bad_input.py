@@ -147,6 +147,33 @@ def test_a_pooled_vector_that_is_missing_or_short_is_refused_on_1_0(both, sample
             sample("hv10_t2v", model, positive=[[text, options | {"pooled_output": pooled}]])
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (None, "None"),
+        ("a cat", "'a cat'"),
+        (torch.zeros(()), r"\[\]"),
+        (torch.zeros(7, 96), r"\[7, 96\]"),
+        (torch.zeros(1, 0, 96), r"\[1, 0, 96\]"),
+        (torch.zeros(0, 7, 96), r"\[0, 7, 96\]"),
+        (torch.ones(1, 7, 96, dtype=torch.int64), r"\[1, 7, 96\]"),
+    ],
+)
+def test_conditioning_that_is_no_text_of_tokens_is_refused(text, shown, both, sample):
+    model = both["hv10_t2v"][0]
+    ((_, options),) = graph.conditioning(recipes.golden("hv10_t2v"), model)
+    with refused(f"'cross_attn' is {shown}, but this HunyuanVideo 1.0 reads 96 numbers of it"):
+        sample("hv10_t2v", model, positive=[[text, options]])
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+@pytest.mark.parametrize("change", [lambda z: z[:0], lambda z: z[:, :, :0], lambda z: z[..., :0], lambda z: z.long()])
+def test_a_latent_of_nothing_or_of_whole_numbers_is_refused(case, change, both, sample):
+    latent = {"samples": change(graph.empty_latent(case)["samples"])}
+    with refused("has to hold floating-point numbers, of one frame at least"):
+        sample(case, both[case][0], latent_image=latent)
+
+
 NAN, INFINITY = float("nan"), float("inf")
 
 
@@ -168,6 +195,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"seed": -1}, "'seed' is -1, but must be at least 0"),
         ({"seed": 2**64}, "'seed' is 18446744073709551616, but must be at most"),
         ({"positive": "a cat"}, "'positive' is 'a cat'. Connect conditioning, from a node that encodes a prompt"),
+        ({"positive": []}, "'positive' is \\[\\]. Connect conditioning"),
         ({"positive": [[1]]}, "'positive' is .* Connect conditioning"),
         ({"negative": 3}, "'negative' is 3. Connect conditioning"),
         ({"latent_image": "latent"}, "'latent_image' is 'latent'. Connect a latent, from a node"),
