@@ -50,16 +50,17 @@ class Report:
 
     @property
     def lines(self) -> list[str]:
-        """What must be known first, the headline, then one fact a line."""
+        """What must be known first, the headline, warnings, then one fact a line."""
         warnings = [f"Warning: {warning}" for warning in self.warnings]
-        return [*self.alarms, self.headline, *self._reasons(), *self._measures(), *warnings]
+        return [*self.alarms, self.headline, *warnings, *self._reasons(), *self._measures()]
 
     @property
     def short(self) -> list[str]:
         """What fits on a node of its default size, where two lines of 40 letters are seen without scrolling."""
         seconds = [f"{median(self.seconds_full):.3g} s full"] if self.seconds_full else []
         seconds += [f"{median(self.seconds_predicted):.3g} s predicted"] if self.seconds_predicted else []
-        return [*self.alarms, self.headline, *([", ".join(seconds)] if seconds else []), *self._reasons()]
+        warned = [f"warnings, see the report: {len(self.warnings):d}"] if self.warnings else []
+        return [*self.alarms, self.headline, *([", ".join(seconds)] if seconds else []), *warned, *self._reasons()]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)

@@ -48,13 +48,19 @@ def test_on_the_node_too_alarms_come_first_and_reasons_last():
     assert report.short == ["an alarm", "Nothing predicted: 1 full + 1 fallback", "1 s full", "1 in full: a reason"]
 
 
-def test_each_fact_has_a_line_and_reasons_and_warnings_follow_the_headline():
+def test_a_warning_is_not_missed_on_the_node():
+    report = Report(full=2, predicted=18, seconds_full=[1.0] * 2, seconds_predicted=[0.1] * 18, warnings=["too old"])
+    assert report.short[-1] == "warnings, see the report: 1"
+
+
+def test_each_fact_has_a_line_and_warnings_and_reasons_follow_the_headline():
     report = Report(full=4, predicted=2, seconds_full=[1.0] * 7, seconds_predicted=[0.2] * 2, bytes_held=2_000_000)
     report.fallbacks.update({"ControlNet residuals": 2, "second evaluation in one step": 1})
     report.warnings.append("something else")
     assert report.lines[0] == "1.2x: 4 full + 2 predicted + 3 fallback"
-    assert report.lines[1:3] == ["2 in full: ControlNet residuals", "1 in full: second evaluation in one step"]
-    assert report.lines[-2:] == ["features held: 2.0 MB", "Warning: something else"]
+    assert report.lines[1] == "Warning: something else"
+    assert report.lines[2:4] == ["2 in full: ControlNet residuals", "1 in full: second evaluation in one step"]
+    assert report.lines[-1] == "features held: 2.0 MB"
 
 
 def test_calls_that_are_not_steps_are_told_apart():
