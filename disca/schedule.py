@@ -96,6 +96,10 @@ def parse_anchors(text: str) -> Anchors:
 def _range(part: str, text: str) -> tuple[int, int]:
     """The first and the last step of a part of an anchor list."""
     match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", part)
+    if match is None and re.fullmatch(r"[0-9]+(?:-[0-9]+)?", part):
+        raise ValueError(
+            f"{quoted(part)} in the anchor list {quoted(text)} is too large: no run has 100000 steps. Remove it."
+        )
     if match is None:
         raise ValueError(f"Cannot read {quoted(part)} in the anchor list {quoted(text)}. {WRITE}")
     first, last = int(match[1]), int(match[2] or match[1])

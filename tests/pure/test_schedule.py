@@ -38,7 +38,8 @@ def test_a_list_reads_as_its_steps(text, steps):
         ("1 2 3", "step 0 must be an anchor"),
         ("0 3 2", "not ascending"),
         ("0 2 2", "not ascending"),
-        ("0 1 2 99999999999", "Cannot read '99999999999'"),
+        ("0 1 2 99999999999", "is too large: no run has 100000 steps. Remove it."),
+        ("0-99999999", "'0-99999999' is too large"),
     ],
 )
 def test_garbage_is_refused_with_what_to_write(text, told):
