@@ -5,6 +5,7 @@ from dataclasses import replace
 from comfy_api.v0_0_2 import io, ui
 
 from ..disca import host
+from ..disca.host.folders import known_name
 from ..disca.training.settings import (
     MEANFLOW_PRESETS,
     PREDICTOR_PRESETS,
@@ -64,6 +65,10 @@ class DiscaTrainPredictor(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return known_name("diffusion_models", model_name)
+
+    @classmethod
     def execute(
         cls, method: dict, mse_iterations: int, gan_iterations: int, guidance_low: float, guidance_high: float, **shared
     ) -> io.NodeOutput:
@@ -105,6 +110,10 @@ class DiscaTrainMeanFlow(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return known_name("diffusion_models", model_name)
+
+    @classmethod
     def execute(
         cls, method: dict, iterations: int, weights: dict, guidance_low: float, guidance_high: float, **shared
     ) -> io.NodeOutput:
@@ -120,7 +129,7 @@ class DiscaTrainCFG(io.ComfyNode):
             display_name="DisCa Train CFG",
             category=TRAINING_CATEGORY,
             description="Distills classifier-free guidance into the model: one call then does what took two.",
-            search_aliases=["guidance distillation", "training", "lora training", "train lora"],
+            search_aliases=["guidance distillation", "cfg distillation", "training", "lora training", "train lora"],
             inputs=[
                 *source_inputs("my_cfg", "A HunyuanVideo that is sampled with CFG: its bf16 file."),
                 *guidance_inputs(advanced=False),
@@ -131,6 +140,10 @@ class DiscaTrainCFG(io.ComfyNode):
             outputs=[io.Model.Output(), io.String.Output(display_name="report", tooltip=REPORT)],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return known_name("diffusion_models", model_name)
 
     @classmethod
     def execute(

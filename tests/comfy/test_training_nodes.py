@@ -371,7 +371,12 @@ def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypat
             {"optimiser": SHARED["optimiser"] | {"decay": "\ud800"}},
             "'decay' is .* one of 'none', 'cosine'",
         ),
-        ("DiscaTrainCFG", {"model_name": "\ud800"}, "'model_name' is .*, but must be one of"),
+        ("DiscaTrainCFG", {"model_name": "\ud800"}, "There is no file .* in models/diffusion_models"),
+        (
+            "DiscaTrainPredictor",
+            {"model_name": "other.safetensors"},
+            "There is no file .* Choose one that is there, or",
+        ),
         ("DiscaTrainCFG", {"seed": 2**40}, "'seed' is 1099511627776, but must be at most 4294967295"),
         ("DiscaTrainPredictor", {"mse_iterations": 0, "gan_iterations": 0}, "are both 0"),
         (
