@@ -99,6 +99,7 @@ class DiscaApplyPredictor(io.ComfyNode):
                 "speed up",
                 "accelerate",
                 "feature cache",
+                "caching",
                 "step skipping",
                 "teacache",
                 "easycache",

@@ -27,6 +27,7 @@ class DiscaLoadModel(io.ComfyNode):
                 "distilled",
                 "step distilled",
                 "restricted meanflow",
+                "load model",
                 "load diffusion model",
                 "unet loader",
             ],
@@ -106,7 +107,17 @@ class DiscaLoadLora(io.ComfyNode):
             display_name="DisCa Load LoRA",
             category=CATEGORY,
             description="Puts a LoRA of any trainer on a HunyuanVideo, and says which of its layers were used.",
-            search_aliases=["lora", "hunyuan lora", "load lora", "kohya", "musubi", "diffusion-pipe", "dora", "lokr"],
+            search_aliases=[
+                "lora",
+                "hunyuan lora",
+                "load lora",
+                "lora loader",
+                "kohya",
+                "musubi",
+                "diffusion-pipe",
+                "dora",
+                "lokr",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A HunyuanVideo 1.0 or 1.5, before or behind DisCa Apply Predictor."),
                 io.Combo.Input(
