@@ -35,7 +35,7 @@ weights the Predictor has 2.4 % (1.0) and 3.9 % (1.5).
 ### To try
 
 - another prompt, another seed (set it in *KSampler* and both *DisCa Sample*)
-- fewer anchors: the plan *interval* in *DisCa Cache Schedule*
+- fewer anchors: the plan *anchors* in *DisCa Cache Schedule*, with `0 1 5 10 15 19`
 - *DisCa Apply Predictor* bypassed (Ctrl+B): 3 and 2 are then the same
 """
 

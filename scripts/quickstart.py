@@ -16,18 +16,22 @@ def main(base: Path) -> int:
     """Runs the workflow in the folder `base` and says what came of it; 0 if there are all results and two reports."""
     shutil.rmtree(base, ignore_errors=True)
     install(base)
+    print("Starting ComfyUI.", flush=True)
     with serve(base) as server:
-        _comfy(base, "tracking", "disable")
+        _comfy(base, "tracking", "disable")  # comfy-cli's own, in this folder's settings only
         print(
-            "ComfyUI is up and the toy models draw: 53 s on two busy processor cores, 9 s of it their own computing.",
-            flush=True,
+            "ComfyUI is up. The toy models draw: expect half a minute to two, by how busy the processor is.", flush=True
         )
         begun = time.monotonic()
         _comfy(base, "run", "--workflow", PROMPT, "--host=127.0.0.1", f"--port={server.port}", "--wait")
         took = time.monotonic() - begun
         reports = re.findall(r"DisCa: .*\b\d+ full\b.*", server.log())
     films = {name: [*(base / "output").rglob(f"toy_{name}_*.webp")] for name in RESULTS}
-    print(*reports, sep="\n")
+    print(
+        *reports,
+        "The results, which the next run of this command replaces; ComfyUI has ended, links to it are dead:",
+        sep="\n",
+    )
     for name, found in films.items():
         print(f"{RESULTS[name]}: {found[0] if found else 'none'}")
     print(f"took {took:.0f} s\nworkflow: {PROMPT}\nserver log: {base / 'server.log'}")
