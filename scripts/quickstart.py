@@ -20,7 +20,8 @@ def main(base: Path) -> int:
     with serve(base) as server:
         _comfy(base, "tracking", "disable")  # comfy-cli's own, in this folder's settings only
         print(
-            "ComfyUI is up. The toy models draw: expect half a minute to two, by how busy the processor is.", flush=True
+            "ComfyUI is up. The toy models draw, which takes ten seconds to two minutes, by how busy the processor is.",
+            flush=True,
         )
         begun = time.monotonic()
         _comfy(base, "run", "--workflow", PROMPT, "--host=127.0.0.1", f"--port={server.port}", "--wait")
