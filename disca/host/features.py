@@ -1,6 +1,6 @@
 """The features of the last anchor step, kept apart for each condition, context window and device."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -50,6 +50,11 @@ class FeatureStore:
     def fits(self, keys: Sequence[Hashable], signature: Signature) -> bool:
         """Whether every key has features that belong to inputs like these."""
         return all(key in self._features and self._features[key].signature == signature for key in keys)
+
+    def drop(self, keys: Iterable[Hashable]) -> None:
+        """Lets these features go, if they are there."""
+        for key in keys:
+            self._features.pop(key, None)
 
     def clear(self) -> None:
         """Lets all features go."""

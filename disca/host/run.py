@@ -3,8 +3,7 @@
 Made when sampling starts and dropped when it ends, also by an error (see `attach`): no state outlives it.
 """
 
-import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from .features import FeatureStore, Signature
 from .finite import Finite
 from .observed import Observed
 from .reach import Reach
+from .stopwatch import stopwatch
 
 KEY = "disca"  # of our attachment, wrappers, additional model, and of the Run in transformer_options
 ON_REPORT = "disca_on_report"  # callback type: called with the Report when a run has ended
@@ -32,6 +32,7 @@ FOREIGN_ATTENTION = "another node patches attention"
 MULTI_GPU = "multi-GPU split"
 OTHER_MODEL = "another model in the same run"
 NO_OPTIONS = "another node calls the blocks without transformer_options"
+PIECES = "another node evaluates a condition in several pieces"
 OWN_WAY = "another node calls the blocks in its own way"
 
 
@@ -85,11 +86,13 @@ class Run:
         self._anchors = frozenset(self._step_of[sigma] for step, sigma in enumerate(sigmas[:-1]) if step in anchors)
         self._served: dict[Condition, int] = {}
         self._made: dict[Condition, int] = {}  # the step that a condition's features are from
+        self._called: set[Condition] = set()  # in this evaluation
+        self._pieces: set[Condition] = set()  # whose calls each see a part: features of one are no other's
         self._pending: list[tuple[list[float], Callable[[], float]]] = []
 
     def evaluate(self, sigma: float, strengths: dict[Condition, tuple[float, ...]], blocked: str | None) -> Evaluation:
         """The decision at this time for the conditions active then; `blocked` says why nothing may be predicted."""
-        step = self._step_of.get(sigma)
+        step, self._called = self._step_of.get(sigma), set()
         reason = UNKNOWN_SIGMA if step is None else None
         if step is not None and any(self._served.get(condition) == step for condition in strengths):
             reason = SECOND_EVALUATION
@@ -98,6 +101,8 @@ class Run:
         self._served.update(dict.fromkeys(strengths, step))
         if step in self._anchors:
             return Evaluation(self, sigma, step, strengths, False)
+        if blocked is None and not self._pieces.isdisjoint(strengths):
+            blocked = PIECES
         if blocked is None and not all(condition in self.store for condition in strengths):
             blocked = NO_FEATURES
         last = max((anchor for anchor in self._anchors if anchor < step), default=0)
@@ -108,7 +113,7 @@ class Run:
     @contextmanager
     def counted(self, call: "Call", device: torch.device) -> Iterator[None]:
         """Counts and times one network call by what it turned out to be."""
-        elapsed = _stopwatch(device)
+        elapsed = stopwatch(device)
         yield
         stop, report = elapsed(), self.report
         call.end()
@@ -126,6 +131,18 @@ class Run:
                 report.fallbacks[call.reason] += 1
             self._pending.append((report.seconds_full, stop))
         report.bytes_held = max(report.bytes_held, self.store.nbytes)
+
+    def is_whole(self, conditions: Sequence[Condition]) -> bool:
+        """Whether these are evaluated for the first time in this evaluation; called once for each call."""
+        again = self._called.intersection(conditions)
+        self._called.update(conditions)
+        self.split(again)
+        return not again
+
+    def split(self, conditions: Iterable[Condition]) -> None:
+        """From now on nothing is predicted for them: calls of one evaluation each see a part."""
+        self._pieces.update(conditions)
+        self.store.drop(conditions)
 
     def keep(self, conditions: Sequence[Condition], step: int, signature: Signature, tensors: Sequence[Tensor]) -> None:
         """Keeps the features of a step that ran in full."""
@@ -166,6 +183,8 @@ class Call:
         self._keep = evaluation.keep and evaluation.run.predictor is not None
         self._strengths = evaluation.strengths.get(conditions[0], ())  # ComfyUI batches no conditions of other hooks
         self._signature: Signature = ()
+        if not self.run.is_whole(conditions):
+            self.run_natively(PIECES)
 
     @property
     def predictor(self) -> nn.Module | None:
@@ -184,6 +203,11 @@ class Call:
 
     def begin(self, img: Tensor, txt: Tensor) -> None:
         """Sees the inputs of the first block; predicts only from features of inputs and weights like these."""
+        if self._signature:  # the network runs again in this call
+            self.run.split(self.conditions)
+            self.run_natively(PIECES)
+            self.predict = False
+            return
         rows = len(self.conditions)
         shapes = tuple((tensor.shape[0] // rows, *tensor.shape[1:]) for tensor in (img, txt))
         self._signature = (*shapes, img.dtype, img.device, self._strengths)
@@ -217,23 +241,3 @@ class Call:
         """What was planned as a prediction and never came to the Predictor has a reason."""
         if self._planned and not self.predicted and self.reason is None:
             self.reason = OWN_WAY
-
-
-def _stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
-    """Started now; calling it stops it and gives a function that reads the seconds. Only reading waits for the GPU."""
-    if device.type == "cuda":
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-
-        def stop() -> Callable[[], float]:
-            end.record()
-            return lambda: end.synchronize() or begin.elapsed_time(end) / 1000.0
-
-        return stop
-    started = time.perf_counter()
-
-    def stop_clock() -> Callable[[], float]:
-        seconds = time.perf_counter() - started
-        return lambda: seconds
-
-    return stop_clock

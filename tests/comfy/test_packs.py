@@ -281,3 +281,47 @@ def test_without_a_predictor_cores_caches_run_and_their_steps_are_told(node, loa
     answered = int(report.split()[3])
     assert report.startswith("another cache answered") and answered > 0
     assert f"Nothing predicted: {8 - answered} full" in report
+
+
+def in_halves(model, backwards: bool):
+    """Tiles: the left and the right half of the latent, each in a call of its own."""
+
+    def tiled(apply, args):
+        halves = [*enumerate(args["input"].chunk(2, dim=-1))]
+        done = {i: apply(x, args["timestep"], **args["c"]) for i, x in (halves[::-1] if backwards else halves)}
+        return torch.cat([done[0], done[1]], dim=-1)
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(tiled)
+    return model
+
+
+def twice(model):
+    """A second look of the network at something else, in the same call."""
+    model = model.clone()
+    model.add_wrapper_with_key(
+        WrappersMP.DIFFUSION_MODEL,
+        "test",
+        lambda run, x, *args, **kw: run(x, *args, **kw) + 0 * run(2 * x, *args, **kw),
+    )
+    return model
+
+
+def test_features_of_one_tile_are_no_other_tiles(load, apply, sample):
+    model, predictor = load(CASE)
+    patched = apply(model, predictor, SOME)
+    forwards, report = sample(CASE, in_halves(patched, False))
+    backwards, _ = sample(CASE, in_halves(patched, True))
+    assert torch.equal(forwards, backwards)
+    assert torch.equal(forwards, sample(CASE, in_halves(model, False))[0])
+    assert report.startswith("Nothing predicted: 8 full + 8 fallback")
+    assert "in full: another node evaluates a condition in several pieces" in report
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_network_that_runs_twice_in_a_call_predicts_nothing(inside, load, apply, sample):
+    model, predictor = load(CASE)
+    patched = twice(apply(model, predictor, SOME)) if inside else apply(twice(model), predictor, SOME)
+    result, report = sample(CASE, patched)
+    assert torch.equal(result, sample(CASE, twice(model))[0])
+    assert "in full: another node evaluates a condition in several pieces" in report
