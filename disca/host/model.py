@@ -4,6 +4,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import comfy.ldm.hunyuan_video.model
+import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -95,6 +96,15 @@ def require_channels(model: ModelPatcher, latent) -> None:
             f"The latent is {quoted(list(latent.shape))}, {latent.shape[-1]:d} wide and {latent.shape[-2]:d} high, but "
             f"{FAMILIES[family_of(model)]} needs an even width and height. "
             "Make it of a picture whose width and height are multiples of 16."
+        )
+
+
+def require_sigmas(sigmas: Tensor) -> None:
+    """ValueError unless all times of a run are finite: one that is not spoils the whole video."""
+    if not torch.isfinite(sigmas).all():
+        raise ValueError(
+            f"The sigmas are {quoted(sigmas.tolist())}, but have to be finite numbers. Take them from DisCa MeanFlow "
+            "Sigmas."
         )
 
 

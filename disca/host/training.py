@@ -26,6 +26,7 @@ __all__ = ["build_dataset", "dataset_folder", "device", "fitted", "run_folder", 
 
 ROOT = "disca"  # in ComfyUI's output folder
 RUNS, DATASETS = "runs", "datasets"
+OURS = (".lock", "run.yaml", "index.json")  # by which the folder of a run or a dataset is known
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,15 @@ def _below(root: Path, name: str) -> Path:
 def _named(kind: str, what: str, name: str) -> Path:
     """The folder of that name in ours for runs or datasets; ValueError if it cannot be on every system."""
     require_folder_name(what, name)
-    return _below(_output(kind), name.replace("\\", "/"))
+    root = _output(kind)
+    folder = _below(root, name.replace("\\", "/"))
+    for place in folder.parents[: len(folder.relative_to(root).parts) - 1]:
+        if any((place / file).exists() for file in OURS):
+            raise ValueError(
+                f"{quoted(name)} lies in {quoted(place)}, which is a {what} itself and clears up in its folder. "
+                "Choose a name of its own."
+            )
+    return folder
 
 
 def _picture(path: Path) -> Picture:

@@ -15,7 +15,7 @@ from ..report import Report
 from ..schedule import EVERY_STEP, MAX_CACHE_AGE, Schedule, oldest_features
 from . import blocks, others, progress, samplers
 from .features import FeatureStore
-from .model import require_channels, require_conditioning, require_no_foreign_cache
+from .model import require_channels, require_conditioning, require_no_foreign_cache, require_sigmas
 from .observed import Observed, r_of
 from .run import (
     CONTROLNET,
@@ -51,6 +51,7 @@ def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
     original = guider.model_options
     require_channels(guider.model_patcher, noise)
     require_conditioning(guider.model_patcher, guider.conds)
+    require_sigmas(sigmas)
     arguments = inspect.signature(executor.original).bind(noise, latent_image, sampler, sigmas, *args, **kwargs)
     masked = arguments.arguments.get("denoise_mask") is not None
     run = _new_run(guider.model_patcher, original, sampler, sigmas.float().tolist(), masked)

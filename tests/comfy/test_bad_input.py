@@ -174,6 +174,22 @@ def test_a_latent_of_nothing_or_of_whole_numbers_is_refused(case, change, both, 
         sample(case, both[case][0], latent_image=latent)
 
 
+@pytest.mark.parametrize("time", [float("nan"), float("inf")])
+def test_sigmas_that_are_no_numbers_are_refused_before_the_run(time, both, call):
+    (sampler,) = call("DiscaMeanFlowSampler")
+    (sigmas,) = call("DiscaMeanFlowSigmas", steps=4, shift=5.0, denoise=1.0)
+    sigmas = torch.cat([sigmas[:2], torch.tensor([time]), sigmas[2:]])
+    watched = call(
+        "DiscaApplyPredictor",
+        model=both["hv10_t2v"][0],
+        predictor=both["hv10_t2v"][1],
+        schedule=schedule(call, "0 1"),
+        cache_device="auto",
+    )[0]
+    with refused("The sigmas are .*, but have to be finite numbers"):
+        graph.sample_custom(call, watched, "hv10_t2v", sampler, sigmas, seed=1)
+
+
 NAN, INFINITY = float("nan"), float("inf")
 
 

@@ -356,6 +356,12 @@ def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypat
     assert (output / "disca" / "datasets" / "reds" / "index.json").is_file()
 
 
+@pytest.mark.parametrize("name", ["inside", "checkpoints/step-000001", "checkpoints/step-000001/more"])
+def test_a_run_within_another_run_is_refused(predictor_run, train, name):
+    with pytest.raises(ValueError, match="lies in .*, which is a run itself and clears up in its folder"):
+        train("DiscaTrainCFG", f"predictor/{name}", **LORA)
+
+
 @pytest.mark.parametrize(
     "node, change, told",
     [
