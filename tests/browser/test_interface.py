@@ -6,7 +6,10 @@ from itertools import combinations
 from pathlib import Path
 from urllib.parse import quote
 
+import comfyui_version
 import pytest
+
+from disca.host.compat import TESTED
 
 pytestmark = pytest.mark.browser
 
@@ -82,8 +85,23 @@ def test_workflow_opens_and_sends_the_committed_prompt(ui, shoot, name):
     ui.fit()
     shoot(f"{name}_{ui.renderer}")
     assert ui.unknown_types() == []
-    assert ui.prompt() == json.loads((PACK / "tests" / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    committed = json.loads((PACK / "tests" / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    sent = ui.prompt()
+    if comfyui_version.__version__ != TESTED:
+        sent, committed = in_common(sent, committed), in_common(committed, sent)
+    assert sent == committed
     assert ui.errors == []
+
+
+def in_common(prompt: dict, other: dict) -> dict:
+    """The prompt without inputs of ComfyUI's own nodes that the other has not: its versions differ in them."""
+    cut = {}
+    for key, node in prompt.items():
+        others = other.get(key, node)["inputs"]
+        ours = node["class_type"].startswith("Disca")
+        inputs = {name: value for name, value in node["inputs"].items() if ours or name in others}
+        cut[key] = {**node, "inputs": inputs}
+    return cut
 
 
 @pytest.mark.parametrize("size", [(1600, 900), (1920, 1080)], ids=["small", "large"])
