@@ -190,15 +190,23 @@ def test_no_memory_at_any_operation(load, apply, sample, fresh, left_behind):
     guided = {"negative": graph.other_conditioning(case, model), "cfg": 3.0}
     sample(case, patched, **guided)  # the first run also loads
     with FailingAllocator() as counting:
-        sample(case, patched, **guided)
+        whole = sample(case, patched, **guided)[0]
     assert counting.operations > 1000
+    ended = 0
     for part in range(12):
         at = int(counting.operations * (part + chance.random()) / 12)
-        with FailingAllocator(at):
-            fail(OUT_OF_MEMORY, lambda: sample(case, patched, **guided))
+        try:
+            with FailingAllocator(at):
+                got = sample(case, patched, **guided)[0]
+        except OUT_OF_MEMORY as error:
+            assert error.__cause__ is None and error.__context__ is None
+            ended += 1
+        else:  # ComfyUI's attention tries once more by a way that needs less, and may round otherwise
+            torch.testing.assert_close(got, whole, rtol=0, atol=1e-4)
         assert left_behind() == [], at
         if part % 3 == 2:
             assert torch.equal(sample(case, patched)[0], expected), at
+    assert ended >= 6
 
 
 def test_out_of_memory_is_what_comfyui_takes_for_it():
