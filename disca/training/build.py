@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -65,37 +66,77 @@ def build_dataset(
     """
     if first_frame and encoder.family != "1.5":
         raise ValueError(f"{FAMILIES[encoder.family]} has no input for a first frame. Build without it.")
-    account = Account()
+    recipe, account = _Recipe(encoder, cut, first_frame), Account()
     clips = _usable(videos, account, strict)
     keys, encoded = set(), 0
     with DatasetWriter(out, encoder.fingerprint, encoder.family) as writer:
         if not writer.has_null:
             writer.write_null(encoder.null())
-        for done, (key, clip, text) in enumerate(_with_texts(clips, writer, encoder, cut, first_frame), start=1):
+        for done, (key, clip, text) in enumerate(_with_texts(clips, writer, recipe), start=1):
             try:
-                if key is None:
-                    raise UnusableError(quoted(clip.name), "cannot be opened")
+                encoded += _add(writer, recipe, key, clip, text, account)
+                if key in keys:
+                    account.pass_over(clip.name, "the same as another clip, caption included")
                 keys.add(key)
-                if text is not None:
-                    pixels, changes = read_clip(clip, cut)
-                    sample = encoder.sample(pixels, text, first_frame)
-                    source = " ".join([clip.name, str(cut), *["first frame"] * first_frame])
-                    writer.add(key, sample, clip.caption, source)
-                    encoded += 1
-                    for change, detail in changes.items():
-                        account.change(clip.name, change, detail)
             except UnusableError as fault:
                 if strict:
                     raise
                 account.leave_out(fault)
             progress(done, len(clips))
-        if prune and account.left_out:
-            account.change(videos, "folders with clips left out, for which nothing was pruned")
-        elif prune:
-            writer.prune(keys)
+        if prune:
+            _prune(writer, keys, videos, account)
         if not len(writer):
             raise ValueError("None of the videos could be used.\n" + "\n".join(account.faults()))
     return Built(len(writer), encoded, account)
+
+
+class _Recipe(NamedTuple):
+    """How clips become samples."""
+
+    encoder: "Encoder"
+    cut: Cut
+    first_frame: bool
+
+    def key(self, clip: Clip) -> str | None:
+        """A hash of all that makes the sample; None if the file cannot be opened."""
+        encoder = self.encoder.fingerprint
+        try:
+            content = [file_hash(clip.path), clip.caption, str(self.cut), self.first_frame, encoder, READING]
+        except OSError:  # not ours to read, or gone since
+            return None
+        return sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+    def source(self, clip: Clip) -> str:
+        """The clip's name, and how it is cut: a clip may be in a dataset in several sizes."""
+        return " ".join([clip.name, str(self.cut), *["first frame"] * self.first_frame])
+
+    def sample(self, clip: Clip, text: "Text", account: Account) -> dict[str, Tensor]:
+        """The clip encoded; UnusableError if it cannot be read."""
+        pixels, changes = read_clip(clip, self.cut)
+        sample = self.encoder.sample(pixels, text, self.first_frame)
+        for change, detail in changes.items():
+            account.change(clip.name, change, detail)
+        return sample
+
+
+def _add(
+    writer: DatasetWriter, recipe: _Recipe, key: str | None, clip: Clip, text: "Text | None", account: Account
+) -> bool:
+    """Whether the clip had to be encoded; if it is in the dataset already, it may be under another name."""
+    if key is None:
+        raise UnusableError(quoted(clip.name), "cannot be opened")
+    if text is not None:
+        writer.add(key, recipe.sample(clip, text, account), clip.caption, recipe.source(clip))
+    elif key in writer:
+        writer.claim(key, recipe.source(clip))
+    return text is not None
+
+
+def _prune(writer: DatasetWriter, keys: set[str], videos: str, account: Account) -> None:
+    if account.left_out:
+        account.change(videos, "folders with clips left out, for which nothing was pruned")
+    else:
+        writer.prune(keys)
 
 
 def main(arguments: list[str]) -> int:
@@ -131,24 +172,16 @@ def _usable(videos: str, account: Account, strict: bool) -> list[Clip]:
 
 
 def _with_texts(
-    clips: list[Clip], writer: DatasetWriter, encoder: "Encoder", cut: Cut, first_frame: bool
+    clips: list[Clip], writer: DatasetWriter, recipe: _Recipe
 ) -> Iterator[tuple[str | None, Clip, "Text | None"]]:
     """Each clip with its key and its encoded caption, which is None if it is in the dataset already.
 
     A file that cannot be opened has no key.
     """
     for start in range(0, len(clips), AT_ONCE):
-        keyed = [(_key(clip, cut, first_frame, encoder), clip) for clip in clips[start : start + AT_ONCE]]
-        texts = {key: encoder.text(clip.caption) for key, clip in keyed if key and key not in writer}
+        keyed = [(recipe.key(clip), clip) for clip in clips[start : start + AT_ONCE]]
+        texts = {key: recipe.encoder.text(clip.caption) for key, clip in keyed if key and key not in writer}
         yield from ((key, clip, texts.pop(key, None)) for key, clip in keyed)
-
-
-def _key(clip: Clip, cut: Cut, first_frame: bool, encoder: "Encoder") -> str | None:
-    try:
-        content = [file_hash(clip.path), clip.caption, str(cut), first_frame, encoder.fingerprint, READING]
-    except OSError:  # not ours to read, or gone since
-        return None
-    return sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -58,6 +58,7 @@ class DatasetWriter:
             self._pending.mkdir(exist_ok=True)
             self._index = _continued(self._folder, encoder, family)
             self._keys = {item.key for item in self._index.items}
+            self._claims: dict[str, str] = {}  # source -> key, of this run
             self._waiting = self._found_waiting()
             self._waiting_bytes = sum(path.stat().st_size for path in self._waiting)
             if null is not None and not self.has_null:
@@ -84,11 +85,13 @@ class DatasetWriter:
         return len(self._keys)
 
     def add(self, key: str, sample: dict[str, Tensor], caption: str = "", source: str = "") -> None:
-        """Stores a sample under its key, unless it is there; one of the same source but another key gives way to it."""
+        """Stores a sample under its key, unless it is there, and claims the key for the source."""
         if not KEY.fullmatch(key):
             raise ValueError(
                 f"{quoted(key)} cannot be the key of an item: use up to 100 letters, digits, dots and dashes."
             )
+        if source:
+            self.claim(key, source)
         if key in self._keys:
             return
         stored = {name: tensor for name, tensor in sample.items() if name == "latent" or tensor.any()}
@@ -103,6 +106,13 @@ class DatasetWriter:
         if self._waiting_bytes >= self._shard_bytes:
             self._write_shard()
 
+    def claim(self, key: str, source: str) -> None:
+        """Says what the sample of this key is made from now: clips are renamed, and their captions changed.
+
+        When the dataset is finished, items that the source had under other keys go, unless another source claims them.
+        """
+        self._claims[source] = key
+
     def prune(self, keys: set[str]) -> int:
         """Leaves out all items but these, and says how many went."""
         self._write_shard()
@@ -115,8 +125,11 @@ class DatasetWriter:
     def close(self) -> None:
         """Writes what waits as the last shard, and removes shards that no item is in."""
         self._write_shard()
-        used = {item.shard for item in self._index.items}
-        self._index = replace(self._index, shards=tuple(part for part in self._index.shards if part.name in used))
+        items = self._claimed()
+        used = {item.shard for item in items}
+        self._keys = {item.key for item in items}
+        shards = tuple(part for part in self._index.shards if part.name in used)
+        self._index = replace(self._index, items=items, shards=shards)
         self._write_index()
         for path in self._folder.glob("shard-*.safetensors"):
             if path.name not in used:
@@ -162,11 +175,17 @@ class DatasetWriter:
         self._waiting, self._waiting_bytes = [], 0
 
     def _append(self, part: Part, items: list[Item]) -> None:
-        newest = {item.source or item.key: item for item in items}
-        kept = [item for item in self._index.items if item.source not in newest]
-        self._index = replace(self._index, shards=(*self._index.shards, part), items=(*kept, *newest.values()))
-        self._keys = {item.key for item in self._index.items}
+        self._index = replace(self._index, shards=(*self._index.shards, part), items=(*self._index.items, *items))
         self._write_index()
+
+    def _claimed(self) -> tuple[Item, ...]:
+        """The items with their sources of this run, without those whose source has another sample now."""
+        sources = {key: source for source, key in reversed(self._claims.items())}  # the first of equal clips
+        return tuple(
+            item._replace(source=sources.get(item.key, item.source))
+            for item in self._index.items
+            if item.key in sources or item.source not in self._claims
+        )
 
     def _write_index(self) -> None:
         text = index_text(self._index)

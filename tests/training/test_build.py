@@ -171,6 +171,64 @@ def test_a_second_build_encodes_only_what_is_new(encoders, videos, tmp_path):
     assert captions == {"Another caption.", 'Number 2 says "hello".', "Red."}
 
 
+def captions_by_source(folder) -> dict[str, str]:
+    return {item.source.split(" ")[0]: item.caption for item in open_dataset(str(folder)).index.items}
+
+
+def renamed(folder, old: str, new: str) -> None:
+    for ending in (".mp4", ".txt"):
+        os.replace(folder / f"{old}{ending}", folder / f"{new}{ending}")
+
+
+def test_a_renamed_clip_keeps_its_sample_though_another_takes_its_name(encoders, videos, tmp_path):
+    encoder = Encoder(*encoders["1.0"])
+    build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    renamed(videos, "a", "z")
+    make_video(videos / "a.mp4", range(90, 250, 10))
+    (videos / "a.txt").write_text("Another clip.")
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)[:2] == (5, 1)
+    found = captions_by_source(tmp_path / "data")
+    assert (found["a.mp4"], found["z.mp4"]) == ("Another clip.", 'Number 0 says "hello".')
+
+
+def test_of_clips_that_swap_their_names_each_caption_is_changed_on_its_own(encoders, videos, tmp_path):
+    encoder = Encoder(*encoders["1.0"])
+    make_video(videos / "b.mp4", range(90, 250, 10))
+    os.replace(videos / "b.mkv", videos / "more" / "e.mkv")
+    (videos / "more" / "e.txt").write_text("Moved.")
+    build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+        renamed(videos, old, new)
+    (videos / "a.txt").write_text("What was b.")
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)[:2] == (5, 1)
+    found = captions_by_source(tmp_path / "data")
+    assert (found["a.mp4"], found["b.mp4"]) == ("What was b.", 'Number 0 says "hello".')
+
+
+def test_a_caption_that_is_set_back_wins_over_the_one_that_came_between(encoders, videos, tmp_path, monkeypatch):
+    def interrupt(done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    encoder, caption = Encoder(*encoders["1.0"]), (videos / "a.txt").read_text()
+    build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    (videos / "a.txt").write_text("Between.")
+    monkeypatch.setattr(build, "DatasetWriter", partial(build.DatasetWriter, shard_bytes=1))
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT, progress=interrupt)
+    (videos / "a.txt").write_text(caption)
+    assert build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT).samples == 4
+    assert captions_by_source(tmp_path / "data")["a.mp4"] == caption
+
+
+def test_of_equal_clips_with_equal_captions_one_is_taken_and_the_others_are_said(encoders, videos, tmp_path):
+    for ending in (".mp4", ".txt"):
+        (videos / "more" / f"a{ending}").write_bytes((videos / f"a{ending}").read_bytes())
+    built = build_dataset(str(videos), str(tmp_path / "data"), Encoder(*encoders["1.0"]), CUT)
+    assert built.samples == 4
+    assert built.account.lines() == ["Passed over, the same as another clip, caption included (1): 'more/a.mp4'."]
+
+
 def test_nothing_is_pruned_where_a_clip_was_left_out(encoders, videos, tmp_path):
     encoder = Encoder(*encoders["1.0"])
     build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
