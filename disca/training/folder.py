@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from ..messages import quoted
 from .account import Account, UnusableError
@@ -13,6 +13,7 @@ from .account import Account, UnusableError
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 CAPTION_BYTES = 2**16  # text encoders read some thousand characters
+UNSEEN = {"Cc", "Cf", "Mn", "Zl", "Zp", "Zs"}  # Unicode's categories of what shows nothing by itself
 MADE_BY_PROGRAMS = {  # beside all whose names begin with a dot
     "@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "system volume information",
     "desktop.ini", "ehthumbs.db", "thumbs.db",
@@ -93,7 +94,7 @@ def _clips(paths: list[Path], root: Path, account: Account) -> Iterator[Clip]:
         captions[_stem(path)].append(path)
         if _stem(path) not in sharing:
             account.pass_over(_name(path, root), "captions without a video")
-    for path in set(paths).difference(texts, videos, pictures):
+    for path in sorted(set(paths).difference(texts, videos, pictures)):
         account.pass_over(_name(path, root), "files of other kinds")
     for path in clips:
         if sharing[_stem(path)] > 1:
@@ -114,7 +115,7 @@ def _caption(clip: Path, found: list[Path], root: Path) -> str:
             quoted(name), "has no caption", f"there is no {quoted(_name(clip.with_suffix('.txt'), root))}"
         )
     path = next((path for path in found if path.stem == clip.stem), found[0])
-    if path.is_symlink() and not _within(os.path.realpath(path), os.path.realpath(root)):
+    if path.is_symlink() and not _is_shared(path, root):
         raise UnusableError(quoted(name), "has a caption that is a link out of the folder")
     if not path.is_file():
         raise UnusableError(quoted(name), "has a caption that is not a file")
@@ -125,6 +126,8 @@ def _text(path: Path, name: str) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(CAPTION_BYTES + 1)
+        if len(content) > CAPTION_BYTES:
+            raise UnusableError(quoted(name), "has too long a caption", f"more than {CAPTION_BYTES:,} bytes")
         text = content.decode("utf-8-sig").strip()
     except OSError as error:
         raise UnusableError(quoted(name), "has a caption that cannot be read", quoted(error.strerror)) from error
@@ -132,11 +135,9 @@ def _text(path: Path, name: str) -> str:
         raise UnusableError(
             quoted(name), "has a caption that is not UTF-8 text", f"save {quoted(path.name)} as UTF-8"
         ) from error
-    if len(content) > CAPTION_BYTES:
-        raise UnusableError(quoted(name), "has too long a caption", f"more than {CAPTION_BYTES:,} bytes")
     if "\0" in text:  # UTF-16 without its mark
         raise UnusableError(quoted(name), "has a caption that is not UTF-8 text", f"save {quoted(path.name)} as UTF-8")
-    if not text:
+    if all(category(letter) in UNSEEN for letter in text):
         raise UnusableError(quoted(name), "has an empty caption")
     return text
 
@@ -148,6 +149,12 @@ def _stem(path: Path) -> str:
 
 def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def _is_shared(path: Path, root: Path) -> bool:
+    """Whether a link leads to what lies in the root, or in a linked folder that it is in itself."""
+    places = [place for place in path.parents if root in (place, *place.parents)]
+    return any(_within(os.path.realpath(path), os.path.realpath(place)) for place in places)
 
 
 def _within(path: str, folder: str) -> bool:

@@ -65,12 +65,14 @@ def test_a_folder_that_is_hidden_itself_is_read(tmp_path):
 
 def test_other_files_and_captions_without_a_video_are_named(tmp_path):
     put(tmp_path, "a.mp4", caption="words")
-    put(tmp_path, "b.wmv", "c.heic", "d.txt", "noend")
+    others = ["b.wmv", "c.heic", *(f"more{number}.doc" for number in range(10)), "noend"]
+    put(tmp_path, *others, "d.txt")
     account = found(tmp_path)[1]
-    assert {kind: sorted(files) for kind, files in account.passed_over.items()} == {
+    assert account.passed_over == {
         "captions without a video": ["'d.txt'"],
-        "files of other kinds": ["'b.wmv'", "'c.heic'", "'noend'"],
+        "files of other kinds": [f"'{name}'" for name in others],
     }
+    assert account.lines()[-1].endswith("(13): 'b.wmv', 'c.heic', 'more0.doc', 'more1.doc', 'more2.doc' and 8 more.")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,9 @@ def test_other_files_and_captions_without_a_video_are_named(tmp_path):
         ("a cat".encode("utf-16-le"), "has a caption that is not UTF-8 text"),
         (b"\xed\xa0\x80", "has a caption that is not UTF-8 text"),  # a lone surrogate
         (b"x" * (CAPTION_BYTES + 1), "has too long a caption"),
+        ("é".encode() * (CAPTION_BYTES // 2 + 1), "has too long a caption"),  # read to the middle of a letter
+        (("x" + "🐈" * CAPTION_BYTES).encode(), "has too long a caption"),
+        ("\u200b\u200d\ufeff \u2060\ufe0f".encode(), "has an empty caption"),  # nothing of it is seen
     ],
 )
 def test_a_clip_whose_caption_cannot_be_read_is_left_out_and_named(tmp_path, content, kind):
@@ -147,6 +152,22 @@ def test_a_caption_that_is_a_link_out_of_the_folder_is_not_followed(tmp_path):
     assert [clip.caption for clip in find_clips(str(tmp_path / "clips"), account)] == ["words"]
     left_out = account.left_out["has a caption that is a link out of the folder"]
     assert left_out == ["'a.mp4'", "'b.mp4'", "'more/d.mp4'"]
+
+
+def test_a_caption_that_is_a_link_within_a_linked_folder_is_read(tmp_path):
+    put(tmp_path / "elsewhere", "a.mp4", "deep/b.mp4")
+    (tmp_path / "elsewhere" / "words.txt").write_text("words")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    put(tmp_path / "elsewhere", "c.mp4")
+    link(tmp_path / "elsewhere" / "a.txt", "words.txt")
+    link(tmp_path / "elsewhere" / "deep" / "b.txt", "../words.txt")
+    link(tmp_path / "elsewhere" / "c.txt", tmp_path / "secret.txt")
+    link(tmp_path / "clips" / "far", tmp_path / "elsewhere")
+    account = Account()
+    clips = find_clips(str(tmp_path / "clips"), account)
+    assert {clip.name: clip.caption for clip in clips} == {"far/a.mp4": "words", "far/deep/b.mp4": "words"}
+    assert account.left_out == {"has a caption that is a link out of the folder": ["'far/c.mp4'"]}
 
 
 def test_a_linked_folder_is_entered_once_and_said(tmp_path):
