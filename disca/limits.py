@@ -41,6 +41,12 @@ def require_text(name: str, value: object) -> None:
         )
 
 
+def require_here(name: str, value: str) -> None:
+    """ValueError if it is a url, of which the file system would make folders of odd names."""
+    if "://" in value:
+        raise ValueError(f"{quoted(name)} is {quoted(value)}, which is not on this machine. Give a path that is.")
+
+
 def require_flag(name: str, value: object) -> None:
     """ValueError unless it is true or false."""
     if not isinstance(value, bool):

@@ -3,7 +3,7 @@
 from dataclasses import Field, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..limits import require_choice, require_flag, require_number, require_text
+from ..limits import require_choice, require_flag, require_here, require_number, require_text
 from ..messages import quoted
 
 MANY = 10_000_000  # iterations
@@ -17,9 +17,9 @@ def number(default: Any, least: float, most: float, below: bool = False) -> Any:
     return field(default=default, metadata={"least": least, "most": most, "below": below})
 
 
-def location(default: str | None = None, exists: bool = True) -> Any:
-    """A dataclass field that is a path, relative to the YAML's folder; `exists` says whether it must be there."""
-    metadata = {"path": True, "exists": exists}
+def location(default: str | None = None, exists: bool = True, remote: bool = False) -> Any:
+    """A dataclass field that is a path, relative to the YAML's folder; it `exists` before the run, or may be a url."""
+    metadata = {"path": True, "exists": exists, "remote": remote}
     return field(metadata=metadata) if default is None else field(default=default, metadata=metadata)
 
 
@@ -45,6 +45,8 @@ def require_setting(entry: Field, kind: Any, value: Any) -> None:
         require_flag(name, value)
     elif kind is str:
         require_text(name, value)
+        if not entry.metadata.get("remote", True):
+            require_here(name, value)
 
 
 def _require_numbers(name: str, kinds: tuple, value: Any, limits: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ class ModelSettings(Checked):
 class DataSettings(Checked):
     """Where the samples are; an iteration takes batch x accumulate of them on each process."""
 
-    path: str = location()
+    path: str = location(remote=True)
     cache: str = location("", exists=False)
     batch: int = number(1, least=1, most=1024)
     accumulate: int = number(1, least=1, most=1024)

@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..limits import require_here
 from ..messages import quoted
 from ..weights.predictor_spec import FAMILIES
 from .index import read_index
@@ -49,6 +50,7 @@ class DatasetWriter:
         null: dict[str, Tensor] | None = None,
         shard_bytes: int = SHARD_BYTES,
     ):
+        require_here("the dataset", path)
         self._folder = Path(path).expanduser()
         self._pending = self._folder / "pending"
         self._shard_bytes = shard_bytes

@@ -353,6 +353,20 @@ def remote(folder) -> str:
     return url
 
 
+def test_no_dataset_is_written_to_a_url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="'the dataset' is 's3://bucket/data'.* is not on this machine"):
+        DatasetWriter("s3://bucket/data", ENCODER, "1.5")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["file", "file/data", "x" * 300, "x/" * 3000])
+def test_a_place_where_no_dataset_can_be_is_refused_in_a_sentence(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written to .*choose another folder"):
+        DatasetWriter(str(tmp_path / place), ENCODER, "1.5")
+
+
 def test_a_remote_dataset_is_the_local_one(folder, tmp_path):
     here, there = open_dataset(str(folder)), open_dataset(remote(folder), cache=str(tmp_path / "cache"))
     assert here.fingerprint == there.fingerprint

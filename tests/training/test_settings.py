@@ -129,6 +129,15 @@ def test_an_output_that_no_disk_can_hold_is_refused_with_its_line(written, out):
         read_settings(written(RUN.replace("results", out)))
 
 
+@pytest.mark.parametrize("url", ["http://host/data", "s3://bucket/run", "hf://datasets/a/b"])
+@pytest.mark.parametrize(("line", "key"), [("out: ", "out"), ("  cache: ", "cache"), ("model:\n  path: ", "path")])
+def test_only_a_dataset_may_be_elsewhere(written, url, line, key):
+    text = RUN.replace("out: results\n", "") if key == "out" else RUN
+    with pytest.raises(ValueError, match=f"run.yaml, line [456]: '{key}' is '{url}'.* is not on this machine"):
+        read_settings(written(text + line + url + "\n"))
+    assert read_settings(written(RUN.replace("videos", url))).data.path == url
+
+
 def test_a_file_that_is_too_large_to_describe_a_run_is_refused(written):
     with pytest.raises(ValueError, match="run.yaml: it has more than 1,000,000 characters"):
         read_settings(written(RUN + "#" * 1_000_001))
