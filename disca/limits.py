@@ -9,7 +9,8 @@ from .messages import listing, quoted
 MOST_TEXT = 100_000  # characters
 LONGEST_NAME = 255  # bytes of a file's name, on every usual disk
 MOST_NAME = 150  # bytes of a run's or dataset's: there is room for what is made in it
-RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
+RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}  # on Windows, with any ending
+RESERVED |= {f"{port}{number}" for port in ("COM", "LPT") for number in "123456789\u00b9\u00b2\u00b3"}
 FORBIDDEN = set('<>:"|?*')  # in file names on Windows
 
 

@@ -2,8 +2,10 @@
 
 import logging
 import os
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import comfy.model_management
 import comfy.utils
@@ -153,6 +155,7 @@ def _named(kind: str, what: str, name: str) -> Path:
     require_folder_name(what, name)
     root = _output(kind)
     folder = _below(root, name.replace("\\", "/"))
+    folder = reduce(_entry, folder.relative_to(root).parts, root)
     for place in folder.parents[: len(folder.relative_to(root).parts) - 1]:
         if any((place / file).exists() for file in OURS):
             raise ValueError(
@@ -160,6 +163,13 @@ def _named(kind: str, what: str, name: str) -> Path:
                 "Choose a name of its own."
             )
     return folder
+
+
+def _entry(folder: Path, name: str) -> Path:
+    """The folder's entry of that name, in whichever Unicode form it is there; in the composed one if it is not."""
+    name = normalize("NFC", name)
+    found = (path for path in folder.iterdir() if normalize("NFC", path.name) == name) if folder.is_dir() else iter(())
+    return next(found, folder / name)
 
 
 def _picture(path: Path) -> Picture:

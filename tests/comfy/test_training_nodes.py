@@ -296,7 +296,7 @@ def test_curves_that_cannot_be_drawn_do_not_end_the_watching(predictor_run, pack
 @pytest.mark.parametrize(
     "name",
     ["", "..", "../other", "/etc", ".", "a//b", "a/../..", "..\\x", "C:\\x", "x" * 300, "a/" * 200, "CON", "lpt1.txt"]
-    + ["a\0b", "a\nb", "\ud800", "trailing.", " ", "a ", "what?"],
+    + ["a\0b", "a\nb", "\ud800", "trailing.", " ", "a ", "what?", "conin$", "CONOUT$.x", "COM\u00b9", "lpt\u00b3.txt"],
 )
 def test_a_run_and_a_dataset_stay_in_their_folders_under_names_that_every_system_takes(train, output, name):
     for change in ("run", "dataset"):
@@ -311,6 +311,14 @@ def test_a_run_whose_place_is_taken_by_a_file_is_refused_in_a_sentence(train, ou
     (output / "disca" / "runs" / "a_file").touch()
     with pytest.raises(ValueError, match="a_file.* cannot be made .*give the run another name"):
         train("DiscaTrainCFG", "a_file", **LORA)
+
+
+@pytest.mark.parametrize("there", ["", "caf\u00e9/cats", "cafe\u0301/cats"])
+def test_a_name_in_either_unicode_form_is_one_run(pack, output, there, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    (tmp_path / "disca" / "runs" / there).mkdir(parents=True)
+    named = {pack("disca.host.training").run_folder(f"{name}/cats") for name in ("caf\u00e9", "cafe\u0301")}
+    assert named == {str(tmp_path / "disca" / "runs" / (there or "caf\u00e9/cats"))}
 
 
 def test_a_dataset_that_is_not_there_is_named_with_those_that_are(train, output):
