@@ -19,7 +19,7 @@ def require_number(
 ) -> None:
     """ValueError unless it is a finite number from least to most, or below most; a whole one if that is wanted."""
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    fits = fits and (whole or math.isfinite(value))
+    fits = fits and (whole or _is_finite(value))
     if not fits:
         kind = "a whole number" if whole else "a finite number"
         raise ValueError(f"{quoted(name)} is {quoted(value)}, but must be {kind}.")
@@ -76,6 +76,13 @@ def require_folder_name(name: str, value: object) -> None:
             f"{quoted(name)} is {quoted(value)}, which cannot be a folder's name on every system. "
             "Give one such as 'my_cats', of letters, digits, dashes and underscores."
         )
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that is larger than all others
+        return False
 
 
 def _is_name(part: str) -> bool:

@@ -172,6 +172,8 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(written, tmp_path):
         lambda: PreviewSettings(shift=math.nan),
         lambda: PreviewSettings(steps=2.5),
         lambda: PreviewSettings(steps=True),
+        lambda: PreviewSettings(shift=10**400),
+        lambda: PreviewSettings(steps=10**400),
         lambda: DataSettings(path="a\0b"),
         lambda: DataSettings(path="\ud800"),
         lambda: DataSettings(path="videos", batch=10**6),
