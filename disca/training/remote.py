@@ -45,9 +45,9 @@ class RemoteFolder:
                 return
             aside.unlink()
         raise ValueError(
-            f"'{quoted(self._url)}/{quoted(part.name)}' came twice with {size:,} bytes and SHA-256 {found[:12]}; "
-            f"{part.size:,} "
-            f"bytes and {quoted(part.sha256[:12])} are needed. Upload it again from where the dataset was built."
+            f"{quoted(f'{self._url}/{part.name}')} came twice with {size:,} bytes and SHA-256 {quoted(found[:12])}; "
+            f"{part.size:,} bytes and {quoted(part.sha256[:12])} are needed. Upload it again from where the dataset "
+            "was built."
         )
 
     def _make_room(self, part: Part) -> None:
