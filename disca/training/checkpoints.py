@@ -167,7 +167,8 @@ def _together(act: Callable[[], None], only_leader: bool, world: World, target: 
 
 def _explain(failure: Exception | None, target: Path) -> str:
     failure = failure and (failure.__cause__ or failure)
-    reason = str(failure).strip().splitlines()[-1] if failure is not None else "the writing process says why"
+    lines = str(failure).strip().splitlines() or [type(failure).__name__]
+    reason = lines[-1] if failure is not None else "the writing process says why"
     whole = newest(target.parent, lambda told: None)
     last = (
         f"The last whole one is {quoted(whole)}, and nothing is lost up to it" if whole else "There is none before it"

@@ -28,7 +28,10 @@ class Records:
         self._state, self._total = out / STATE, total
         self._started, self._done, self._told = time.monotonic(), done, 0.0
         self._failed: set[Path] = set()
-        _cut(self.log, done)
+        try:
+            _cut(self.log, done)
+        except OSError as error:
+            self._say(self.log, error)
 
     def add(self, line: dict[str, Any]) -> None:
         """Appends an iteration's figures to the log."""

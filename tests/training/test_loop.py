@@ -189,6 +189,15 @@ def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_an_error_without_a_word_while_saving_is_named_by_its_kind(tmp_path, monkeypatch):
+    def wordless(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr(Regression, "export", wordless)
+    with pytest.raises(SaveError, match="could not be written to .* .OSError; "):
+        run(tmp_path)
+
+
 @pytest.mark.parametrize("place", ["state", "export", "meta"])
 def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole(unbroken, tmp_path, monkeypatch, place):
     run(tmp_path, stop=after(3))
@@ -306,6 +315,14 @@ def test_a_damaged_line_of_the_log_is_left_out_and_said_once(unbroken, tmp_path,
     assert len(told) == 1 and told[0].startswith("1 damaged lines of '")
     assert [line["iteration"] for line in read_log(tmp_path / "log.jsonl")] == [1, 3, 4, 5, 6, 7, 8]
     assert Image.open(tmp_path / "curves.png").height == 2 * 320
+
+
+def test_a_log_that_cannot_be_cut_at_the_start_does_not_end_the_training(unbroken, tmp_path, monkeypatch, caplog):
+    run(tmp_path, stop=after(3))
+    monkeypatch.setattr("disca.training.records._cut", full_disk)
+    run(tmp_path)
+    assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
+    assert [message for message in caplog.messages if "log.jsonl' could not be written (No space" in message]
 
 
 def test_records_that_cannot_be_written_do_not_end_the_training(unbroken, tmp_path, caplog):
