@@ -73,7 +73,7 @@ def read_clip(clip: Clip, cut: Cut) -> Footage:
     except Exception as error:  # decoders raise anything on damaged files
         told = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnusableError(quoted(clip.name), "cannot be read", quoted(told)) from error
-    return Footage(torch.from_numpy(np.stack(images)).float() / 255.0, changes)
+    return Footage(torch.from_numpy(np.stack(images)).float().div_(255), changes)
 
 
 def _images(clip: Clip, cut: Cut, changes: dict[str, str]) -> list[np.ndarray]:
