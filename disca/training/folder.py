@@ -35,7 +35,7 @@ def find_clips(folder: str, account: Account | None = None) -> list[Clip]:
     """
     account = account or Account()
     root = Path(os.path.abspath(Path(folder).expanduser()))  # a relative name with a colon would be a protocol's
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise ValueError(f"There is no folder {quoted(folder)}. Give the one that holds the videos and their captions.")
     clips = [clip for paths in _folders(root, account) for clip in _clips(paths, root, account)]
     if not clips and account.left_out:
@@ -76,7 +76,8 @@ def _contents(place: Path, root: Path, account: Account) -> tuple[list[Path], li
     for path in sorted(programs):
         account.pass_over(_name(path, root), "hidden or made by other programs")
     users = [path for path in paths if path not in programs]
-    return [path for path in users if not path.is_dir()], [path for path in users if path.is_dir()]
+    # Path's own questions raise an error where a link's target has too long a name
+    return [path for path in users if not os.path.isdir(path)], [path for path in users if os.path.isdir(path)]
 
 
 def _clips(paths: list[Path], root: Path, account: Account) -> Iterator[Clip]:
@@ -108,7 +109,7 @@ def _clips(paths: list[Path], root: Path, account: Account) -> Iterator[Clip]:
 def _caption(clip: Path, found: list[Path], root: Path) -> str:
     """The clip's caption, in one of the texts of its name; UnusableError if none can be read."""
     name = _name(clip, root)
-    if not clip.is_file():
+    if not os.path.isfile(clip):
         raise UnusableError(quoted(name), "is not a file, or a link that leads nowhere")
     if not found:
         raise UnusableError(
@@ -117,7 +118,7 @@ def _caption(clip: Path, found: list[Path], root: Path) -> str:
     path = next((path for path in found if path.stem == clip.stem), found[0])
     if path.is_symlink() and not _is_shared(path, root):
         raise UnusableError(quoted(name), "has a caption that is a link out of the folder")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UnusableError(quoted(name), "has a caption that is not a file")
     return _text(path, name)
 

@@ -190,15 +190,17 @@ def test_a_linked_folder_is_entered_once_and_said(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_link_that_leads_nowhere_and_a_pipe_are_left_out(tmp_path):
     put(tmp_path, "good.mp4", caption="words")
-    put(tmp_path, "piped.mp4")
+    put(tmp_path, "piped.mp4", "words.mp4")
     link(tmp_path / "a.mp4", "nowhere.mp4")
+    link(tmp_path / "long.mp4", "x" * 300)  # a name that no file can have
+    link(tmp_path / "words.txt", "x" * 300)
     os.mkfifo(tmp_path / "b.mp4")
     os.mkfifo(tmp_path / "piped.txt")  # opening it would wait for a writer
     names, account = found(tmp_path)
     assert names == ["good.mp4"]
     assert account.left_out == {
-        "is not a file, or a link that leads nowhere": ["'a.mp4'", "'b.mp4'"],
-        "has a caption that is not a file": ["'piped.mp4'"],
+        "is not a file, or a link that leads nowhere": ["'a.mp4'", "'b.mp4'", "'long.mp4'"],
+        "has a caption that is not a file": ["'piped.mp4'", "'words.mp4'"],
     }
 
 
