@@ -20,7 +20,13 @@ class RemoteFolder:
         self._url, self._limit = url.rstrip("/"), limit
         self._cache = Path(cache).expanduser()
         self._folder = self._cache / sha256(self._url.encode()).hexdigest()[:16]
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{quoted(self._folder)} cannot be made ({cause(error)}). "
+                "Take away what is in its place, or set data.cache to another folder."
+            ) from None
 
     def read(self, name: str) -> bytes:
         """A small file's bytes, always fetched anew."""
@@ -38,7 +44,7 @@ class RemoteFolder:
         self._make_room(part)
         aside = path.with_name(f"{path.name}.{os.getpid()}.part")  # several processes may fetch the same file
         for _ in range(2):
-            self._files.get_file(f"{self._root}/{part.name}", str(aside))
+            self._receive(part, aside)
             size, found = aside.stat().st_size, file_hash(aside)
             if found == part.sha256:
                 os.replace(aside, path)
@@ -49,6 +55,16 @@ class RemoteFolder:
             f"{part.size:,} bytes and {quoted(part.sha256[:12])} are needed. Upload it again from where the dataset "
             "was built."
         )
+
+    def _receive(self, part: Part, place: Path) -> None:
+        try:
+            self._files.get_file(f"{self._root}/{part.name}", str(place))
+        except Exception as error:  # fsspec's file systems raise their own
+            place.unlink(missing_ok=True)
+            raise ValueError(
+                f"{quoted(f'{self._url}/{part.name}')} cannot be fetched ({cause(error)}). "
+                "Check the connection, and that the cache has room."
+            ) from error
 
     def _make_room(self, part: Part) -> None:
         """Drops the copies used least recently, of any dataset in this cache, until the new one fits."""

@@ -394,6 +394,23 @@ def test_a_shard_that_arrives_damaged_is_not_kept(folder, tmp_path):
     assert not list((tmp_path / "cache").glob("*/shard-000000*"))
 
 
+def test_a_shard_that_does_not_arrive_is_named(folder, tmp_path):
+    url = remote(folder)
+    import fsspec
+
+    dataset = open_dataset(url, cache=str(tmp_path / "cache"))
+    fsspec.filesystem("memory").rm(f"{url}/shard-000000.safetensors")
+    with pytest.raises(ValueError, match=f"^'{url}/shard-000000.safetensors' cannot be fetched .*Check the connection"):
+        dataset[0]
+    assert not list((tmp_path / "cache").glob("*/shard-000000*"))
+
+
+def test_a_cache_in_the_place_of_a_file_is_refused_in_a_sentence(folder, tmp_path):
+    (tmp_path / "cache").touch()
+    with pytest.raises(ValueError, match="cache.* cannot be made .*set data.cache to another folder"):
+        open_dataset(remote(folder), cache=str(tmp_path / "cache"))
+
+
 @pytest.mark.parametrize(
     ("url", "cache", "told"),
     [
