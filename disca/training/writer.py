@@ -2,35 +2,35 @@
 
 import logging
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..limits import require_here
-from ..messages import quoted
+from ..messages import cause, quoted
 from ..weights.predictor_spec import FAMILIES
+from . import pending
 from .index import read_index
 from .lock import FolderLock
 from .shards import (
     INDEX,
     NULL,
+    SHARD,
     Index,
     Item,
     Part,
     file_hash,
     index_text,
     part_of,
-    sample_hash,
     write_aside,
     write_tensors,
 )
 
 SHARD_BYTES = 256 * 2**20
 KEY = re.compile(r"[A-Za-z0-9._-]{1,100}")
-WAITING = re.compile(r"\d{9}-.*\.safetensors(\.part)?")  # what the writer itself puts into pending/
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ class DatasetWriter:
         self._lock = FolderLock(self._folder, "This dataset", "built")
         self._lock.acquire()
         try:
-            self._pending.mkdir(exist_ok=True)
+            with _in_place(self._pending):
+                self._pending.mkdir(exist_ok=True)
             self._index = _continued(self._folder, encoder, family)
             self._keys = {item.key for item in self._index.items}
             self._claims: dict[str, str] = {}  # source -> key, of this run
@@ -96,12 +97,8 @@ class DatasetWriter:
             self.claim(key, source)
         if key in self._keys:
             return
-        stored = {name: tensor for name, tensor in sample.items() if name == "latent" or tensor.any()}
-        shapes = {name: ",".join(map(str, tensor.shape)) for name, tensor in sample.items() if name not in stored}
-        number = int(self._waiting[-1].name[:9]) + 1 if self._waiting else 0
-        path = self._pending / f"{number:09}-{key}.safetensors"
-        facts = {"caption": caption, "source": source, **{f"zeros/{name}": shape for name, shape in shapes.items()}}
-        write_tensors(path, stored, facts, lasting=False)  # one cut short by a power cut is found and made again
+        number = pending.number_of(self._waiting[-1]) + 1 if self._waiting else 0
+        path = pending.write_item(self._pending, number, key, sample, caption, source)
         self._waiting.append(path)
         self._waiting_bytes += path.stat().st_size
         self._keys.add(key)
@@ -134,7 +131,7 @@ class DatasetWriter:
         self._index = replace(self._index, items=items, shards=shards)
         self._write_index()
         for path in self._folder.glob("shard-*.safetensors"):
-            if path.name not in used:
+            if path.name not in used and SHARD.fullmatch(path.name) and path.is_file():
                 path.unlink()
         with suppress(OSError):  # somebody else's file in it
             self._pending.rmdir()
@@ -151,9 +148,9 @@ class DatasetWriter:
 
     def _found_waiting(self) -> list[Path]:
         waiting = []
-        for path in sorted(filter(_is_ours, self._pending.iterdir())):
-            key = path.stem[10:]
-            if path.suffix == ".safetensors" and key not in self._keys and _is_whole(path):
+        for path in sorted(filter(pending.is_ours, self._pending.iterdir())):
+            key = pending.key_of(path)
+            if path.suffix == ".safetensors" and key not in self._keys and pending.is_whole(path):
                 waiting.append(path)
                 self._keys.add(key)
             else:
@@ -167,7 +164,7 @@ class DatasetWriter:
         path = self._folder / f"shard-{number:06}.safetensors"
         tensors, items = {}, []
         for waiting in self._waiting:
-            item, sample = _read_waiting(waiting, path.name)
+            item, sample = pending.read_item(waiting, path.name)
             items.append(item)
             tensors |= {f"{item.key}/{name}": tensor for name, tensor in sample.items()}
         write_tensors(path, tensors)
@@ -198,7 +195,9 @@ def _continued(folder: Path, encoder: str, family: str) -> Index:
     """The index in the folder without what is no longer whole, or an empty one."""
     if not (folder / INDEX).exists():
         return Index(family, encoder)
-    index = read_index((folder / INDEX).read_bytes(), str(folder / INDEX))
+    with _in_place(folder / INDEX):
+        content = (folder / INDEX).read_bytes()
+    index = read_index(content, str(folder / INDEX))
     if (index.family, index.encoder) != (family, encoder):
         raise ValueError(
             f"{quoted(folder)} was built for {FAMILIES[index.family]} with the encoder "
@@ -217,34 +216,16 @@ def _continued(folder: Path, encoder: str, family: str) -> Index:
     return replace(index, null=null, shards=shards, items=items)
 
 
+@contextmanager
+def _in_place(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{quoted(path)} cannot be used ({cause(error)}). Take away what is in its place, or choose another folder."
+        ) from None
+
+
 def _is_there(folder: Path, part: Part) -> bool:
     path = folder / part.name
     return path.is_file() and path.stat().st_size == part.size
-
-
-def _is_ours(path: Path) -> bool:
-    return WAITING.fullmatch(path.name) is not None and path.is_file()
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return "latent" in file.keys() and {"caption", "source"} <= set(file.metadata() or ())  # noqa: SIM118
-    except (SafetensorError, OSError):
-        return False
-
-
-def _read_waiting(path: Path, shard: str) -> tuple[Item, dict[str, Tensor]]:
-    with safe_open(path, framework="pt") as file:
-        sample = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        facts = file.metadata()
-    shapes = {name: tuple(tensor.shape) for name, tensor in sample.items()}
-    zeros = {
-        name.removeprefix("zeros/"): tuple(map(int, shape.split(",")))
-        for name, shape in facts.items()
-        if "zeros/" in name
-    }
-    item = Item(
-        path.stem[10:], shard, shapes | zeros, tuple(zeros), sample_hash(sample), facts["caption"], facts["source"]
-    )
-    return item, sample

@@ -167,6 +167,20 @@ def test_a_changed_byte_of_the_null_is_found(folder):
         open_dataset(str(folder))
 
 
+def test_somebody_elses_files_named_nearly_like_shards_stay(folder):
+    (folder / "shard-backup.safetensors").touch()
+    (folder / "shard-000099.safetensors").mkdir()
+    write(folder, range(11))
+    assert (folder / "shard-backup.safetensors").exists() and (folder / "shard-000099.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["pending", INDEX])
+def test_what_stands_in_the_place_of_the_datasets_files_is_named(tmp_path, name):
+    (tmp_path / name).touch() if name == "pending" else (tmp_path / name).mkdir()
+    with pytest.raises((OSError, ValueError), match=f"{name}' cannot be .*Take away what is in its place, or choose"):
+        write(tmp_path, range(1))
+
+
 def test_somebody_elses_files_in_pending_stay(folder):
     (folder / "pending" / "mine").mkdir(parents=True)
     (folder / "pending" / "notes.txt").write_text("mine")
