@@ -66,9 +66,8 @@ def build_dataset(
     """
     if first_frame and encoder.family != "1.5":
         raise ValueError(f"{FAMILIES[encoder.family]} has no input for a first frame. Build without it.")
-    recipe, account = _Recipe(encoder, cut, first_frame), Account()
+    recipe, account, keys, encoded = _Recipe(encoder, cut, first_frame), Account(), set(), 0
     clips = _usable(videos, account, strict)
-    keys, encoded = set(), 0
     with DatasetWriter(out, encoder.fingerprint, encoder.family) as writer:
         if not writer.has_null:
             writer.write_null(encoder.null())
@@ -87,6 +86,8 @@ def build_dataset(
             _prune(writer, keys, videos, account)
         if not len(writer):
             raise ValueError("None of the videos could be used.\n" + "\n".join(account.faults()))
+    for source in writer.replaced:
+        account.change(source, "samples replaced by another clip or caption of the same name")
     return Built(len(writer), encoded, account)
 
 

@@ -62,6 +62,7 @@ class DatasetWriter:
             self._index = _continued(self._folder, encoder, family)
             self._keys = {item.key for item in self._index.items}
             self._claims: dict[str, str] = {}  # source -> key, of this run
+            self.replaced: list[str] = []  # sources whose items went for others, once the dataset is finished
             self._waiting = self._found_waiting()
             self._waiting_bytes = sum(path.stat().st_size for path in self._waiting)
             if null is not None and not self.has_null:
@@ -127,6 +128,7 @@ class DatasetWriter:
         items = self._claimed()
         used = {item.shard for item in items}
         self._keys = {item.key for item in items}
+        self.replaced = [item.source for item in self._index.items if item.key not in self._keys]
         shards = tuple(part for part in self._index.shards if part.name in used)
         self._index = replace(self._index, items=items, shards=shards)
         self._write_index()

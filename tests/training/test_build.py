@@ -229,6 +229,19 @@ def test_of_equal_clips_with_equal_captions_one_is_taken_and_the_others_are_said
     assert built.account.lines() == ["Passed over, the same as another clip, caption included (1): 'more/a.mp4'."]
 
 
+def test_a_sample_that_goes_for_another_of_its_name_is_said(encoders, videos, tmp_path):
+    encoder, other = Encoder(*encoders["1.0"]), tmp_path / "other"
+    build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
+    other.mkdir()
+    make_video(other / "a.mp4", range(90, 250, 10))
+    (other / "a.txt").write_text("Of another folder.")
+    built = build_dataset(str(other), str(tmp_path / "data"), encoder, CUT)
+    assert built.samples == 4
+    assert built.account.lines() == [
+        "Noted, samples replaced by another clip or caption of the same name (1): 'a.mp4 32x16x5@12'."
+    ]
+
+
 def test_nothing_is_pruned_where_a_clip_was_left_out(encoders, videos, tmp_path):
     encoder = Encoder(*encoders["1.0"])
     build_dataset(str(videos), str(tmp_path / "data"), encoder, CUT)
