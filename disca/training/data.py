@@ -189,7 +189,7 @@ def _index_bytes(read: Callable[[], bytes], path: str) -> bytes:
         raise ValueError(
             f"There is no {INDEX} in {quoted(path)}, so it is not a dataset. Give the folder that the builder wrote."
         ) from None
-    except OSError as error:
+    except Exception as error:  # fsspec's file systems raise their own
         raise ValueError(
             f"The {INDEX} in {quoted(path)} cannot be read ({cause(error)}). Give the folder that the builder wrote."
         ) from None

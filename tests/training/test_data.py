@@ -419,6 +419,16 @@ def test_a_shard_that_does_not_arrive_is_named(folder, tmp_path):
     assert not list((tmp_path / "cache").glob("*/shard-000000*"))
 
 
+def test_an_index_that_does_not_arrive_is_named(folder, tmp_path, monkeypatch):
+    def refused(*_):
+        raise Exception("403, message='Forbidden'")  # as aiohttp's and botocore's are, which are no OSError
+
+    url = remote(folder)
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.cat_file", refused)
+    with pytest.raises(ValueError, match=f"index.json in '{url}' cannot be read .403, message='Forbidden'"):
+        open_dataset(url, cache=str(tmp_path / "cache"))
+
+
 def test_a_cache_in_the_place_of_a_file_is_refused_in_a_sentence(folder, tmp_path):
     (tmp_path / "cache").touch()
     with pytest.raises(ValueError, match="cache.* cannot be made .*set data.cache to another folder"):
