@@ -45,6 +45,11 @@ def read_index(text: str | bytes, where: str) -> Index:
         ) from None
 
 
+def require_item(item: Item) -> None:
+    """ValueError in a sentence unless an index can hold the item."""
+    _item(json.loads(json.dumps(item._asdict())), {item.shard}, {})
+
+
 def _index(content: dict) -> Index:
     _require_keys("the index", content, ("family", "encoder", "null", "shards", "items"))
     require_choice("family", content["family"], list(FAMILIES))

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .index import require_item
 from .shards import Item, sample_hash, write_tensors
 
 OURS = re.compile(r"\d{9}-.*\.safetensors(\.part)?")
@@ -37,19 +38,19 @@ def is_ours(path: Path) -> bool:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the file can be read."""
+    """Whether the file can be read, and what it holds can stand in the index."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return "latent" in file.keys() and {"caption", "source"} <= set(file.metadata() or ())  # noqa: SIM118
-    except (SafetensorError, OSError):
+        require_item(read_item(path, "")[0])
+    except (SafetensorError, OSError, ValueError, KeyError):
         return False
+    return True
 
 
 def read_item(path: Path, shard: str) -> tuple[Item, dict[str, Tensor]]:
     """The item, as the index will have it in this shard, and its tensors."""
     with safe_open(path, framework="pt") as file:
         sample = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        facts = file.metadata()
+        facts = file.metadata() or {}
     shapes = {name: tuple(tensor.shape) for name, tensor in sample.items()}
     zeros = {
         name.removeprefix("zeros/"): tuple(map(int, shape.split(",")))

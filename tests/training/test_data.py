@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from disca.training.data import DatasetWriter, collate, open_dataset, order, require_fits, unconditional
 from disca.training.remote import RemoteFolder
@@ -186,6 +187,24 @@ def test_somebody_elses_files_in_pending_stay(folder):
     (folder / "pending" / "notes.txt").write_text("mine")
     write(folder, range(11))
     assert (folder / "pending" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "facts"),
+    [
+        ({"latent": torch.zeros(2)}, {}),
+        ({"latent": torch.zeros(4, 2, 2, 2)}, {}),
+        (sample(1), {"zeros/y": "1,a"}),
+        (sample(1), {"zeros/y": "1" * 5000}),
+        (sample(1), {"zeros/y": "9,9999999999"}),
+    ],
+)
+def test_what_waits_and_could_not_stand_in_the_index_is_made_again(folder, tensors, facts):
+    (folder / "pending").mkdir(exist_ok=True)
+    waiting = folder / "pending" / "000000000-item-10.safetensors"
+    save_file(tensors, waiting, {"caption": "a", "source": "b"} | facts)
+    write(folder, range(11))
+    assert torch.equal(open_dataset(str(folder))[10]["latent"], sample(10)["latent"])
 
 
 def test_a_damaged_header_is_named(folder):
