@@ -14,16 +14,18 @@ class Reach:
         self._answered: dict[float, set[Hashable]] = {}
         self._calls = 0  # that came as far as the network
         self._other_times = 0  # answered calls at times that are not the run's
+        self._idle: set[float] = set()  # with no condition in one of the lists
 
     @property
     def steps(self) -> int:
         """How many there are; one that ends where it starts is none."""
         return len(self._expected)
 
-    def expect(self, sigma: float, conditions: Iterable[Hashable]) -> None:
-        """The conditions are evaluated at this time."""
+    def expect(self, sigma: float, conditions: Iterable[Hashable], idle: bool = False) -> None:
+        """The conditions are evaluated at this time; `idle` if a list of them has none that is active."""
         if sigma in self._expected:
             self._expected[sigma] = (self._expected[sigma] or set()) | {*conditions}
+            self._idle |= {sigma} if idle else set()
 
     def call(self, sigma: float, conditions: Iterable[Hashable], answered: bool) -> None:
         """A call came as far as the network, whose blocks or Predictor answered, or something else in their place."""
@@ -44,6 +46,15 @@ class Reach:
             return f"{len(missing)} of {self.steps:d} steps never came, {self._other_times:d} calls came at other times"
         part = f" ({partly:d} of them in part)" if partly else ""
         return f"another cache answered {len(missing)} of {self.steps:d} steps{part}: the network was not asked"
+
+    def told_idle(self) -> str | None:
+        """What is to be said of steps that nothing was asked of, if there are any."""
+        if not self._idle:
+            return None
+        return (
+            f"no condition was active at {len(self._idle)} of {self.steps:d} steps, where ComfyUI takes zeros for the "
+            "answer: let start and end percent of the conditions leave no gap"
+        )
 
     def _got(self, sigma: float) -> set[Hashable]:
         return self._answered.get(sigma, set())

@@ -122,7 +122,9 @@ def calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
         for cond in entries or ()
         if cond.get("timestep_end", 0.0) <= sigma <= cond.get("timestep_start", float("inf"))
     }
-    run.reach.expect(sigma, [key.anywhere for key, cond in active.items() if "default" not in cond])
+    filled = {key.index for key in active}
+    idle = any(entries is not None and index not in filled for index, entries in enumerate(conds))
+    run.reach.expect(sigma, [key.anywhere for key, cond in active.items() if "default" not in cond], idle)
     strengths = {key: _strengths(model, cond, timestep, model_options) for key, cond in active.items()}
     options = {**options, EVALUATION: run.evaluate(sigma, strengths, blocked)}
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
@@ -226,6 +228,7 @@ def _judge(run: Run, options: dict, sampler) -> None:
     run.alarm(unreached)
     if unreached and (names := others.on_the_way(options, run.network)):
         run.alarm(f"other nodes on this MODEL: {listing(names, 3, str)}")
+    run.alarm(run.reach.told_idle())
     run.alarm(None if samplers.extrapolates(sampler) else run.observed.told())
     run.alarm(run.finite.told())
     for alarm in run.report.alarms:

@@ -36,6 +36,26 @@ def test_several_positive_conditions_equal_one_at_a_time(patched, sample):
     assert graph.counts(report_apart) == "8 full + 8 predicted"
 
 
+@pytest.mark.parametrize("where", ["positive", "negative"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_steps_at_which_no_condition_is_active_are_told_first(cached, where, loaded, patched, sample):
+    """ComfyUI then takes zeros for the network's answer, and asks no network."""
+    model = patched if cached else loaded[0]
+    first = graph.timed(conditions(model), end=0.3)
+    gap = first + graph.timed(graph.other_conditioning(CASE, model), start=0.7)
+    guided = {"positive": gap} if where == "positive" else {"positive": conditions(model), "negative": gap, "cfg": 2.0}
+    _, report = sample(CASE, model, **guided)
+    assert report.splitlines()[0].startswith("no condition was active at 3 of 8 steps, where ComfyUI takes zeros")
+    assert "another" not in report and "x: " not in report
+
+
+def test_conditions_that_cover_the_run_together_raise_no_alarm(patched, sample):
+    halves = graph.timed(conditions(patched), end=0.5)
+    halves += graph.timed(graph.other_conditioning(CASE, patched), start=0.5)
+    _, report = sample(CASE, patched, positive=halves)
+    assert "no condition" not in report and "x: " in report.splitlines()[0]
+
+
 def test_an_area_condition_equals_one_condition_at_a_time(patched, call, sample):
     """ComfyUI copies an area condition into the negative under the same id: features must not be shared."""
     (left,) = call("ConditioningSetAreaPercentageVideo", **_left_half(graph.other_conditioning(CASE, patched)))
