@@ -76,20 +76,27 @@ def require_no_foreign_cache(transformer_options: dict) -> None:
             )
 
 
-def require_channels(model: ModelPatcher, latent) -> None:
-    """ValueError unless the latent has the channels and dimensions of the MODEL's latent space, and whole patches."""
-    wanted = model.get_model_object("latent_format").latent_channels
-    if latent.ndim != 5 or latent.shape[1] != wanted:
+def require_video(model: ModelPatcher, latent) -> None:
+    """ValueError unless the latent is one tensor of numbers with the dimensions of a video or of pictures."""
+    if latent.is_nested:
         raise ValueError(
-            f"The latent is {quoted(list(latent.shape))}, but {FAMILIES[family_of(model)]} needs "
-            f"[batch, {wanted:d}, frames, height, width]. Use the Empty Latent node of this model, or encode with "
-            "its VAE."
+            f"The latent is nested, as one of video with sound is, but {FAMILIES[family_of(model)]} needs a video "
+            "alone. Use the Empty Latent node of this model, or encode with its VAE."
         )
+    if latent.ndim not in (4, 5):
+        raise ValueError(_other_shape(model, latent))
     if not latent.numel() or not latent.is_floating_point():
         raise ValueError(
             f"The latent is {quoted(list(latent.shape))} of {quoted(str(latent.dtype))}, but has to hold "
             "floating-point numbers, of one frame at least. Use an Empty Latent node, or encode with the VAE."
         )
+
+
+def require_channels(model: ModelPatcher, latent) -> None:
+    """ValueError unless the latent has the channels and dimensions of the MODEL's latent space, and whole patches."""
+    require_video(model, latent)
+    if latent.ndim != 5 or latent.shape[1] != _channels(model):
+        raise ValueError(_other_shape(model, latent))
     patch = model.model.diffusion_model.patch_size
     if any(side % part for side, part in zip(latent.shape[2:], patch, strict=True)):
         raise ValueError(
@@ -97,6 +104,18 @@ def require_channels(model: ModelPatcher, latent) -> None:
             f"{FAMILIES[family_of(model)]} needs an even width and height. "
             "Make it of a picture whose width and height are multiples of 16."
         )
+
+
+def _channels(model: ModelPatcher) -> int:
+    return model.get_model_object("latent_format").latent_channels
+
+
+def _other_shape(model: ModelPatcher, latent: Tensor) -> str:
+    return (
+        f"The latent is {quoted(list(latent.shape))}, but {FAMILIES[family_of(model)]} needs "
+        f"[batch, {_channels(model):d}, frames, height, width]. Use the Empty Latent node of this model, or encode "
+        "with its VAE."
+    )
 
 
 def require_sigmas(sigmas: Tensor) -> None:

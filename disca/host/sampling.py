@@ -13,7 +13,7 @@ from tqdm.auto import trange
 from .. import meanflow
 from ..report import Report
 from . import compat
-from .model import require_channels, require_meanflow
+from .model import require_channels, require_meanflow, require_video
 from .run import KEY, ON_REPORT
 
 
@@ -65,6 +65,7 @@ def sample(
 
         model = watch(model)
     model.add_callback_with_key(ON_REPORT, KEY, reports.append)
+    require_video(model, latent["samples"])
     samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
     )

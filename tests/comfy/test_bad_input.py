@@ -8,6 +8,7 @@ import graph
 import pytest
 import recipes
 import torch
+from comfy.nested_tensor import NestedTensor
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,21 @@ def test_a_latent_of_nothing_or_of_whole_numbers_is_refused(case, change, both, 
     latent = {"samples": change(graph.empty_latent(case)["samples"])}
     with refused("has to hold floating-point numbers, of one frame at least"):
         sample(case, both[case][0], latent_image=latent)
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+@pytest.mark.parametrize("several", [0, 1, 2])
+def test_a_nested_latent_is_refused(case, several, both, sample):
+    """What core's nodes for video with sound give: a list of tensors that passes for one."""
+    latent = {"samples": NestedTensor([graph.empty_latent(case)["samples"]] * several)}
+    with refused("The latent is nested, as one of video with sound is, but HunyuanVideo 1.. needs a video alone"):
+        sample(case, both[case][0], latent_image=latent)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (8, 12), (16, 8, 12), (1, 1, 16, 3, 8, 12)])
+def test_a_latent_of_other_dimensions_is_refused(shape, both, sample):
+    with refused(r"The latent is \[.*\], but HunyuanVideo 1.0 needs \[batch, 16, frames, height, width\]"):
+        sample("hv10_t2v", both["hv10_t2v"][0], latent_image={"samples": torch.zeros(shape)})
 
 
 @pytest.mark.parametrize("time", [float("nan"), float("inf")])
