@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..messages import listing, quoted
-from .impostors import refuse_content, refuse_name, refuse_part
+from .impostors import refuse_content, refuse_folder, refuse_name, refuse_part
 
 GROUP_BYTES = 64 * 2**20  # the file is mapped anew after so much was read, which gives back the pages already copied
 
@@ -77,6 +77,7 @@ class WeightsFile:
 def open_weights(path: str) -> WeightsFile:
     """The file's header; ValueError in one sentence if it is not a whole safetensors file with tensors in it."""
     name = os.path.basename(path)
+    refuse_folder(path)
     refuse_name(path)
     refuse_content(path)
     refuse_part(path)

@@ -3,7 +3,7 @@
 import os
 import re
 
-from ..messages import quoted
+from ..messages import cause, quoted
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 UNFINISHED = (".part", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp")
@@ -51,11 +51,12 @@ def refuse_name(path: str) -> None:
 
 def refuse_content(path: str) -> None:
     """ValueError that says what the file is if its first bytes are those of something else than safetensors."""
-    name, size = quoted(os.path.basename(path)), os.path.getsize(path)
-    if size == 0:
-        raise ValueError(f"{name} is empty (0 bytes). Download it again.")
-    with open(path, "rb") as file:
-        head = file.read(HEAD)
+    name, head = quoted(os.path.basename(path)), _head(path)
+    if not head:
+        raise ValueError(
+            f"{name} in {quoted(os.path.dirname(os.path.abspath(path)))} is empty (0 bytes). Download it again."
+        )
+    size = os.path.getsize(path)
     if head[8:9] == b"{":  # a header in JSON behind its length, whose bytes may be those of anything
         return
     for pattern, what, do in CONTENTS:
@@ -66,6 +67,12 @@ def refuse_content(path: str) -> None:
         raise ValueError(f"{name} ({size:,} bytes) is not a safetensors file, but text: {text}. Download it again.")
 
 
+def refuse_folder(path: str) -> None:
+    """ValueError if a folder stands there."""
+    if os.path.isdir(path):
+        raise ValueError(f"{quoted(path)} is a folder. Give the path of the .safetensors file in it.")
+
+
 def refuse_part(path: str) -> None:
     """ValueError if the file is one of several parts of a model, by its name."""
     match = PART.fullmatch(os.path.basename(path))
@@ -74,3 +81,14 @@ def refuse_part(path: str) -> None:
             f"{quoted(match[0])} is part {int(match[1]):d} of {int(match[2]):d} of a model, but DisCa reads one file. "
             "Download the model as a single .safetensors file, or join the parts."
         )
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of the file; ValueError if it cannot be opened."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        raise ValueError(
+            f"{quoted(path)} cannot be opened ({cause(error.strerror)}). Check the path, and that it may be read."
+        ) from None

@@ -21,6 +21,22 @@ def file(tmp_path, weights):
     return open_weights(str(tmp_path / "file.safetensors"))
 
 
+def test_a_folder_a_missing_file_and_an_empty_one_are_refused_with_where_they_are(tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "empty.safetensors").touch()
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "gone")
+    for name, told in {
+        "folder.safetensors": "is a folder. Give the path of the .safetensors file in it.",
+        "": "is a folder. Give the path of the .safetensors file in it.",
+        "missing.safetensors": "cannot be opened (No such file or directory). Check the path",
+        "link.safetensors": "cannot be opened (No such file or directory). Check the path",
+        "empty.safetensors": "is empty (0 bytes). Download it again.",
+    }.items():
+        with pytest.raises(ValueError) as error:
+            open_weights(str(tmp_path / name))
+        assert told in str(error.value) and str(tmp_path) in str(error.value), name
+
+
 def test_header_tells_shapes_types_sizes_and_metadata(file):
     assert file.name == "file.safetensors" and file.metadata == {"by": "a test"}
     assert file.tensors["mark"] == files.TensorInfo((5,), torch.float32) and file.tensors["mark"].nbytes == 20
