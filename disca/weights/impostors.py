@@ -1,9 +1,11 @@
-"""What may stand where a safetensors file should: known by its name or first bytes, each with what to do."""
+"""What may stand where weights should: known by its name, first bytes or keys, each with what to do."""
 
 import os
 import re
+from collections.abc import Collection
 
 from ..messages import cause, quoted
+from .layouts import MODEL_MARK, PREDICTOR_MARKS
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 UNFINISHED = (".part", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp")
@@ -29,6 +31,29 @@ CONTENTS = (  # first bytes -> what it is, what to do
     ),
     (rb"\x1f\x8b|7z\xbc\xaf|Rar!", "a packed archive", f"Unpack it, or {AGAIN}"),
 )
+
+KINDS = (  # how its keys begin -> what such a file is, what takes it
+    (r"vae\.|(encoder|decoder)\.(conv_in|conv1|conv_out|down|up|mid|middle)", "a VAE", "core's Load VAE"),
+    (
+        r"text_model\.|encoder\.block\.\d+\.layer\.|model\.layers\.\d+\.|(model\.)?language_model\.",
+        "a text encoder",
+        "core's loaders of text encoders",
+    ),
+    (r"vision_model\.|(model\.)?visual\.", "a CLIP vision model", "core's Load CLIP Vision"),
+    (r"(emb_params|clip_[lg]|t5xxl)$", "an embedding (textual inversion)", "models/embeddings"),
+    (r"control_model\.|controlnet_|zero_convs\.", "a ControlNet", "core's Load ControlNet Model"),
+    (r"latent_(tensor|format_version)", "a saved latent", "core's Load Latent"),
+    (rf"(.+\.)?({'|'.join(map(re.escape, PREDICTOR_MARKS))})$", "a DisCa Predictor", "DisCa Load Predictor"),
+    (rf"(.+\.)?{re.escape(MODEL_MARK)}$", "a HunyuanVideo model", "DisCa Load MeanFlow Model"),
+)
+
+
+def seems_to_be(keys: Collection[str]) -> str:
+    """A sentence that says what a file with these keys is, and where it belongs; nothing if that is not known."""
+    for pattern, what, where in KINDS:
+        if any(re.match(pattern, key) for key in keys):
+            return f" It seems to be {what}, which belongs in {where}."
+    return ""
 
 
 def refuse_name(path: str) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from ..messages import listing, quoted
 from .checks import require_floating
 from .files import WeightsFile
+from .impostors import seems_to_be
 from .lora_kinds import Tensors
 
 ADAPTER = r"(?:\.[^.]+)?"  # PEFT's name of the adapter, which may stand in a key
@@ -49,11 +49,6 @@ def split_key(key: str) -> tuple[str, str] | None:
     return None
 
 
-def is_lora(keys: Iterable[str]) -> bool:
-    """Whether there is a LoRA's key among them."""
-    return any(split_key(key) for key in keys)
-
-
 def read_lora(file: WeightsFile) -> Lora:
     """The file's layers; ValueError if it is none of a LoRA, or has a tensor twice, NaN or whole numbers."""
     places = {key: split_key(key) for key in file.tensors}
@@ -61,7 +56,7 @@ def read_lora(file: WeightsFile) -> Lora:
     if len(others) == len(places):
         raise ValueError(
             f"{quoted(file.name)} is not a LoRA: it has no lora_down, lora_A or the like, but "
-            f"{listing(others, 3)}. Choose a LoRA; a whole model goes into a model loader."
+            f"{listing(others, 3)}.{seems_to_be(others)} Choose a LoRA; a whole model goes into a model loader."
         )
     weights = {key for key, place in places.items() if place and place[1] != "alpha"}
     require_floating(file.name, {key: file.tensors[key].dtype for key in sorted(weights)})

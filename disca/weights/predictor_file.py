@@ -13,6 +13,7 @@ from ..messages import cause, listing, quoted
 from . import layouts
 from .checks import require_fit
 from .files import Shape, WeightsFile, refuse_lora
+from .impostors import seems_to_be
 from .merged import MergedWeights, merged_weights
 from .predictor_spec import PredictorSpec, published_shapes
 
@@ -33,7 +34,8 @@ def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]
     if mark is None:
         raise ValueError(
             f"{quoted(file.name)} is not a DisCa Predictor: it has no {' or '.join(layouts.PREDICTOR_MARKS)}, "
-            f"but {listing(sorted(file.tensors), 3)}. Choose a file such as hyvideo10_t2v_predictor_540p.safetensors."
+            f"but {listing(sorted(file.tensors), 3)}.{seems_to_be(file.tensors)} "
+            "Choose a file such as hyvideo10_t2v_predictor_540p.safetensors."
         )
     _require_version(file)
     weights = merged_weights(file, mark)

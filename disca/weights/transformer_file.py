@@ -3,6 +3,7 @@
 from ..messages import listing, quoted
 from . import layouts
 from .files import WeightsFile, refuse_lora
+from .impostors import seems_to_be
 from .merged import MergedWeights, merged_weights
 
 
@@ -17,7 +18,7 @@ def transformer_weights(file: WeightsFile) -> MergedWeights:
     if layouts.prefix_of(file.tensors, layouts.MODEL_MARK) is None:
         raise ValueError(
             f"{quoted(file.name)} is not a HunyuanVideo transformer: it has no {layouts.MODEL_MARK}, "
-            f"but {listing(sorted(file.tensors), 3)}. Choose a file such as "
+            f"but {listing(sorted(file.tensors), 3)}.{seems_to_be(file.tensors)} Choose a file such as "
             "hyvideo10_t2v_restricted_meanflow_540p.safetensors."
         )
     return merged_weights(file, layouts.MODEL_MARK)

@@ -13,9 +13,13 @@ from safetensors.torch import save, save_file
 
 from disca.host.loading import load_meanflow_model, load_predictor
 from disca.weights.files import open_weights
+from disca.weights.lora_file import read_lora
+from disca.weights.predictor_file import read_predictor
 from disca.weights.predictor_spec import published_shapes
+from disca.weights.transformer_file import transformer_weights
 
 LOADERS = {"model": load_meanflow_model, "predictor": load_predictor}
+READERS = {"model": transformer_weights, "predictor": read_predictor, "LoRA": read_lora}
 QKV = "double_blocks.0.img_attn_qkv.weight"
 
 
@@ -176,6 +180,40 @@ def test_lora(loader, key, refusal):
 def test_file_of_the_other_loader(loader, other, found, do, bases, refusal):
     sentence = refusal(loader, bases[other])
     assert found in sentence and do in sentence
+
+
+IMPOSTORS = {  # keys, as they are in the files of others
+    "VAE of HunyuanVideo": (["encoder.conv_in.conv.weight", "decoder.conv_in.conv.weight"], "a VAE", "Load VAE"),
+    "VAE of Wan": (["encoder.conv1.weight", "decoder.conv1.weight"], "a VAE", "Load VAE"),
+    "CLIP": (["text_model.encoder.layers.0.mlp.fc1.weight"], "a text encoder", "text encoders"),
+    "T5": (["encoder.block.0.layer.0.SelfAttention.q.weight"], "a text encoder", "text encoders"),
+    "Qwen": (["model.layers.0.self_attn.q_proj.weight", "visual.blocks.0.norm1.weight"], "a text encoder", "text enco"),
+    "CLIP vision": (["vision_model.encoder.layers.0.mlp.fc1.weight"], "a CLIP vision model", "Load CLIP Vision"),
+    "embedding": (["emb_params"], "an embedding (textual inversion)", "models/embeddings"),
+    "embedding for SDXL": (["clip_g", "clip_l"], "an embedding (textual inversion)", "models/embeddings"),
+    "ControlNet": (["controlnet_blocks.0.weight"], "a ControlNet", "Load ControlNet Model"),
+    "latent": (["latent_tensor", "latent_format_version_0"], "a saved latent", "Load Latent"),
+}
+
+
+@pytest.mark.parametrize("loader", ["model", "predictor", "LoRA"])
+@pytest.mark.parametrize("kind", IMPOSTORS)
+def test_a_file_of_another_kind_is_named_for_what_it_is(kind, loader, tmp_path):
+    keys, what, where = IMPOSTORS[kind]
+    save_file({key: torch.ones(2, 2) for key in keys}, tmp_path / "chosen.safetensors")
+    file = open_weights(str(tmp_path / "chosen.safetensors"))
+    with pytest.raises(ValueError, match=r"'chosen.safetensors' is .*\.$") as error:
+        READERS[loader](file)
+    assert f"It seems to be {what}" in str(error.value) and where in str(error.value)
+
+
+@pytest.mark.parametrize("kind, weights", [("model", "a HunyuanVideo model"), ("predictor", "a DisCa Predictor")])
+def test_models_and_predictors_are_named_where_they_do_not_belong(kind, weights, bases, tmp_path):
+    save_file(bases[kind], tmp_path / "chosen.safetensors")
+    file = open_weights(str(tmp_path / "chosen.safetensors"))
+    for reader in READERS.keys() - {kind}:
+        with pytest.raises(ValueError, match=f"It seems to be {weights}"):
+            READERS[reader](file)
 
 
 @pytest.mark.parametrize("loader", LOADERS)
