@@ -14,6 +14,7 @@ from .lora_kinds import (
     Tensors,
     UnfitError,
     bias_adapter,
+    changes_nothing,
     magnitude_for,
     swapped_halves,
     weight_adapter,
@@ -48,12 +49,13 @@ class Fitted(NamedTuple):
     unknown: list[str]
     unfit: list[str]  # with the reason
     text_encoders: list[str]
+    idle: list[str]  # of the used ones, those that change nothing
 
 
 def fit(lora: Lora, shapes: Mapping[str, Shape]) -> Fitted:
     """The file's layers on a network with weights of these shapes; ValueError if two are for the same rows."""
     known = places(key.removesuffix(".weight") for key in shapes if key.endswith(".weight"))
-    fitted = Fitted([], [], [], [], [])
+    fitted = Fitted([], [], [], [], [], [])
     seen: dict[str, list[tuple[range, str]]] = {}
     for name, tensors in lora.layers.items():
         place = find(name, known)
@@ -78,6 +80,8 @@ def fit(lora: Lora, shapes: Mapping[str, Shape]) -> Fitted:
                 )
         fitted.changes.extend(changes)
         fitted.used.append(name)
+        if all(changes_nothing(change.adapter) for change in changes):
+            fitted.idle.append(name)
     for key in lora.others:
         (fitted.text_encoders if is_text_encoder(key) else fitted.unknown).append(key)
     return fitted
@@ -112,6 +116,10 @@ def report(lora: Lora, fitted: Fitted, strength: float, depths: Mapping[str, int
     lines = [f"{len(fitted.used)} of {len(fitted.used) + left} layers of {quoted(lora.name)} at strength {strength:g}"]
     if not strength:
         lines.append("Strength 0: the model is left as it is.")
+    if fitted.idle:
+        lines.append(
+            f"{len(fitted.idle)} of them change nothing, as alpha or weights are 0: {listing(fitted.idle, SHOWN)}."
+        )
     if fitted.unknown:
         lines.append(f"{len(fitted.unknown)} match nothing in this model: {listing(fitted.unknown, SHOWN)}.")
     if fitted.unfit:
@@ -149,6 +157,8 @@ def _changes(tensors: Tensors, place: Place, shapes: Mapping[str, Shape]) -> lis
 def _fitted(adapter: Adapter, shape: Shape, swapped: bool) -> Adapter:
     """The adapter for a weight of that shape; UnfitError if it is for another."""
     columns = prod(shape[1:])
+    if adapter.kind == "GLoRA" and len(shape) > 2:
+        raise UnfitError("GLoRA of a convolution")
     if adapter.rows != shape[0] or adapter.columns not in (None, columns):
         found = [adapter.rows] if adapter.columns in (None, 1) else [adapter.rows, adapter.columns]
         raise UnfitError(f"for {quoted(found)}, the model has {quoted([shape[0], columns][: len(found)])}")

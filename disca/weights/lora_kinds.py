@@ -23,6 +23,7 @@ NEEDS = {  # kind -> what tells it
     "weight": ("set_weight",),
 }
 WHOLE_KINDS = ("difference", "weight")
+FACTORS = ("LoRA", "LoHa", "LoKr", "difference")  # what is added is a product of the tensors
 CONVOLUTION = ("hada_t1", "hada_t2", "lokr_t2")  # ComfyUI has these for two dimensions, HunyuanVideo's layer has three
 
 Tensors = dict[str, Tensor]
@@ -110,6 +111,17 @@ def magnitude_for(adapter: Adapter, shape: Shape) -> Tensor | None:
     ones = [1] * len(shape)
     ones[1 if of_inputs else 0] = -1
     return found.reshape(ones)
+
+
+def changes_nothing(adapter: Adapter) -> bool:
+    """Whether it leaves each weight as it is: its alpha is 0, or one of the factors has only zeros."""
+    tensors = adapter.tensors
+    if adapter.kind not in FACTORS or adapter.magnitude is not None:
+        return False
+    scaled = adapter.kind != "LoKr" or any(name.endswith("_a") for name in tensors)  # whole factors have no rank
+    if "alpha" in tensors and scaled and not tensors["alpha"].float().any():
+        return True
+    return not all(tensor.float().any() for name, tensor in tensors.items() if name != "alpha")
 
 
 def _lora(tensors: Tensors) -> tuple[int, int | None]:

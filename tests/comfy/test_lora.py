@@ -355,6 +355,44 @@ def test_biases_norms_and_set_weights(weights, load, with_lora):
     assert distance(weights_of(patched), merged(model, expected, 0.5)) < 1e-5
 
 
+NOTHING = {  # layers that change nothing
+    "alpha 0": {"lora_A.weight": (4, 1280), "lora_B.weight": (256, 4), "alpha": 0.0},
+    "up of zeros": {"lora_A.weight": (4, 1280), "lora_B.weight": torch.zeros(256, 4)},
+    "LoKr of alpha 0": {"lokr_w1": (8, 8), "lokr_w2_a": (32, 2), "lokr_w2_b": (2, 160), "alpha": 0.0},
+    "LoHa of zeros": {
+        f"hada_w{i}_{ab}": torch.zeros(*([256, 4] if ab == "a" else [4, 1280])) for i in (1, 2) for ab in "ab"
+    },
+    "difference of zeros": {"diff": torch.zeros(256, 1280)},
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_layers_that_change_nothing_are_counted_and_named(kind, load, with_lora):
+    model, _ = load("hv10_t2v")
+    ends = {
+        end: torch.randn(value) if isinstance(value, tuple) else torch.as_tensor(value)
+        for end, value in NOTHING[kind].items()
+    }
+    patched, report = with_lora(model, {f"{LINEAR2}.{end}": tensor for end, tensor in ends.items()})
+    assert f"1 of them change nothing, as alpha or weights are 0: '{LINEAR2}'." in report.splitlines()
+    assert distance(weights_of(patched), weights_of(model)) == 0.0
+
+
+@pytest.mark.parametrize("kind", ["LoKr in whole", "DoRA"])
+def test_an_alpha_of_0_that_stops_nothing_is_not_told(kind, load, with_lora):
+    model, _ = load("hv10_t2v")
+    ends = (
+        {"lokr_w1": draw(8, 8), "lokr_w2": draw(32, 160)}
+        if kind == "LoKr in whole"
+        else {"lora_A.weight": draw(4, 1280), "lora_B.weight": draw(256, 4), "dora_scale": draw(256, 1)}
+    )
+    patched, report = with_lora(
+        model, {f"{LINEAR2}.{end}": tensor for end, tensor in ends.items()} | {f"{LINEAR2}.alpha": torch.zeros(())}
+    )
+    assert "change nothing" not in report
+    assert distance(weights_of(patched), weights_of(model)) > 1e-3
+
+
 def test_alpha_in_the_metadata_of_diffusers_and_peft(weights, load, with_lora):
     """It is divided by the rank, or with rank-stabilised LoRA by the rank's root; a layer may have its own."""
     model, _ = load("hv10_t2v")
@@ -435,6 +473,15 @@ REFUSED = {  # keys with their shapes, and what is said
             f"{MOD}.b2.weight": (4, 256),
         },
         "(factors for another width)",
+    ),
+    "GLoRA of a flattened convolution": (
+        {
+            "img_in.proj.a1.weight": (64, 4),
+            "img_in.proj.a2.weight": (4, 64),
+            "img_in.proj.b1.weight": (256, 4),
+            "img_in.proj.b2.weight": (4, 64),
+        },
+        "(GLoRA of a convolution)",
     ),
     "LoHa of a convolution": (
         {f"{MOD}.hada_w{i}_{part}": (4, 4, 1) for i in (1, 2) for part in "ab"},
