@@ -11,6 +11,7 @@ from torch import Tensor
 from ..messages import quoted
 from ..weights.predictor_spec import FAMILIES, PredictorSpec
 
+ROUNDING = 1e-4  # by which a sigma may be out of [0, 1]
 FOREIGN_CACHES = {  # key in transformer_options -> node
     "easycache": "EasyCache or LazyCache",
     "cache_dit_turbo": "CacheDiT",
@@ -119,11 +120,15 @@ def _other_shape(model: ModelPatcher, latent: Tensor) -> str:
 
 
 def require_sigmas(sigmas: Tensor) -> None:
-    """ValueError unless all times of a run are finite: one that is not spoils the whole video."""
+    """ValueError unless all times of a run are finite, in [0, 1] and never rise: nothing else was ever trained."""
+    wanted = None
     if not torch.isfinite(sigmas).all():
+        wanted = "be finite numbers"
+    elif (sigmas.diff() > 0).any() or (sigmas < -ROUNDING).any() or (sigmas > 1 + ROUNDING).any():
+        wanted = "fall, from 1 at most to 0 at least"
+    if wanted:
         raise ValueError(
-            f"The sigmas are {quoted(sigmas.tolist())}, but have to be finite numbers. Take them from DisCa MeanFlow "
-            "Sigmas."
+            f"The sigmas are {quoted(sigmas.tolist())}, but have to {wanted}. Take them from DisCa MeanFlow Sigmas."
         )
 
 

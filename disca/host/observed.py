@@ -56,7 +56,10 @@ class Observed:
             )
         if self._lost <= 1 and not wrong:  # one call more, of which nothing comes, does no harm
             return None
-        return f"the sampler {quoted(self._sampler)} {' and '.join(found)}: use DisCa MeanFlow Sampler or euler"
+        cure = "use DisCa MeanFlow Sampler or euler"
+        if self._sampler == "euler":  # by itself it is exact
+            cure = "its sigmas repeat a time, or were changed on the way: use DisCa MeanFlow Sampler"
+        return f"the sampler {quoted(self._sampler)} {' and '.join(found)}: {cure}"
 
     def _arrived(self, t: float, x_t: Tensor, end: End) -> None:
         if t != end.time:

@@ -43,7 +43,10 @@ class Reach:
         if not self._answered and self._calls:
             return OWN_WAY
         if self._other_times:
-            return f"{len(missing)} of {self.steps:d} steps never came, {self._other_times:d} calls came at other times"
+            return (
+                f"the sampler or another node changed the times: {len(missing)} of {self.steps:d} steps never came, "
+                f"{self._other_times:d} calls at other times did"
+            )
         part = f" ({partly:d} of them in part)" if partly else ""
         return f"another cache answered {len(missing)} of {self.steps:d} steps{part}: the network was not asked"
 

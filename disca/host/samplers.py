@@ -60,10 +60,12 @@ def extrapolates(sampler: comfy.samplers.Sampler) -> bool:
 
 def require_keeps_r(sampler: comfy.samplers.Sampler) -> str | None:
     """ValueError for a sampler that loses or falsifies r; a warning for one that makes something else of u."""
-    name = name_of(sampler)
+    name, options = name_of(sampler), getattr(sampler, "extra_options", {})
     reason = REFUSED.get(name)
-    if name == "euler" and getattr(sampler, "extra_options", {}).get("s_churn", 0.0) > 0.0:
+    if name == "euler" and options.get("s_churn", 0.0) > 0.0:
         reason = NOISE
+    if name == "euler_ancestral" and options.get("eta") == 0.0:
+        reason = None
     if reason is not None:
         raise ValueError(
             f"The sampler {quoted(name)} cannot run a MeanFlow model: {reason}. Use DisCa MeanFlow Sampler or euler."

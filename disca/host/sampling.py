@@ -13,7 +13,7 @@ from tqdm.auto import trange
 from .. import meanflow
 from ..report import Report
 from . import compat
-from .model import require_channels, require_meanflow, require_video
+from .model import require_channels, require_meanflow, require_sigmas, require_video
 from .run import KEY, ON_REPORT
 
 
@@ -21,6 +21,7 @@ def sample_meanflow(model, x: Tensor, sigmas: Tensor, extra_args=None, callback=
     """x_r = x_t - (t - r)·u over the sigmas, the network told the r of each step; called as k-diffusion's are."""
     extra_args = extra_args or {}
     require_meanflow(model.inner_model.model_patcher)
+    require_sigmas(sigmas)
     times = sigmas.tolist()
     s_in = x.new_ones([x.shape[0]])
     for i in trange(len(times) - 1, disable=disable):

@@ -177,6 +177,58 @@ def test_euler_with_churn_is_refused(call, load, apply):
         graph.sample_custom(call, apply(model, predictor, "0-7"), "hv10_t2v", churned, sigmas_of(call), seed=1)
 
 
+def test_an_ancestral_euler_without_noise_is_euler(call, load, apply, caplog):
+    model, predictor = load("hv10_t2v")
+    quiet = comfy.samplers.ksampler("euler_ancestral", {"eta": 0.0})
+    lines = run_of(quiet, call, load, apply, caplog)
+    assert lines[0].endswith("x: 4 full + 4 predicted") and not any("sampler" in line for line in lines)
+    patched, sigmas = apply(model, predictor, "0 1 4 6"), sigmas_of(call)
+    results = [
+        graph.sample_custom(call, patched, "hv10_t2v", sampler, sigmas, seed=1)
+        for sampler in (quiet, comfy.samplers.sampler_object("euler"))
+    ]
+    assert graph.relative_error(*results) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["euler", "meanflow"])
+@pytest.mark.parametrize("times", [(0.0, 0.5, 1.0), (1.0, 0.3, 0.6, 0.0), (2.0, 1.0, 0.0), (1.0, 0.5, -0.2)], ids=str)
+def test_times_that_rise_or_are_none_are_refused(times, name, call, load, apply, ours):
+    model, predictor = load("hv10_t2v")
+    sampler = ours if name == "meanflow" else comfy.samplers.sampler_object(name)
+    for target in [apply(model, predictor, "0"), *([model] if name == "meanflow" else [])]:
+        with pytest.raises(
+            ValueError, match="The sigmas are .* have to fall, from 1 at most to 0 at least.*DisCa Mean"
+        ):
+            graph.sample_custom(call, target, "hv10_t2v", sampler, torch.tensor(times), seed=1)
+
+
+def test_repeated_times_under_euler_are_told_for_what_they_are(call, load, apply, caplog):
+    """Core finds the first of two equal times: the second step is told that it ends where it starts."""
+    sigmas = torch.tensor([1.0, 0.9, 0.9, 0.7, 0.6, 0.5, 0.3, 0.2, 0.0])
+    model, predictor = load("hv10_t2v")
+    with caplog.at_level("INFO"):
+        euler = comfy.samplers.sampler_object("euler")
+        graph.sample_custom(call, apply(model, predictor, "0 1 4 6"), "hv10_t2v", euler, sigmas, seed=1)
+    told = caplog.records[-1].getMessage()
+    assert "the sampler 'euler' left" in told and "or euler" not in told
+    assert "its sigmas repeat a time, or were changed on the way: use DisCa MeanFlow Sampler" in told
+
+
+@pytest.mark.parametrize("name", ["euler", "meanflow"])
+def test_sigmas_changed_behind_the_guiders_back_are_told_first(name, call, load, apply, ours, caplog):
+    model, predictor = load("hv10_t2v")
+    patched, sigmas = apply(model, predictor, "0 1 4 6"), sigmas_of(call)
+    patched.add_wrapper_with_key(
+        "sampler_sample", "test", lambda run, guider, given, *args, **kw: run(guider, given * 0.9, *args, **kw)
+    )
+    sampler = ours if name == "meanflow" else comfy.samplers.sampler_object(name)
+    with caplog.at_level("INFO"):
+        graph.sample_custom(call, patched, "hv10_t2v", sampler, sigmas, seed=1)
+    told = caplog.records[-1].getMessage()
+    assert told.startswith("DisCa: the sampler or another node changed the times: 8 of 8 steps never came, 8 calls at")
+    assert "x: " not in told
+
+
 def test_a_sampler_that_extrapolates_runs_with_a_warning(call, load, apply, caplog):
     model, predictor = load("hv10_t2v")
     sampler = comfy.samplers.sampler_object("dpmpp_2m")
