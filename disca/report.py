@@ -19,6 +19,7 @@ class Report:
     alarms: list[str] = field(default_factory=list)  # why the run is not what it looks like: told before all else
     steps: int = 0
     skipped: int = 0  # calls that something else answered in place of the network's blocks
+    only_full: str = ""  # why no call was to be predicted
     partial: int = 0  # counted calls in which other nodes left blocks out
 
     @property
@@ -70,7 +71,8 @@ class Report:
         return bool(self.predicted and self.speedup and not self.alarms and not self.partial)
 
     def _reasons(self) -> list[str]:
-        told = [f"{count:d} in full: {reason}" for reason, count in self.fallbacks.most_common()]
+        told = [self.only_full] if self.only_full else []
+        told += [f"{count:d} in full: {reason}" for reason, count in self.fallbacks.most_common()]
         if self.partial:
             told.append(f"{self.partial:d} calls without all blocks: another node left some out")
         if self.skipped and not self.alarms:
@@ -86,7 +88,8 @@ class Report:
         if self.seconds_predicted:
             told.append(f"predicted: {median(self.seconds_predicted):.3g} s each")
         if seconds := sum(self.seconds_full) + sum(self.seconds_predicted):
-            told.append(f"total: {seconds:.3g} s")
+            told.append(f"total: {seconds:.3g} s in the network")
         if self._compares():
-            told.append("compared with: all in full, by this run's full calls")
+            calls = f"all {self.calls:d} calls in full, each as long as this run's full ones (estimated)"
+            told.append(f"compared with: {calls}")
         return [*told, f"features held: {self.bytes_held / 1e6:.1f} MB"] if self.bytes_held else told

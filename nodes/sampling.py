@@ -113,7 +113,7 @@ class DiscaSample(io.ComfyNode):
     ) -> io.NodeOutput:
         sigmas = shifted_sigmas(steps, shift, denoise)
         latent, report = host.sampling.sample(model, positive, negative, cfg, latent_image, seed, sigmas)
-        return io.NodeOutput(latent, str(report or "DisCa: nothing to denoise"))
+        return io.NodeOutput(latent, str(report or host.compat.lack("attach") or "DisCa: nothing to denoise"))
 
 
 def _require_denoise(denoise: float | None) -> bool:

@@ -133,23 +133,26 @@ def missing(*rooms: str) -> tuple[str, ...]:
 
 def require(room: str) -> None:
     """ValueError that says what is missing for the room, if anything is."""
-    if names := missing(room):
-        raise ValueError(_sentence(names, COSTS[room]))
+    if told := lack(room):
+        raise ValueError(told)
 
 
 def native(*rooms: str) -> bool:
     """Whether something is missing for the rooms, so that the MODEL has to stay as it is; that is logged."""
-    if names := missing(*rooms):
-        logger.warning("DisCa: %s", _sentence(names, COSTS[rooms[0]]))
-    return bool(names)
+    if told := lack(*rooms):
+        logger.warning("DisCa: %s", told)
+    return told is not None
 
 
-def _sentence(names: tuple[str, ...], cost: str) -> str:
+def lack(*rooms: str) -> str | None:
+    """What is missing for the rooms and what is lost without it, in a sentence; None if nothing is."""
     from comfyui_version import __version__
 
+    if not (names := missing(*rooms)):
+        return None
     return (
-        f"This ComfyUI ({__version__}) has no {listing(names)}, so {cost}. Update DisCa, which was made for ComfyUI "
-        f"{TESTED}, or report this at the address in its README."
+        f"This ComfyUI ({__version__}) has no {listing(names)}, so {COSTS[rooms[0]]}. Update DisCa, which was made for "
+        f"ComfyUI {TESTED}, or report this at the address in its README."
     )
 
 

@@ -59,13 +59,13 @@ def sampler() -> KSAMPLER:
 def sample(
     model: ModelPatcher, positive, negative, cfg: float, latent: dict, seed: int, sigmas: Tensor
 ) -> tuple[dict, Report | None]:
-    """The sampled latent and the run's report; no report if there was nothing to denoise."""
+    """The sampled latent and the run's report; no report if there was nothing to denoise or to count by."""
     reports: list[Report] = []
     if not compat.missing("attach"):
         from .attach import watch  # would not load
 
         model = watch(model)
-    model.add_callback_with_key(ON_REPORT, KEY, reports.append)
+        model.add_callback_with_key(ON_REPORT, KEY, reports.append)
     require_video(model, latent["samples"])
     samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")

@@ -32,6 +32,8 @@ from .run import (
 )
 
 EVALUATION = "disca_evaluation"  # key in transformer_options
+NO_PREDICTOR = "no Predictor is on the model"
+ALL_ANCHORS = "every step is an anchor"
 WHOLE_MODEL_COMPILED = "torch.compile of the whole model is left out, compile its blocks instead"
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,8 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     predictor = predictors[0].model if predictors else None
     store, observed = FeatureStore(attachment.cache_device), Observed(samplers.name_of(sampler), masked)
     run = Run(sigmas, anchors, model.model.diffusion_model, predictor, store, observed)
+    if steps > 0 and len(anchors) == steps:
+        run.report.only_full = ALL_ANCHORS if predictors else NO_PREDICTOR
     step, age = oldest_features(anchors, sigmas)
     warnings = [samplers.require_keeps_r(sampler)]
     if age > MAX_CACHE_AGE:

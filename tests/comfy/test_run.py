@@ -20,6 +20,33 @@ def test_every_step_an_anchor_is_the_plain_model(case, load, apply, sample, call
     cached, report = sample(case, apply(model, predictor, ALL))
     assert torch.equal(plain, cached)
     assert graph.counts(report) == "8 full"
+    assert report.splitlines()[:2] == ["Nothing predicted: 8 full", "every step is an anchor"]
+
+
+def test_a_run_without_a_predictor_says_so(load, sample):
+    _, report = sample("hv10_t2v", load("hv10_t2v")[0])
+    assert report.splitlines()[:2] == ["Nothing predicted: 8 full", "no Predictor is on the model"]
+
+
+def test_each_report_is_about_its_own_run(load, apply, sample):
+    model, predictor = load("hv10_t2v")
+    patched = apply(model, predictor, SOME)
+    told = [
+        graph.counts(sample("hv10_t2v", target, steps=steps)[1])
+        for target, steps in ((patched, 8), (model, 3), (patched, 7), (model, 5))
+    ]
+    assert told == ["4 full + 4 predicted", "3 full", "4 full + 3 predicted", "5 full"]
+
+
+def test_a_run_that_cannot_be_counted_says_why_and_leaves_the_model_alone(load, sample, pack, monkeypatch):
+    model, _ = load("hv10_t2v")
+    plain, _ = sample("hv10_t2v", model)
+    compat, callbacks = pack("disca.host.compat"), repr(model.callbacks)
+    missing = compat.missing
+    monkeypatch.setattr(compat, "missing", lambda *rooms: ("a.name",) if "attach" in rooms else missing(*rooms))
+    native, report = sample("hv10_t2v", model)
+    assert torch.equal(native, plain) and repr(model.callbacks) == callbacks
+    assert "has no 'a.name', so every step runs in full, without the Predictor" in report
 
 
 @pytest.mark.parametrize("case", recipes.CASES)

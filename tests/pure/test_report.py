@@ -30,8 +30,8 @@ def test_the_headline_is_short_and_the_first_line_and_says_what_it_is_relative_t
         "1.9x: 8 full + 12 predicted",
         "full: 1 s each",
         "predicted: 0.2 s each",
-        "total: 10.4 s",
-        "compared with: all in full, by this run's full calls",
+        "total: 10.4 s in the network",
+        "compared with: all 20 calls in full, each as long as this run's full ones (estimated)",
     ]
 
 
@@ -61,6 +61,12 @@ def test_each_fact_has_a_line_and_warnings_and_reasons_follow_the_headline():
     assert report.lines[1] == "Warning: something else"
     assert report.lines[2:4] == ["2 in full: ControlNet residuals", "1 in full: second evaluation in one step"]
     assert report.lines[-1] == "features held: 2.0 MB"
+
+
+def test_why_nothing_was_to_be_predicted_is_said_on_the_node_too():
+    report = Report(full=4, seconds_full=[1.0] * 4, only_full="every step is an anchor")
+    assert report.lines[:2] == ["Nothing predicted: 4 full", "every step is an anchor"]
+    assert report.short[-1] == "every step is an anchor"
 
 
 def test_calls_that_are_not_steps_are_told_apart():
