@@ -31,8 +31,8 @@ class Anchors:
         if self.listed[-1] >= steps:
             raise ValueError(
                 f"The schedule asks for step {self.listed[-1]:d} in full, but the run has {steps} steps, "
-                f"0 to {steps - 1}. Remove the anchors above {steps - 1}, or run at "
-                f"least {self.listed[-1] + 1:d} steps."
+                f"0 to {steps - 1}. "
+                f"Remove the anchors above {steps - 1}, or run at least {self.listed[-1] + 1:d} steps."
             )
         return frozenset(self.listed)
 

@@ -179,7 +179,7 @@ class Call:
         self._blocks = blocks  # how many there are to run; None: nobody watches them
         self._step = evaluation.step
         self._planned = evaluation.predict and blocked is None
-        self._first_time = evaluation.keep
+        self._is_steps_own = evaluation.keep  # not a second evaluation in it, or another model's
         self._keep = evaluation.keep and evaluation.run.predictor is not None
         self._strengths = evaluation.strengths.get(conditions[0], ())  # ComfyUI batches no conditions of other hooks
         self._signature: Signature = ()
@@ -199,7 +199,7 @@ class Call:
     @property
     def partial(self) -> bool:
         """Whether some of the blocks were left out in a step's own evaluation, by another node."""
-        return self._first_time and self._blocks is not None and 0 < self.blocks_run < self._blocks
+        return self._is_steps_own and self._blocks is not None and 0 < self.blocks_run < self._blocks
 
     def begin(self, img: Tensor, txt: Tensor) -> None:
         """Sees the inputs of the first block; predicts only from features of inputs and weights like these."""

@@ -72,7 +72,7 @@ def require_keeps_r(sampler: comfy.samplers.Sampler) -> str | None:
         )
     if name in EXTRAPOLATES:
         return (
-            f"the sampler {quoted(name)} extrapolates over steps, which mean velocities are not made for; euler "
-            f"is exact"
+            f"the sampler {quoted(name)} extrapolates over steps, which mean velocities are not made for; "
+            "euler is exact"
         )
     return None

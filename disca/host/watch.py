@@ -138,5 +138,5 @@ def _ending(state: dict[str, Any], interrupts: int) -> str:
     if not state:
         return "Stopped before the first iteration. Queue again to start."
     if state["iteration"] == state["total"]:
-        return f"Done at {state['iteration']:d} of {state['total']:d} and saved. Queue again for the result."
+        return f"All {state['total']:d} iterations are done and saved. Queue again for the result."
     return f"Stopped at {state['iteration']:d} of {state['total']:d} and saved. Queue again to go on."

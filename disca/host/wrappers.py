@@ -80,8 +80,8 @@ def _put_innermost(wrappers: dict[str, list]) -> None:
 
 def _put_outermost(wrappers: dict[str, list]) -> None:
     """Calls our wrapper of this level first: it sees what the sampler gets, whoever answers."""
-    others = {key: wrappers.pop(key) for key in [*wrappers] if key != KEY}
-    wrappers.update(others)
+    rest = {key: wrappers.pop(key) for key in [*wrappers] if key != KEY}
+    wrappers.update(rest)
 
 
 def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], masked: bool) -> Run:
@@ -177,10 +177,13 @@ def diffusion_model(executor, *args, **kwargs):
     if evaluation.reason == OTHER_MODEL:
         call = Call(evaluation, conditions, None)
     else:
-        blocked, count = _blocked(network, options, bound.arguments.get("control")), len(blocks.blocks_of(network))
+        stand_in, count = others.stand_in(network), len(blocks.blocks_of(network))
+        blocked = _blocked(network, options, bound.arguments.get("control"), stand_in)
         call = Call(evaluation, conditions, blocked, count)
-        if (name := others.stand_in(network)) is not None:
-            evaluation.run.alarm(f"{name} stands in for the transformer's blocks: what it leaves out is not counted")
+        if stand_in:
+            evaluation.run.alarm(
+                f"{stand_in} stands in for the transformer's blocks: what it leaves out is not counted"
+            )
         bound.arguments["transformer_options"] = blocks.watched(options, network, call)
     _look_at_inputs(call, bound.arguments, network)
     with evaluation.run.counted(call, device):
@@ -200,12 +203,12 @@ def _look_at_inputs(call: Call, arguments: dict, network) -> None:
     call.look("the image conditioning", arguments["x"][:, channels:] if channels else arguments["x"][:, :0])
 
 
-def _blocked(network, options: dict, control) -> str | None:
+def _blocked(network, options: dict, control, stand_in: str | None) -> str | None:
     """Why this call may not be predicted: another node has a part in it that the Predictor was not made for."""
     if control is not None:
         return CONTROLNET
-    if name := others.stand_in(network):
-        return f"{name} stands in for blocks"
+    if stand_in:
+        return f"{stand_in} stands in for blocks"
     if not blocks.handlers_are_ours(options, network):
         return FOREIGN_BLOCKS
     patches = options.get("patches", {})

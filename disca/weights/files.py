@@ -122,10 +122,10 @@ def _explain(name: str, path: str, message: str) -> str:
     words = message.lower().replace(" ", "")  # safetensors words the same error differently from version to version
     if "incomplete" in words or "invalidheaderlength" in words:
         return (
-            f"{quoted(name)} is cut short or damaged: it has {size:,} bytes, its header says otherwise. Download "
-            f"it again."
+            f"{quoted(name)} is cut short or damaged: it has {size:,} bytes, its header says otherwise. "
+            "Download it again."
         )
     return (
-        f"{quoted(name)} ({size:,} bytes) is not a safetensors file ({quoted(message)}). Download the "
-        f".safetensors version again."
+        f"{quoted(name)} ({size:,} bytes) is not a safetensors file ({quoted(message)}). "
+        "Download the .safetensors version again."
     )

@@ -86,6 +86,6 @@ def _require_joinable(file: WeightsFile, parts: tuple[str, ...]) -> None:
     if others and not (all(shapes) and alike):
         told = ", ".join(f"{quoted(part)} {quoted(list(shape))}" for part, shape in zip(parts, shapes, strict=True))
         raise ValueError(
-            f"{quoted(file.name)} is damaged: {told} are parts of one weight and need the same shape. Download it "
-            "again."
+            f"{quoted(file.name)} is damaged: {told} are parts of one weight and need the same shape. "
+            "Download it again."
         )

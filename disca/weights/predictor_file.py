@@ -152,9 +152,8 @@ def _require_version(file: WeightsFile) -> None:
     version = file.metadata.get("disca.format_version", str(FORMAT_VERSION))
     if version not in ("1", str(FORMAT_VERSION)):
         raise ValueError(
-            f"{quoted(file.name)} is a Predictor of format version {quoted(version)}; this DisCa reads up to "
-            f"{FORMAT_VERSION}. "
-            "Update DisCa."
+            f"{quoted(file.name)} is a Predictor of format version {quoted(version)}; "
+            f"this DisCa reads up to {FORMAT_VERSION}. Update DisCa."
         )
 
 

@@ -41,9 +41,9 @@ def quantisation_of(weights: MergedWeights) -> Quantisation:
     for layer, settings in layers.items():
         if not isinstance(settings, dict) or settings.get("format") not in FORMATS:
             raise ValueError(
-                f"{quoted(weights.file.name)} has layer {quoted(layer)} quantised as {quoted(settings)}, but DisCa "
-                "reads only "
-                f"{' and '.join(FORMATS)}. Load it with core's Load Diffusion Model, or choose a bf16 or fp8 file."
+                f"{quoted(weights.file.name)} has layer {quoted(layer)} quantised as {quoted(settings)}, "
+                f"but DisCa reads only {' and '.join(FORMATS)}. "
+                "Load it with core's Load Diffusion Model, or choose a bf16 or fp8 file."
             )
     _require_agreement(weights, set(layers), old=FILE in keys and not metadata)
     return Quantisation(keys, metadata)
@@ -60,9 +60,9 @@ def _require_sound(weights: MergedWeights, key: str) -> None:
         raise ValueError(f"{quoted(weights.file.name)} has {quoted(key)} that is not text. Download it again.")
     if f".{kind}" in SCALES and (info.nbytes != info.dtype.itemsize or not info.dtype.is_floating_point):
         raise ValueError(
-            f"{quoted(weights.file.name)} has {quoted(key)} {quoted(list(info.shape))}, but DisCa reads only scaled "
-            "fp8, with one scale "
-            "per layer. Load it with core's Load Diffusion Model, or choose a bf16 or fp8 file."
+            f"{quoted(weights.file.name)} has {quoted(key)} {quoted(list(info.shape))}, "
+            "but DisCa reads only scaled fp8, with one scale per layer. "
+            "Load it with core's Load Diffusion Model, or choose a bf16 or fp8 file."
         )
 
 
@@ -73,9 +73,8 @@ def _require_agreement(weights: MergedWeights, layers: set[str], old: bool) -> N
     told = scaled if old else {f"{layer}.weight" for layer in layers}
     if wrong := sorted((fp8 ^ scaled) | (scaled ^ told)):
         raise ValueError(
-            f"{quoted(weights.file.name)} has {len(wrong)} layers that are fp8 without a scale, or the other way "
-            "round: "
-            f"{listing(wrong)}. Download it again, or choose a bf16 file."
+            f"{quoted(weights.file.name)} has {len(wrong)} layers that are fp8 without a scale, "
+            f"or the other way round: {listing(wrong)}. Download it again, or choose a bf16 file."
         )
 
 
