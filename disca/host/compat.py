@@ -64,9 +64,11 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.ldm.hunyuan_video.model": (
             "",
             "patches_replace dit double_block single_block original_block img txt vec pe attention_mask "
-            "modulation_dims modulation_dims_img modulation_dims_txt transformer_options control",
+            "modulation_dims modulation_dims_img modulation_dims_txt transformer_options control sample_sigmas "
+            "params context_in_dim vec_in_dim",
         ),
-        "comfy.model_base": ("", "current_patcher transformer_options"),
+        "comfy.latent_formats": ("", "latent_channels"),
+        "comfy.model_base": ("", "current_patcher transformer_options latent_format cross_attn pooled_output"),
         "comfy.model_management": ("get_free_memory", ""),
         "comfy.model_patcher": (
             "create_model_options_clone ModelPatcher.set_attachments ModelPatcher.get_attachment "
@@ -83,12 +85,14 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.samplers": (
             "Sampler",
             "cond_or_uncond uuid uuids sigmas hooks timestep_start timestep_end multigpu_clones model_patcher "
-            "sampler_function extra_options",
+            "sampler_function extra_options denoise_mask sample_sigmas",
         ),
         "comfy_execution.utils": ("get_executing_context", "node_id"),
         "comfy_extras.nodes_easycache": ("", "easycache"),
     },
     "sampling": {
+        "comfy.latent_formats": ("", "latent_channels"),
+        "comfy.model_base": ("", "latent_format"),
         "comfy.model_management": ("intermediate_device", ""),
         "comfy.model_patcher": ("ModelPatcher.add_callback_with_key", ""),
         "comfy.sample": ("fix_empty_latent_channels prepare_noise", ""),
