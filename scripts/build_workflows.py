@@ -128,12 +128,13 @@ def lay_out(graph: Graph, sizes: dict[str, list[float]], gap: float) -> tuple[di
         right = left + PADDING
         for column in group.columns:
             top = GROUP_TITLE
+            width = max(group.width, *(node.width for node in column))
             for node in column:
                 height = max(sizes[ids[node.name]][1], node.height)
-                boxes[node.name] = Box((right, top), (group.width, height))
+                boxes[node.name] = Box((right, top), (width, height))
                 top += height + TITLE_BAR + gap
             bottom = max(bottom, top - TITLE_BAR - gap)
-            right += group.width + 2 * PADDING
+            right += width + 2 * PADDING
         groups.append({"title": group.title, "left": left, "width": right - PADDING - left, "color": GROUP_COLOR})
         left = right
     top = -TITLE_BAR - PADDING

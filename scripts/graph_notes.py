@@ -1,4 +1,4 @@
-"""The notes beside the HunyuanVideo workflows."""
+"""The notes beside the HunyuanVideo workflows: headings, which the opened template shows large enough, say it all."""
 
 from graph_parts import (
     BYT5,
@@ -21,104 +21,97 @@ from graph_parts import (
     links,
 )
 
+LICENCE = """# Licence: not in the EU, UK or South Korea
+
+The weights come under the Tencent Hunyuan Community License, which does not apply there. Read it before use."""
 FILES_10 = links((MEANFLOW_10, PREDICTOR_10, CLIP_L, LLAVA, VAE_10))
 FILES_15 = links((DISTILLED_15, PREDICTOR_15, QWEN, BYT5, SIGLIP, VAE_15))
 SMALL_15 = f"""take [{FP8_15.name}]({FP8_15.url}), half as large, in place of the fp16 file"""
-AUTHORS_FILES = f"""All DisCa weights: [{DISCA}](https://huggingface.co/{DISCA}/tree/main). The weights come under \
-their authors' licence, the Tencent Hunyuan Community License: read it before use."""
+ALL_FILES = f"""All DisCa weights: [{DISCA}](https://huggingface.co/{DISCA}/tree/main)."""
+PROMPTS = """Write prompts long and in detail: the authors have a language model rewrite theirs."""
 
-NOTE_10_DISCA = f"""## HunyuanVideo 1.0, text to video, with DisCa
 
-Of 20 MeanFlow steps, 8 run the whole transformer. On the other 12 a small Predictor stands in for it.
+def download(count: str, files: str) -> str:
+    """The step that every note begins with."""
+    return f"# 1. Put these {count} files in place\n\n{files}\n\n{ALL_FILES}"
 
-### Files
 
-{FILES_10}
+NOTE_10_DISCA = f"""# HunyuanVideo 1.0 with DisCa: 8 of 20 steps run in full
 
-{AUTHORS_FILES}
+On the other 12 a small Predictor stands in for the transformer.
 
-### What to expect
+{download("five", FILES_10)}
 
-The paper's 11.8 times is measured against 50 steps with CFG. Against the same 20 steps without the Predictor, its \
-times give 2.4 times (232 s to 98 s). Encoding, decoding and loading come on top.
+# 2. Write a prompt and press Run
 
-The log says how many calls were full and predicted, and how long each took.
+{PROMPTS} At the end *SamplerCustomAdvanced* shows how many calls were full and predicted, and what they took; so does \
+ComfyUI's log.
 
-### To compare
+By the paper's times this is 2.4 times as fast as the same 20 steps without the Predictor (232 s to 98 s), and 11.8 \
+times as fast as 50 steps with CFG. Encoding, decoding and loading come on top.
 
-- Open **{UNCACHED_10}**: the same graph and seed, the Predictor bypassed. Or select *DisCa Apply \
-Predictor* here and press Ctrl+B.
-- More quality: take the 10 anchors, N=3 or N=2 preset.
-- Short of memory: set *weight_dtype* of the model to *fp8_e4m3fn*, *cache_device* to *cpu*.
-- Write prompts long and in detail: the authors have a language model rewrite theirs.
+# 3. Compare
+
+- Without the Predictor: open **{UNCACHED_10}**, or select *DisCa Apply Predictor* and press Ctrl+B.
+- More quality: another preset, 10 anchors, N=3 or N=2.
+- Short of memory: *weight_dtype* of the model *fp8_e4m3fn*, *cache_device* *cpu*.
+
+{LICENCE}
 """
 
-NOTE_10_MEANFLOW = f"""## HunyuanVideo 1.0, text to video, Restricted MeanFlow
+NOTE_10_MEANFLOW = f"""# HunyuanVideo 1.0 without the Predictor: all 20 steps in full
 
-All 20 MeanFlow steps run the whole transformer: *DisCa Apply Predictor* is bypassed. This is what DisCa is to be \
-compared with.
+*DisCa Apply Predictor* is bypassed. This is what DisCa is to be compared with.
 
-### Files
+{download("five", FILES_10)}
 
-{FILES_10}
-
-{AUTHORS_FILES}
-
-### What to expect
+# 2. Press Run
 
 About 5 times as fast as 50 steps with CFG (232 s against 1155 s in the paper).
 
-### To compare
+# 3. Compare
 
-- Select *DisCa Apply Predictor* and press Ctrl+B, or open **{DISCA_10}**: the same graph and seed, and \
-12 of the 20 steps are predicted.
+- With the Predictor: open **{DISCA_10}**, or select *DisCa Apply Predictor* and press Ctrl+B.
 - The seed is fixed: what differs between the two videos is the Predictor's doing.
+
+{LICENCE}
 """
 
-NOTE_15_DISCA = f"""## HunyuanVideo 1.5, image to video, with DisCa
+NOTE_15_DISCA = f"""# HunyuanVideo 1.5 with DisCa: 4 of 8 steps run in full
 
-Of 8 steps of the step-distilled model, 4 run the whole transformer. On the other 4 a small Predictor stands in for it.
+On the other 4 a small Predictor stands in for the transformer.
 
-### Files
+{download("six", FILES_15)}
 
-{FILES_15}
+Small card: {SMALL_15}.
 
-{AUTHORS_FILES}
+# 2. Choose an image and press Run
 
-### What to expect
+{PROMPTS} *What each step cost* then shows the calls, their times and the speed-up: at most about 2 times, as half of \
+the steps stay full (125 s to 64 s in the paper). Decoding runs out of memory: use *VAE Decode (Tiled)*.
 
-At most about 2 times as fast as the same model without caching: half of the steps stay full \
-(125 s to 64 s in the paper). The paper's 11.8 times is another comparison, HunyuanVideo 1.0 against 50 steps with CFG.
+# 3. Compare
 
-*What each step cost* shows the counts, the times and the speed-up after a run.
-
-### To compare
-
-- Open **{UNCACHED_15}**: the same graph and seed, the Predictor bypassed. Or select *DisCa Apply \
-Predictor* here and press Ctrl+B.
+- Without the Predictor: open **{UNCACHED_15}**, or select *DisCa Apply Predictor* and press Ctrl+B.
 - More quality: 12 steps in *DisCa Sample*, with the preset for 12 steps, which is ours.
-- Small card: {SMALL_15}.
-- Write prompts long and in detail: the authors have a language model rewrite theirs.
-- Decoding runs out of memory: use *VAE Decode (Tiled)*.
+
+{LICENCE}
 """
 
-NOTE_15_MEANFLOW = f"""## HunyuanVideo 1.5, image to video, step-distilled
+NOTE_15_MEANFLOW = f"""# HunyuanVideo 1.5 without the Predictor: all 8 steps in full
 
-All 8 steps run the whole transformer: *DisCa Apply Predictor* is bypassed. This is what DisCa is to be compared with.
+*DisCa Apply Predictor* is bypassed. This is what DisCa is to be compared with.
 
-### Files
+{download("six", FILES_15)}
 
-{FILES_15}
+# 2. Choose an image and press Run
 
-{AUTHORS_FILES}
+*What each step cost* then shows 8 full calls and their time. DisCa can be at most about 2 times as fast as this.
 
-### What to expect
+# 3. Compare
 
-*What each step cost* shows 8 full calls and their time. DisCa can be at most about 2 times as fast as this.
-
-### To compare
-
-- Select *DisCa Apply Predictor* and press Ctrl+B, or open **{DISCA_15}**: the same graph and seed, and \
-4 of the 8 steps are predicted.
+- With the Predictor: open **{DISCA_15}**, or select *DisCa Apply Predictor* and press Ctrl+B.
 - The seed is fixed: what differs between the two videos is the Predictor's doing.
+
+{LICENCE}
 """

@@ -31,11 +31,12 @@ class Node(NamedTuple):
     inputs: dict = {}
     title: str = ""
     height: float = 0
+    width: float = 0
     models: tuple[Model, ...] = ()
 
 
 class Group(NamedTuple):
-    """Nodes in columns of one width."""
+    """Nodes in columns of this width, or of that of a node that needs more."""
 
     title: str
     width: float
@@ -107,6 +108,7 @@ QWEN = file(HV15, "split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetenso
 BYT5 = file(HV15, "split_files/text_encoders/byt5_small_glyphxl_fp16.safetensors", "text_encoders")
 SIGLIP = file("Comfy-Org/sigclip_vision_384", "sigclip_vision_patch14_384.safetensors", "clip_vision")
 VAE_15 = file(HV15, "split_files/vae/hunyuanvideo15_vae_fp16.safetensors", "vae")
+WIDTH_10, WIDTH_15 = 360, 310  # of DisCa Cache Schedule with a template's preset, which is not cut off then
 STEPS_10 = frozenset({0, 1, 2, 5, 9, 13, 17, 19})
 STEPS_15 = frozenset({0, 2, 4, 7})
 

@@ -18,6 +18,8 @@ from graph_parts import (
     UNCACHED_10,
     UNCACHED_15,
     VAE_10,
+    WIDTH_10,
+    WIDTH_15,
     Graph,
     Group,
     Node,
@@ -58,8 +60,9 @@ def hunyuanvideo10_groups() -> list[Group]:
         Node("guidance", "FluxGuidance", {"conditioning": ("text", 0), "guidance": 6.0}),
         Node("latent", "EmptyHunyuanLatentVideo", {"width": 704, "height": 704, "length": 129, "batch_size": 1}),
     ]
+    plan = {"plan": "preset", "plan.preset": "HunyuanVideo 1.0, 20 steps, N=4"}
     model = [
-        Node("schedule", "DiscaCacheSchedule", {"plan": "preset", "plan.preset": "HunyuanVideo 1.0, 20 steps, N=4"}),
+        Node("schedule", "DiscaCacheSchedule", plan, width=WIDTH_10),
         Node(
             "apply",
             "DiscaApplyPredictor",
@@ -76,9 +79,9 @@ def hunyuanvideo10_groups() -> list[Group]:
     tiles = {"tile_size": 256, "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}
     decode = Node("decode", "VAEDecodeTiled", {"samples": ("sample", 0), "vae": ("vae", 0), **tiles})
     return [
-        Group("Load", 280, [load]),
-        Group("Prompt", 280, [prompt]),
-        Group("Sample", 270, [model, sample]),
+        Group("Load", 275, [load]),
+        Group("Prompt", 260, [prompt]),
+        Group("Sample", 240, [model, sample]),
         Group("Decode", 280, [[decode, *video("disca/hunyuanvideo10")]]),
     ]
 
@@ -113,8 +116,9 @@ def hunyuanvideo15_groups() -> list[Group]:
             },
         ),
     ]
+    plan = {"plan": "preset", "plan.preset": "HunyuanVideo 1.5, 8 steps"}
     sample = [
-        Node("schedule", "DiscaCacheSchedule", {"plan": "preset", "plan.preset": "HunyuanVideo 1.5, 8 steps"}),
+        Node("schedule", "DiscaCacheSchedule", plan, width=WIDTH_15),
         Node(
             "apply",
             "DiscaApplyPredictor",
@@ -138,8 +142,8 @@ def hunyuanvideo15_groups() -> list[Group]:
     ]
     decode = Node("decode", "VAEDecode", {"samples": ("sample", 0), "vae": ("vae", 0)})
     return [
-        Group("Load", 280, [load]),
-        Group("Prompt", 280, [image, prompt]),
+        Group("Load", 275, [load]),
+        Group("Prompt", 260, [image, prompt]),
         Group("Sample", 280, [sample]),
         Group("Decode", 280, [[decode, *video("disca/hunyuanvideo15")]]),
     ]
@@ -150,7 +154,7 @@ GRAPHS = [
         QUICKSTART,
         quickstart_toy_groups(),
         NOTE_TOY,
-        (360, 720),
+        (360, 800),
         Thumbnail(
             "DisCa quickstart", "three tiny models", "no downloads", "a red circle before a blue square, two seeds"
         ),
@@ -159,14 +163,14 @@ GRAPHS = [
         DISCA_10,
         hunyuanvideo10_groups(),
         NOTE_10_DISCA,
-        (370, 760),
+        (360, 820),
         Thumbnail("HunyuanVideo 1.0", "text to video", "DisCa", "704x704, 129 frames", 20, STEPS_10),
     ),
     Graph(
         UNCACHED_10,
         hunyuanvideo10_groups(),
         NOTE_10_MEANFLOW,
-        (370, 760),
+        (360, 820),
         Thumbnail("HunyuanVideo 1.0", "text to video", "MeanFlow", "704x704, 129 frames", 20, frozenset(range(20))),
         bypassed=("apply",),
     ),
@@ -174,14 +178,14 @@ GRAPHS = [
         DISCA_15,
         hunyuanvideo15_groups(),
         NOTE_15_DISCA,
-        (370, 860),
+        (360, 900),
         Thumbnail("HunyuanVideo 1.5", "image to video", "DisCa", "848x480, 121 frames", 8, STEPS_15),
     ),
     Graph(
         UNCACHED_15,
         hunyuanvideo15_groups(),
         NOTE_15_MEANFLOW,
-        (370, 860),
+        (360, 900),
         Thumbnail("HunyuanVideo 1.5", "image to video", "MeanFlow", "848x480, 121 frames", 8, frozenset(range(8))),
         bypassed=("apply",),
     ),
@@ -189,7 +193,7 @@ GRAPHS = [
         TRAINING,
         training_groups(),
         NOTE_TRAINING,
-        (400, 700),
+        (400, 720),
         Thumbnail("Train a Predictor", "on your videos", "for 1.5", "preview of the toy world's training"),
     ),
 ]

@@ -1,35 +1,35 @@
 """The training workflow: from a folder of videos to a Predictor."""
 
+from graph_notes import LICENCE
 from graph_parts import BYT5, DISTILLED_15, QWEN, SIGLIP, VAE_15, Group, Node, encoders_15, links
 
 CLIPS = "my_clips"  # a folder in ComfyUI's input folder
 
-NOTE_TRAINING = f"""## Train a Predictor for your own model
+NOTE_TRAINING = f"""# Train a Predictor for HunyuanVideo 1.5, image to video
 
-From a folder of videos to a Predictor for the HunyuanVideo 1.5 image-to-video model, or for a fine-tune of it.
+Or for a fine-tune of it.
 
-### Before
+# 1. Put videos into input/{CLIPS}
 
-1. Make the folder **input/{CLIPS}** in ComfyUI's folder and put videos into it, with a caption beside each: \
-*cat.mp4*, *cat.txt*. Clips shorter than 5 seconds are left out.
-2. Put the files into their folders:
+In ComfyUI's folder, with a caption beside each: *cat.mp4*, *cat.txt*. Clips shorter than 5 seconds are left out.
+
+# 2. Put these five files in place
 
 {links((DISTILLED_15, QWEN, BYT5, SIGLIP, VAE_15))}
 
-### Run
+# 3. Press Run: many hours on one card
 
 *DisCa Build Dataset* encodes what is new; *DisCa Train Predictor* trains in a process of its own and shows progress, \
-curves and previews. Interrupting saves and stops; queue again to go on.
+curves and previews. Interrupting saves and stops; queue again to go on. The 500 + 1000 iterations are those of the \
+paper. The report says what memory and time they take on cards of 24, 48, 80 and 141 GB; *memory* chooses what fits \
+yours.
 
-### What to expect
-
-The report says what memory and time the run takes on cards of 24, 48, 80 and 141 GB; *memory* chooses what fits \
-yours. The 500 + 1000 iterations are those of the paper: many hours on one card.
-
-### Then
+# 4. Use it
 
 Connect *predictor* to *DisCa Apply Predictor*, or copy *predictor.safetensors* from the run's folder in \
 output/disca/runs to models/disca.
+
+{LICENCE}
 """
 
 

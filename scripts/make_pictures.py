@@ -91,7 +91,7 @@ def cut_out(scene: Scene) -> Graph:
 
     def cut(node: Node) -> Node:
         kept = {key: value for key, value in node.inputs.items() if not isinstance(value, tuple) or value[0] in shown}
-        return node._replace(inputs=kept)
+        return node._replace(inputs=kept, width=0)
 
     columns = [[cut(nodes[name]) for name in column] for column in scene.columns]
     return Graph("", [Group("", WIDTH, columns)], "", (0, 0), Thumbnail("", "", "", "", 0, frozenset()))
