@@ -35,11 +35,12 @@ def check(node: type[io.ComfyNode]) -> None:
     """Lets the node refuse in a sentence what its schema does not ask for, and say no error that a log cannot hold."""
     run = node.execute.__func__
     own = vars(node)["validate_inputs"].__func__ if "validate_inputs" in vars(node) else None
-    names = list(inspect.signature(own).parameters)[1:] if own else []
+    asked = dict(list(inspect.signature(own).parameters.items())[1:]) if own else {}
+    unset = {name: None if one.default is one.empty else one.default for name, one in asked.items()}
 
     def inputs(cls: type[io.ComfyNode]) -> list[io.Input]:
         wanted = cls.define_schema().inputs
-        return [one for one in wanted if not (isinstance(one, io.Combo.Input) and one.id in names)]
+        return [one for one in wanted if not (isinstance(one, io.Combo.Input) and one.id in unset)]
 
     def execute(cls: type[io.ComfyNode], *values: Any, **given: Any) -> io.NodeOutput:
         given |= dict(zip(list(inspect.signature(run).parameters)[1:], values, strict=False))
@@ -53,7 +54,7 @@ def check(node: type[io.ComfyNode]) -> None:
 
     def validate_inputs(cls: type[io.ComfyNode], **given: Any) -> bool:
         require_inputs(inputs(cls), given, queued=True)
-        told = own(cls, **{name: given.get(name) for name in names}) if own else True
+        told = own(cls, **{name: given.get(name, value) for name, value in unset.items()}) if own else True
         if told is not True:
             raise ValueError(cause(told))  # returned, ComfyUI would say it once for each input
         return True

@@ -85,6 +85,12 @@ class DiscaBuildDataset(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, dataset: str | None) -> bool:
+        if dataset is not None:  # None: comes by a link
+            host.training.new_dataset_folder(dataset)
+        return True
+
+    @classmethod
     def execute(
         cls,
         videos_name,

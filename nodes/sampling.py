@@ -6,6 +6,8 @@ from ..disca import host
 from ..disca.meanflow import require_denoise, shifted_sigmas
 from .types import CATEGORY
 
+UNCONNECTED = object()
+
 
 class DiscaMeanFlowSigmas(io.ComfyNode):
     @classmethod
@@ -104,7 +106,9 @@ class DiscaSample(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, denoise: float | None) -> bool:
+    def validate_inputs(cls, denoise: float | None, cfg: float | None = 1.0, negative: object = UNCONNECTED) -> bool:
+        if negative is UNCONNECTED and cfg is not None:  # None: comes by a link
+            host.sampling.require_no_cfg(cfg)
         return _require_denoise(denoise)
 
     @classmethod

@@ -5,7 +5,6 @@ from dataclasses import replace
 from comfy_api.v0_0_2 import io, ui
 
 from ..disca import host
-from ..disca.host.folders import known_name
 from ..disca.training.settings import (
     MEANFLOW_PRESETS,
     PREDICTOR_PRESETS,
@@ -65,8 +64,8 @@ class DiscaTrainPredictor(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str | None) -> bool | str:
-        return known_name("diffusion_models", model_name)
+    def validate_inputs(cls, model_name: str | None, dataset: str | None, run: str | None) -> bool | str:
+        return host.training.known_sources(model_name, dataset, run)
 
     @classmethod
     def execute(
@@ -110,8 +109,8 @@ class DiscaTrainMeanFlow(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str | None) -> bool | str:
-        return known_name("diffusion_models", model_name)
+    def validate_inputs(cls, model_name: str | None, dataset: str | None, run: str | None) -> bool | str:
+        return host.training.known_sources(model_name, dataset, run)
 
     @classmethod
     def execute(
@@ -142,8 +141,8 @@ class DiscaTrainCFG(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str | None) -> bool | str:
-        return known_name("diffusion_models", model_name)
+    def validate_inputs(cls, model_name: str | None, dataset: str | None, run: str | None) -> bool | str:
+        return host.training.known_sources(model_name, dataset, run)
 
     @classmethod
     def execute(

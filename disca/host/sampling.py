@@ -87,13 +87,19 @@ def sample(
     return {**done, "samples": samples.to(comfy.model_management.intermediate_device())}, next(iter(reports), None)
 
 
-def make_guider(model: ModelPatcher, positive, negative, cfg: float) -> CFGGuider:
-    """A guider with or without a negative; ValueError if cfg needs one that is not there."""
-    if negative is None and cfg != 1.0:
+def require_no_cfg(cfg: float) -> None:
+    """ValueError unless cfg is off, as it must be where no negative conditioning is connected."""
+    if cfg != 1.0:
         raise ValueError(
             f"cfg is {cfg:g}, but no negative conditioning is connected. "
             "Connect one, or set cfg to 1, which is right for distilled models."
         )
+
+
+def make_guider(model: ModelPatcher, positive, negative, cfg: float) -> CFGGuider:
+    """A guider with or without a negative; ValueError if cfg needs one that is not there."""
+    if negative is None:
+        require_no_cfg(cfg)
     guider = CFGGuider(model)
     guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
     guider.set_cfg(cfg)

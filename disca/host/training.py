@@ -20,11 +20,21 @@ from ..training.memory import table
 from ..training.records import read_state
 from ..training.settings import Settings, write_settings
 from . import compat
+from .folders import known_name
 from .progress import show
 from .watch import pictures, watch
 from .worker import FOLDER, Worker, clear
 
-__all__ = ["build_dataset", "dataset_folder", "device", "fitted", "run_folder", "train"]
+__all__ = [
+    "build_dataset",
+    "dataset_folder",
+    "device",
+    "fitted",
+    "new_dataset_folder",
+    "known_sources",
+    "run_folder",
+    "train",
+]
 
 ROOT = "disca"  # in ComfyUI's output folder
 RUNS, DATASETS = "runs", "datasets"
@@ -95,6 +105,20 @@ def run_folder(name: str) -> str:
     return str(_named(RUNS, "run", name))
 
 
+def known_sources(model: str | None, dataset: str | None, run: str | None) -> bool | str:
+    """True if the file and the dataset are there and the run may be; a sentence or ValueError else. None: by a link."""
+    if dataset is not None:
+        dataset_folder(dataset)
+    if run is not None:
+        run_folder(run)
+    return known_name("diffusion_models", model)
+
+
+def new_dataset_folder(name: str) -> str:
+    """Where the dataset of this name goes, which may be there or not."""
+    return str(_named(DATASETS, "dataset", name))
+
+
 def dataset_folder(name: str) -> str:
     """Where the dataset of this name is; ValueError that lists those there are if it is not."""
     if name == TOY:
@@ -133,8 +157,8 @@ def build_dataset(
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     folder = _below(Path(folder_paths.get_input_directory()), videos)
-    out = _named(DATASETS, "dataset", name)
-    built = build_dataset(str(folder), str(out), encoder, Cut(*cut), first_frame, prune, strict, progress)
+    out = new_dataset_folder(name)
+    built = build_dataset(str(folder), out, encoder, Cut(*cut), first_frame, prune, strict, progress)
     lines = [f"{quoted(out)} holds {built.samples:d} samples, {built.encoded:d} of them new."]
     return "\n".join(lines + built.account.lines())
 

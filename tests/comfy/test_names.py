@@ -83,3 +83,32 @@ def test_an_unknown_name_is_refused_when_it_is_queued(node_id, name, validate, c
     assert f"There is no file {name!r} in models/{folder}. Choose one that is there" in told
     with pytest.raises(ValueError, match="There is no file"):
         call(node_id, **{widget: name}, **others, **({"model": model} if node_id == "DiscaLoadLora" else {}))
+
+
+TRAINING = ["DiscaTrainPredictor", "DiscaTrainMeanFlow", "DiscaTrainCFG"]
+FOLDERS = [(node_id, name) for node_id in TRAINING for name in ("dataset", "run")]
+
+
+@pytest.mark.parametrize(("node_id", "widget"), [*FOLDERS, ("DiscaBuildDataset", "dataset")])
+def test_a_folder_that_no_run_or_dataset_can_have_is_refused_when_it_is_queued(node_id, widget, comfy_nodes):
+    import nodes
+
+    node = nodes.NODE_CLASS_MAPPINGS[node_id]
+    others = chosen(node)
+    with pytest.raises(ValueError, match=f"'{widget}' is '../up', which cannot be a folder's name"):
+        node.validate_inputs(**others, **{widget: "../up"})
+    assert node.validate_inputs(**others, **{widget: None}) is True  # comes by a link
+
+
+def test_a_dataset_that_is_not_there_is_refused_when_it_is_queued(comfy_nodes):
+    import nodes
+
+    node = nodes.NODE_CLASS_MAPPINGS["DiscaTrainCFG"]
+    with pytest.raises(ValueError, match="There is no dataset 'dogs' in"):
+        node.validate_inputs(**chosen(node), dataset="dogs")
+
+
+def chosen(node) -> dict:
+    """The first option of each choice that has inputs of its own."""
+    choices = [one for one in node.define_schema().inputs if one.io_type == "COMFY_DYNAMICCOMBO_V3"]
+    return {one.id: {one.id: one.options[0].key} for one in choices}

@@ -141,6 +141,7 @@ NAN = float("nan")
         ("sample", {"denoise": NAN}, "'denoise' is nan, but must be a finite number"),
         ("sample", {"denoise": 1e-12}, "'denoise' is 1e-12, but must be from 0.0001"),
         ("sample", {"cfg": float("inf")}, "'cfg' is inf, but must be a finite number"),
+        ("sample", {"cfg": 3.0}, "cfg is 3, but no negative conditioning is connected. Connect one, or set cfg to 1"),
         ("sample", {"positive": "a cat"}, "'positive' is 'a cat'. Connect conditioning"),
         ("apply", {"schedule": 0.5}, "'schedule' is 0.5. Connect a schedule, from DisCa Cache Schedule"),
         ("apply", {"predictor": "\ud800"}, r"'predictor' is '\ud800'. Connect a Predictor"),
@@ -159,6 +160,10 @@ def test_what_a_node_can_know_is_said_once_at_the_node_when_it_is_queued(execute
     (said,) = error["nodes"][node]["errors"]
     assert told in said["details"] and not ran
     said["details"].encode("utf-8")
+
+
+def test_cfg_above_1_runs_with_a_negative_whatever_comes_by_a_link(execute, prompt):
+    assert execute(changed(prompt, "sample", cfg=3.0, negative=["golden", 0]))[1] is None
 
 
 def test_a_plan_that_is_left_out_is_said_when_it_is_queued(execute, prompt):
