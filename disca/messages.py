@@ -17,7 +17,10 @@ def quoted(value: object) -> str:
     ComfyUI's log cannot encode a lone surrogate, and its prompt thread ends on one.
     """
     try:
-        text = _REPR.repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        text = _REPR.repr(value)
+        if isinstance(value, str) and value.isprintable():  # nothing else is escaped: Windows paths as they are typed
+            text = text.replace("\\\\", "\\")
     except Exception:  # a number too long to be written, or a type whose repr fails
         text = f"a value of type {type(value).__name__}"
     return cause(" ".join(text.split("\n")))

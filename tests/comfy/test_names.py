@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from disca.messages import quoted
+
 SHOWN = "a folder/tiny.safetensors"  # as Linux has it
 NODES = {
     "DiscaLoadModel": ("diffusion_models", "model_name", {"weight_dtype": "default"}),
@@ -80,7 +82,7 @@ def test_an_unknown_name_is_refused_when_it_is_queued(node_id, name, validate, c
     folder, widget, others = NODES[node_id]
     model = SimpleNamespace(model_options={})  # not looked at: there is no file to put on it
     told = validate(node_id, name)
-    assert f"There is no file {name!r} in models/{folder}. Choose one that is there" in told
+    assert f"There is no file {quoted(name)} in models/{folder}. Choose one that is there" in told
     with pytest.raises(ValueError, match="There is no file"):
         call(node_id, **{widget: name}, **others, **({"model": model} if node_id == "DiscaLoadLora" else {}))
 

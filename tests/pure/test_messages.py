@@ -1,6 +1,6 @@
 """Text from outside stands in messages as one short line that every log can encode."""
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 import torch
@@ -46,8 +46,18 @@ def test_a_value_whose_repr_is_no_line_is_quoted_as_one(kind):
 
 def test_ordinary_text_is_quoted_as_it_is():
     assert quoted("a video.mp4") == "'a video.mp4'"
-    assert quoted(Path("a") / "b") == repr(str(Path("a") / "b"))
+    assert quoted(Path("a") / "b") == f"'{Path('a') / 'b'}'"
     assert quoted(1.5) == "1.5" and quoted(None) == "None"
+
+
+@pytest.mark.parametrize("kind", [str, PureWindowsPath])
+def test_a_windows_path_is_quoted_as_it_is_typed(kind):
+    assert quoted(kind(r"C:\models\new\u.safetensors")) == r"'C:\models\new\u.safetensors'"
+    assert quoted(kind(r"\\server\share\a b")).startswith(r"'\\server\share\a b")
+
+
+def test_a_backslash_is_doubled_beside_one_that_escapes():
+    assert quoted("C:\\new\n") == repr("C:\\new\n")
 
 
 def test_long_text_keeps_both_ends():
