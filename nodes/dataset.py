@@ -4,7 +4,7 @@ import folder_paths
 from comfy_api.v0_0_2 import io
 
 from ..disca import host
-from .types import TRAINING_CATEGORY
+from .types import NOTHING_THERE, TRAINING_CATEGORY
 
 SIZES = {  # name -> width, height, frames
     "848x480, 121 frames": (848, 480, 121),
@@ -27,7 +27,7 @@ class DiscaBuildDataset(io.ComfyNode):
                     "videos_name",
                     options=folder_paths.get_input_subfolders(),
                     tooltip="A folder in ComfyUI's input folder, with videos or pictures, and beside each its caption "
-                    "in a .txt file of the same name.",
+                    f"in a .txt file of the same name. {NOTHING_THERE}",
                 ),
                 io.String.Input(
                     "dataset", default="my_dataset", tooltip="The dataset's folder in output/disca/datasets."

@@ -6,7 +6,7 @@ from comfy_api.v0_0_2 import io
 from ..disca import host
 from ..disca.choices import WEIGHT_DTYPES
 from ..disca.host.folders import PREDICTORS, file_path, known_name
-from .types import CATEGORY, DiscaPredictor
+from .types import CATEGORY, NOTHING_THERE, DiscaPredictor
 
 
 class DiscaLoadModel(io.ComfyNode):
@@ -27,6 +27,7 @@ class DiscaLoadModel(io.ComfyNode):
                 "distilled",
                 "step distilled",
                 "restricted meanflow",
+                "fp8",
                 "load model",
                 "load diffusion model",
                 "unet loader",
@@ -36,7 +37,7 @@ class DiscaLoadModel(io.ComfyNode):
                     "model_name",
                     options=folder_paths.get_filename_list("diffusion_models"),
                     tooltip="A file in models/diffusion_models with time_r_in weights: HunyuanVideo 1.0 Restricted "
-                    "MeanFlow or HunyuanVideo 1.5 step-distilled.",
+                    f"MeanFlow or HunyuanVideo 1.5 step-distilled. {NOTHING_THERE}",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -73,7 +74,7 @@ class DiscaLoadPredictor(io.ComfyNode):
                 io.Combo.Input(
                     "predictor_name",
                     options=folder_paths.get_filename_list(PREDICTORS),
-                    tooltip="A Predictor file in models/disca, made for the model it is applied to.",
+                    tooltip=f"A Predictor file in models/disca, made for the model it is applied to. {NOTHING_THERE}",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -123,7 +124,7 @@ class DiscaLoadLora(io.ComfyNode):
                 io.Combo.Input(
                     "lora_name",
                     options=folder_paths.get_filename_list("loras"),
-                    tooltip="A file in models/loras, made for this HunyuanVideo by any trainer.",
+                    tooltip=f"A file in models/loras, made for this HunyuanVideo by any trainer. {NOTHING_THERE}",
                 ),
                 io.Float.Input(
                     "strength",

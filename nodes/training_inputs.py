@@ -18,6 +18,7 @@ from ..disca.training.settings import (
     SaveSettings,
     Settings,
 )
+from .types import NOTHING_THERE
 
 SIZES = {f"{size} GB": float(size) for size in CARDS}
 OPTIMISER, SAVE = OptimiserSettings(), SaveSettings()
@@ -26,8 +27,9 @@ PREVIEW = PreviewSettings(every=SAVE.every, guidance=6.0)
 
 def source_inputs(run: str, tooltip: str) -> list[io.Input]:
     """What is trained, on what, and where it goes."""
+    told = f"{tooltip} In models/diffusion_models. {NOTHING_THERE}"
     return [
-        io.Combo.Input("model_name", options=folder_paths.get_filename_list("diffusion_models"), tooltip=tooltip),
+        io.Combo.Input("model_name", options=folder_paths.get_filename_list("diffusion_models"), tooltip=told),
         io.String.Input(
             "dataset",
             default="my_dataset",

@@ -27,6 +27,7 @@ SEARCHES = {  # what a newcomer types, and a node that must be found
     "teacache": "DisCa Apply Predictor",
     "few steps": "DisCa Load MeanFlow Model",
     "turbo": "DisCa Load MeanFlow Model",
+    "fp8": "DisCa Load MeanFlow Model",
     "distilled": "DisCa Load MeanFlow Model",
     "sampler": "DisCa Sample",
     "lora training": "DisCa Train MeanFlow",
