@@ -120,7 +120,7 @@ class DiscaLoadLora(io.ComfyNode):
                 "lokr",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="A HunyuanVideo 1.0 or 1.5, before or behind DisCa Apply Predictor."),
+                io.Model.Input("model", tooltip="A HunyuanVideo 1.0 or 1.5, before or after DisCa Apply Predictor."),
                 io.Combo.Input(
                     "lora_name",
                     options=folder_paths.get_filename_list("loras"),
