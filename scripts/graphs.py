@@ -80,7 +80,7 @@ def hunyuanvideo10_groups() -> list[Group]:
     decode = Node("decode", "VAEDecodeTiled", {"samples": ("sample", 0), "vae": ("vae", 0), **tiles})
     return [
         Group("Load", 275, [load]),
-        Group("Prompt", 260, [prompt]),
+        Group("Prompt", 270, [prompt]),
         Group("Sample", 240, [model, sample]),
         Group("Decode", 280, [[decode, *video("disca/hunyuanvideo10")]]),
     ]
@@ -143,7 +143,7 @@ def hunyuanvideo15_groups() -> list[Group]:
     decode = Node("decode", "VAEDecode", {"samples": ("sample", 0), "vae": ("vae", 0)})
     return [
         Group("Load", 275, [load]),
-        Group("Prompt", 260, [image, prompt]),
+        Group("Prompt", 270, [image, prompt]),
         Group("Sample", 280, [sample]),
         Group("Decode", 280, [[decode, *video("disca/hunyuanvideo15")]]),
     ]
@@ -154,7 +154,7 @@ GRAPHS = [
         QUICKSTART,
         quickstart_toy_groups(),
         NOTE_TOY,
-        (360, 800),
+        (350, 800),
         Thumbnail(
             "DisCa quickstart", "three tiny models", "no downloads", "a red circle before a blue square, two seeds"
         ),
@@ -163,14 +163,14 @@ GRAPHS = [
         DISCA_10,
         hunyuanvideo10_groups(),
         NOTE_10_DISCA,
-        (360, 820),
+        (350, 820),
         Thumbnail("HunyuanVideo 1.0", "text to video", "DisCa", "704x704, 129 frames", 20, STEPS_10),
     ),
     Graph(
         UNCACHED_10,
         hunyuanvideo10_groups(),
         NOTE_10_MEANFLOW,
-        (360, 820),
+        (350, 820),
         Thumbnail("HunyuanVideo 1.0", "text to video", "MeanFlow", "704x704, 129 frames", 20, frozenset(range(20))),
         bypassed=("apply",),
     ),
@@ -178,14 +178,14 @@ GRAPHS = [
         DISCA_15,
         hunyuanvideo15_groups(),
         NOTE_15_DISCA,
-        (360, 900),
+        (350, 900),
         Thumbnail("HunyuanVideo 1.5", "image to video", "DisCa", "848x480, 121 frames", 8, STEPS_15),
     ),
     Graph(
         UNCACHED_15,
         hunyuanvideo15_groups(),
         NOTE_15_MEANFLOW,
-        (360, 900),
+        (350, 900),
         Thumbnail("HunyuanVideo 1.5", "image to video", "MeanFlow", "848x480, 121 frames", 8, frozenset(range(8))),
         bypassed=("apply",),
     ),

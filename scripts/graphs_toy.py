@@ -87,7 +87,7 @@ def quickstart_toy_groups() -> list[Group]:
     report = Node("report", "PreviewAny", {"source": ("sample_disca", 1)}, "What DisCa cost", 200)
     decode, shown = result("disca")
     return [
-        Group("Models and prompt", 260, [prompt]),
+        Group("Models and prompt", 270, [prompt]),
         Group("1. Original: 50 steps with CFG", 260, [original + result("original")]),
         Group("2. Restricted MeanFlow: 20 steps", 280, [meanflow + result("meanflow")]),
         Group(
