@@ -91,7 +91,7 @@ def require_no_cfg(cfg: float) -> None:
     """ValueError unless cfg is off, as it must be where no negative conditioning is connected."""
     if cfg != 1.0:
         raise ValueError(
-            f"cfg is {cfg:g}, but no negative conditioning is connected. "
+            f"'cfg' is {cfg:g}, but no negative conditioning is connected. "
             "Connect one, or set cfg to 1, which is right for distilled models."
         )
 

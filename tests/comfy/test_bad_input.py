@@ -353,7 +353,7 @@ def test_more_toy_videos_than_memory_holds_are_refused_before_it_is_asked_for(ca
 
 
 def test_guidance_without_a_negative(both, sample):
-    with refused("cfg is 3, but no negative conditioning is connected. Connect one, or set cfg to 1"):
+    with refused("'cfg' is 3, but no negative conditioning is connected. Connect one, or set cfg to 1"):
         sample("hv10_t2v", both["hv10_t2v"][0], cfg=3.0)
 
 

@@ -141,7 +141,7 @@ NAN = float("nan")
         ("sample", {"denoise": NAN}, "'denoise' is nan, but must be a finite number"),
         ("sample", {"denoise": 1e-12}, "'denoise' is 1e-12, but must be from 0.0001"),
         ("sample", {"cfg": float("inf")}, "'cfg' is inf, but must be a finite number"),
-        ("sample", {"cfg": 3.0}, "cfg is 3, but no negative conditioning is connected. Connect one, or set cfg to 1"),
+        ("sample", {"cfg": 3.0}, "'cfg' is 3, but no negative conditioning is connected. Connect one, or set cfg to 1"),
         ("sample", {"positive": "a cat"}, "'positive' is 'a cat'. Connect conditioning"),
         ("apply", {"schedule": 0.5}, "'schedule' is 0.5. Connect a schedule, from DisCa Cache Schedule"),
         ("apply", {"predictor": "\ud800"}, r"'predictor' is '\ud800'. Connect a Predictor"),
