@@ -36,6 +36,7 @@ if COMFYUI:
 def pytest_addoption(parser):
     told = "in full: soak (200 prompts), random prompts (1,000), fuzz (2,000 files, 5 minutes of coverage), renaming"
     parser.addoption("--full", action="store_true", help=told)
+    parser.addoption("--reference", metavar="FOLDER", help="of tests/comfy/reference.py")
 
 
 def pytest_collection_modifyitems(items):
