@@ -23,8 +23,8 @@ import comfy.ops  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from disca.host.loading import build_predictor, load_network  # noqa: E402
 from disca.meanflow import shifted_sigmas  # noqa: E402
+from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.schedule import PRESETS  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
 from disca.toy.__main__ import train_chain  # noqa: E402

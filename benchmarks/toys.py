@@ -21,7 +21,7 @@ import comfy.supported_models  # noqa: E402
 import comfy.utils  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
-from disca.host.loading import LoadedPredictor, build_predictor  # noqa: E402
+from disca.models.loading import LoadedPredictor, build_predictor  # noqa: E402
 from disca.weights.predictor_spec import PredictorSpec  # noqa: E402
 
 comfy.utils.set_progress_bar_enabled(False)

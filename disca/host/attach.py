@@ -3,9 +3,9 @@
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
+from ..models.checks import LoadedPredictor, require_match, require_meanflow
 from ..schedule import Schedule
 from . import blocks, wrappers
-from .model import LoadedPredictor, require_match, require_meanflow
 from .run import KEY
 from .wrappers import Attachment
 

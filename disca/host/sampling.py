@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from .. import meanflow
+from ..models.checks import require_channels, require_meanflow, require_sigmas, require_video
 from ..report import Report
 from . import compat
-from .model import require_channels, require_meanflow, require_sigmas, require_video
 from .run import KEY, ON_REPORT
 
 

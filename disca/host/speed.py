@@ -3,9 +3,9 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
+from ..models.checks import require_hunyuanvideo
 from .attention import choose_attention
 from .blocks import blocks_of
-from .model import require_hunyuanvideo
 
 
 def compile_blocks(model: ModelPatcher, backend: str = "inductor") -> ModelPatcher:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..messages import quoted
+from ..models.checks import LoadedPredictor
+from ..models.loading import load_meanflow_model, load_predictor
 from ..toy import WEIGHTS, world
-from .loading import load_meanflow_model, load_predictor
-from .model import LoadedPredictor
 
 MOST_PIXELS = 2**28  # three gigabytes
 

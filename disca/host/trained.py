@@ -7,11 +7,11 @@ import comfy.sd
 import torch
 from torch import Tensor
 
+from ..models.loading import load_meanflow_model, load_predictor
+from ..models.lora import put_lora
 from ..training.settings import Settings
 from ..weights.files import open_weights
 from ..weights.transformer_file import transformer_weights
-from .loading import load_meanflow_model, load_predictor
-from .lora import put_lora
 
 ADDED = {"cfg": "guidance_in", "meanflow": "time_r_in"}  # the embedder that a training adds to a model without it
 

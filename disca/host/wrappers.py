@@ -11,11 +11,11 @@ from comfy.patcher_extension import WrappersMP, get_all_callbacks
 from torch._dynamo import OptimizedModule
 
 from ..messages import listing
+from ..models.checks import require_channels, require_conditioning, require_no_foreign_cache, require_sigmas
 from ..report import Report
 from ..schedule import EVERY_STEP, MAX_CACHE_AGE, Schedule, oldest_features
 from . import blocks, others, progress, samplers
 from .features import FeatureStore
-from .model import require_channels, require_conditioning, require_no_foreign_cache, require_sigmas
 from .observed import Observed, r_of
 from .run import (
     CONTROLNET,

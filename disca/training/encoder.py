@@ -10,8 +10,8 @@ from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ..host.model import family_of, require_hunyuanvideo
 from ..messages import quoted
+from ..models.checks import family_of, require_hunyuanvideo
 from ..weights.predictor_spec import FAMILIES
 from .data import TEXT, Sample
 

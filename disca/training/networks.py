@@ -9,8 +9,8 @@ import torch
 from comfy.ldm.flux.layers import MLPEmbedder
 from torch import Tensor, nn
 
-from ..host.loading import build_predictor, load_network
 from ..messages import quoted
+from ..models.loading import build_predictor, load_network
 from ..toy.network import new_network
 from ..weights.files import open_weights
 from ..weights.predictor_file import read_predictor

@@ -11,7 +11,7 @@ from comfy.ldm.hunyuan_video.model import HunyuanVideo
 from mutations import SPECS, header, scaled_fp8, split_qkv, tiny_predictor, tiny_transformer
 from safetensors.torch import save, save_file
 
-from disca.host.loading import load_meanflow_model, load_predictor
+from disca.models.loading import load_meanflow_model, load_predictor
 from disca.weights.files import open_weights
 from disca.weights.lora_file import read_lora
 from disca.weights.predictor_file import read_predictor

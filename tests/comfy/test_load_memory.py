@@ -40,7 +40,7 @@ from comfy.cli_args import args
 args.cpu = True
 import torch
 sys.path.insert(1, sys.argv[2])
-from disca.host.loading import load_meanflow_model
+from disca.models.loading import load_meanflow_model
 
 def memory(name):  # mapped pages counted; VmHWM is the peak
     line = next(line for line in open("/proc/self/status") if line.startswith(name))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from disca.choices import WEIGHT_DTYPES
-from disca.host.loading import load_meanflow_model, load_predictor
+from disca.models.loading import load_meanflow_model, load_predictor
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor, write_predictor
 from disca.weights.predictor_spec import PredictorSpec

@@ -96,7 +96,7 @@ def test_lowvram_gives_a_loras_result_of_resident_weights(small_gpu, load, sampl
         layers[f"{linear1}.lora_magnitude_vector"] = torch.rand(1792) + 0.5
         layers[f"{v}.oft_blocks"] = torch.randn(32, 8, 8) * 0.1
     save_file(layers, tmp_path / "lora.safetensors")
-    patched, _ = pack("disca.host.lora").load_lora(model, str(tmp_path / "lora.safetensors"), 0.5)
+    patched, _ = pack("disca.models.lora").load_lora(model, str(tmp_path / "lora.safetensors"), 0.5)
     result, _ = sample("hv10_t2v", patched, steps=2)
     assert loaded(model.model).loaded_size() < 0.7 * loaded(model.model).model_size()
     comfy.model_management.unload_all_models()

@@ -20,7 +20,7 @@ import recipes
 import torch
 from safetensors.torch import load_file
 
-from disca.host.loading import load_meanflow_model, load_predictor
+from disca.models.loading import load_meanflow_model, load_predictor
 from disca.weights import layouts
 from disca.weights.predictor_spec import PredictorSpec, published_shapes
 

@@ -10,8 +10,8 @@ from lora_files import TRAINERS, lora_file, merged_layout
 from mutations import BYTE_CHANGES, TENSOR_CHANGES
 from safetensors.torch import save, save_file
 
-from disca.host.loading import load_meanflow_model
-from disca.host.lora import load_lora
+from disca.models.loading import load_meanflow_model
+from disca.models.lora import load_lora
 
 CASES, FULL_CASES = 40, 1500
 METADATA = (

@@ -4,8 +4,8 @@ import pytest
 import small_networks
 import torch
 
-from disca.host.loading import build_predictor, load_network
 from disca.meanflow import shifted_sigmas
+from disca.models.loading import build_predictor, load_network
 from disca.schedule import PRESETS
 from disca.toy import WEIGHTS, world
 from disca.training.blocks import make_out_of_place

@@ -9,7 +9,7 @@ import small_networks
 import torch
 from PIL import Image
 
-from disca.host.loading import load_network
+from disca.models.loading import load_network
 from disca.toy.dataset import ToyDataset
 from disca.toy.network import new_network
 from disca.toy.shipping import SUMS, sha256, ship

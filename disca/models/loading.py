@@ -15,7 +15,6 @@ import torch
 from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
 
 from ..messages import quoted
-from ..predictor import DoubleStreamPredictor, SingleStreamPredictor
 from ..weights.checks import require_fit
 from ..weights.files import Shape, open_weights
 from ..weights.merged import MergedWeights
@@ -23,7 +22,8 @@ from ..weights.predictor_file import read_predictor
 from ..weights.predictor_spec import PredictorSpec
 from ..weights.quantised import Quantisation, quantisation_of
 from ..weights.transformer_file import require_meanflow, transformer_weights
-from .model import LoadedPredictor
+from .checks import LoadedPredictor
+from .predictor import DoubleStreamPredictor, SingleStreamPredictor
 
 HEAD = 128  # width of an attention head in every HunyuanVideo
 TELLING = {  # from these ComfyUI makes the settings of the network, unchecked; key -> dimensions, 1: may be absent

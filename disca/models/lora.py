@@ -9,12 +9,12 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter.base import WeightAdapterBase
 from torch import Tensor
 
+from ..host.progress import show
 from ..weights.files import open_weights
 from ..weights.lora_file import read_lora
 from ..weights.lora_fit import Change, fit, report, require_some
 from ..weights.predictor_spec import FAMILIES
-from .model import family_of, require_hunyuanvideo
-from .progress import show
+from .checks import family_of, require_hunyuanvideo
 
 PREFIX = "diffusion_model."  # of the network's keys in a MODEL
 
