@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ..report import Report
 from .features import FeatureStore, Signature
-from .finite import Finite
-from .observed import Observed
-from .reach import Reach
-from .stopwatch import stopwatch
+from .observation.finite import Finite
+from .observation.observed import Observed
+from .observation.reach import Reach
+from .observation.stopwatch import stopwatch
 
 KEY = "disca"  # of our attachment, wrappers, additional model, and of the Run in transformer_options
 ON_REPORT = "disca_on_report"  # callback type: called with the Report when a run has ended

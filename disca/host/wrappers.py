@@ -14,9 +14,10 @@ from ..messages import listing
 from ..models.checks import require_channels, require_conditioning, require_no_foreign_cache, require_sigmas
 from ..report import Report
 from ..schedule import EVERY_STEP, MAX_CACHE_AGE, Schedule, oldest_features
-from . import blocks, others, progress, samplers
+from . import blocks, progress, samplers
 from .features import FeatureStore
-from .observed import Observed, r_of
+from .observation import others
+from .observation.observed import Observed, r_of
 from .run import (
     CONTROLNET,
     FOREIGN_ATTENTION,

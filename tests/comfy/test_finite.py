@@ -110,7 +110,7 @@ def test_from_another_node_at_the_last_step(load, sample):
 
 
 def test_looking_takes_no_large_number_for_infinity(pack):
-    finite = pack("disca.host.finite").Finite()
+    finite = pack("disca.host.observation.finite").Finite()
     largest = torch.finfo(torch.float16).max
     finite.look(0, "here", torch.tensor([largest, largest, -largest], dtype=torch.float16))
     finite.look(1, "there", torch.empty(0))

@@ -9,7 +9,7 @@ from types import MethodType
 from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
 from torch import nn
 
-from ..messages import quoted
+from ...messages import quoted
 
 OURS = __name__.removesuffix(".host.others")
 CORE = re.compile(r"(comfy|comfy_extras|comfy_api|torch)(\.|$)")
