@@ -83,7 +83,7 @@ def predictor_run(train):
 def told(pack, monkeypatch):
     """The texts that a training put on its node."""
     texts = []
-    monkeypatch.setattr(pack("disca.host.watch"), "show", texts.append)
+    monkeypatch.setattr(pack("disca.server.watch"), "show", texts.append)
     return texts
 
 
@@ -139,7 +139,7 @@ def test_the_run_is_the_one_that_the_inputs_describe(predictor_run, output):
 def test_a_finished_run_shows_its_curves_and_previews(predictor_run, pack, output):
     out = output / "disca" / "runs" / "predictor"
     pictures = [
-        pack("disca.host.training")._picture(path) for path in (out / "curves.png", *out.glob("previews/*3.png"))
+        pack("disca.server.training")._picture(path) for path in (out / "curves.png", *out.glob("previews/*3.png"))
     ]
     assert [tuple(picture) for picture in pictures] == [
         ("curves.png", "disca/runs/predictor"),
@@ -211,14 +211,14 @@ def test_what_is_wrong_is_said_in_the_workers_words(train):
 
 
 def test_a_worker_that_is_killed_leaves_an_error_that_names_its_log(train, output, pack, monkeypatch):
-    started = pack("disca.host.worker")._start
+    started = pack("disca.server.worker")._start
 
     def start(settings, logs):
         process = started(settings, logs)
         os.kill(process.pids()[0], signal.SIGKILL)
         return process
 
-    monkeypatch.setattr(pack("disca.host.worker"), "_start", start)
+    monkeypatch.setattr(pack("disca.server.worker"), "_start", start)
     worker = output / "disca" / "runs" / "killed" / "worker"
     for _ in range(2):
         with pytest.raises(RuntimeError, match="The training was killed by signal 9.*The log is .*stderr.log"):
@@ -275,7 +275,7 @@ def test_a_damaged_preview_is_left_out_and_said_once(predictor_run, pack, output
     out = tmp_path / "run"
     shutil.copytree(output / "disca" / "runs" / "predictor", out)
     (out / "previews" / "step-999999.png").write_bytes(content)
-    pictures = pack("disca.host.watch").Pictures(out)
+    pictures = pack("disca.server.watch").Pictures(out)
     for _ in range(2):
         pictures._next, pictures._lines = 0.0, 0
         kind, sheet, _ = pictures.newer()
@@ -288,7 +288,7 @@ def test_curves_that_cannot_be_drawn_do_not_end_the_watching(predictor_run, pack
     out = tmp_path / "run"
     shutil.copytree(output / "disca" / "runs" / "predictor", out)
     shutil.rmtree(out / "worker")
-    pictures = pack("disca.host.watch").Pictures(out)
+    pictures = pack("disca.server.watch").Pictures(out)
     assert pictures.newer() is None
     assert [message for message in caplog.messages if "cannot be shown" in message]
 
@@ -317,7 +317,7 @@ def test_a_run_whose_place_is_taken_by_a_file_is_refused_in_a_sentence(train, ou
 def test_a_name_in_either_unicode_form_is_one_run(pack, output, there, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     (tmp_path / "disca" / "runs" / there).mkdir(parents=True)
-    named = {pack("disca.host.training").run_folder(f"{name}/cats") for name in ("caf\u00e9", "cafe\u0301")}
+    named = {pack("disca.server.training").run_folder(f"{name}/cats") for name in ("caf\u00e9", "cafe\u0301")}
     assert named == {str(tmp_path / "disca" / "runs" / (there or "caf\u00e9/cats"))}
 
 

@@ -9,10 +9,10 @@ import comfy.model_management
 import comfy.utils
 from PIL import Image
 
+from ..host.progress import show
 from ..messages import cause, quoted
 from ..training.curves import draw_curves
 from ..training.records import LOG, read_log, read_state
-from .progress import show
 from .worker import Worker
 
 LOOK_SECONDS, DRAW_SECONDS = 0.3, 5.0

@@ -11,6 +11,9 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 
+from ..host import compat
+from ..host.folders import known_name
+from ..host.progress import show
 from ..limits import require_folder_name
 from ..messages import cause, listing, quoted
 from ..toy.dataset import TOY
@@ -19,9 +22,6 @@ from ..training.lock import RUN, FolderLock, run_lock
 from ..training.memory import table
 from ..training.records import read_state
 from ..training.settings import Settings, write_settings
-from . import compat
-from .folders import known_name
-from .progress import show
 from .watch import pictures, watch
 from .worker import FOLDER, Worker, clear
 
