@@ -22,7 +22,7 @@ from disca.training.network import Network  # isort: skip
 from disca.training.networks import Distillation, add_embedder  # isort: skip
 from disca.training.optimiser import make_optimiser  # isort: skip
 from disca.training.predictor_training import PredictorTraining  # isort: skip
-from disca.training.settings import (  # isort: skip
+from disca.training.contract.settings import (  # isort: skip
     DataSettings,
     LoraSettings,
     ModelSettings,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from comfy_api.v0_0_2 import io, ui
 
 from ..disca import host
-from ..disca.training.settings import (
+from ..disca.training.contract.settings import (
     MEANFLOW_PRESETS,
     PREDICTOR_PRESETS,
     LoraSettings,

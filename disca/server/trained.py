@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..models.loading import load_meanflow_model, load_predictor
 from ..models.lora import put_lora
-from ..training.settings import Settings
+from ..training.contract.settings import Settings
 from ..weights.files import open_weights
 from ..weights.transformer_file import transformer_weights
 

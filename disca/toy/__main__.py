@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..training.__main__ import prepare_comfy
-from ..training.settings import Settings, read_settings
+from ..training.contract.settings import Settings, read_settings
 from .shipping import ship
 
 PACK = Path(__file__).resolve().parents[2]

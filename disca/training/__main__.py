@@ -23,8 +23,8 @@ from types import FrameType
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..messages import quoted
+from .contract.settings import Settings, read_settings
 from .distributed import choose_device
-from .settings import Settings, read_settings
 
 PACK = Path(__file__).resolve().parents[2]
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from . import memory
-from .settings import MemorySettings, Settings
+from .contract.settings import MemorySettings, Settings
 
 
 def fitted(settings: Settings, card: float) -> Settings:

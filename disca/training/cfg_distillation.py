@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from .conditions import condition_of, latents, without_prompt
+from .contract.protocol import Batch, Loss, Samples
+from .contract.settings import Settings
+from .contract.times import Draws
 from .exports import export_distilled
 from .losses import cfg_distillation_loss
 from .networks import Distillation, distillation
 from .previews import Previews, distance, one_call, original
-from .protocol import Batch, Loss, Samples
-from .settings import Settings
-from .times import Draws
 
 
 class CfgDistillation:

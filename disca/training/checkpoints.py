@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 
 from ..messages import cause, quoted
 from . import state, tensor_files
+from .contract.settings import Settings
 from .distributed import World
 from .ema import Ema
 from .meta import FORMAT, Meta, OtherFormat, Progress, read_meta, write_meta
 from .parts import Part
-from .settings import Settings
 from .tensor_files import SavedTensors
 
 PREFIX = "step-"

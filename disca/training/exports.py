@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ..weights.predictor_file import write_predictor
 from ..weights.predictor_spec import PredictorSpec
 from .adapters import lora_state, merged_state
+from .contract.settings import Settings
 from .networks import Distillation
-from .settings import Settings
 
 NETWORK, LORA, PREDICTOR = "model.safetensors", "lora.safetensors", "predictor.safetensors"
 

@@ -5,10 +5,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
+from .contract.protocol import Batch, Sample, Samples
 from .data import collate
 from .distributed import World
 from .order import order
-from .protocol import Batch, Sample, Samples
 
 
 class Micro(list[Batch]):

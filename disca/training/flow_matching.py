@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from ..meanflow import shifted
 from .conditions import condition_of, dropped, latents, without_prompt
+from .contract.protocol import Batch, Loss, Samples
+from .contract.settings import Settings
+from .contract.times import Draws
 from .exports import export_network
 from .losses import flow_matching_loss
 from .networks import base_network
 from .previews import Previews, original
-from .protocol import Batch, Loss, Samples
-from .settings import Settings
-from .times import Draws
 
 DROP = 0.1  # share of samples without their prompt
 SHIFT = 1.5  # times lean towards noise, where a video's contents are decided

@@ -14,6 +14,8 @@ from tqdm import tqdm
 from ..messages import cause, quoted
 from . import checkpoints
 from .checkpoints import Progress
+from .contract.protocol import Samples, Training
+from .contract.settings import Settings, write_settings
 from .curves import draw_curves
 from .distributed import World, joined, shard, whole
 from .ema import Ema
@@ -22,9 +24,7 @@ from .feed import Feed
 from .iteration import Accumulator, Outcome
 from .lock import FolderInUseError, run_lock
 from .parts import Part
-from .protocol import Samples, Training
 from .records import Records, read_log
-from .settings import Settings, write_settings
 
 MOST_BAD_IN_A_ROW = 8
 MOST_ACCUMULATED = 2**16  # batches of an iteration: a checkpoint may say anything

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .conditions import guided_condition, latents, rows
+from .contract.protocol import Batch, Loss, Samples
+from .contract.settings import Settings
+from .contract.times import Draws
 from .derivative import central_difference, dual_numbers
 from .exports import export_distilled
 from .losses import adaptive_weight, meanflow_loss
@@ -14,9 +17,6 @@ from .network import Condition
 from .networks import Distillation, distillation
 from .previews import Previews, distance, mean_flow, one_call
 from .probe import probe_derivative
-from .protocol import Batch, Loss, Samples
-from .settings import Settings
-from .times import Draws
 
 
 class MeanFlowDistillation:

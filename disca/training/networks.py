@@ -17,10 +17,10 @@ from ..weights.predictor_file import read_predictor
 from ..weights.predictor_spec import PredictorSpec
 from .adapters import Lora, adapters_off, add_lora
 from .blocks import make_out_of_place
+from .contract.settings import Settings
 from .fp8 import store_fp8
 from .network import Condition, Network
 from .offload import swap_blocks
-from .settings import Settings
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 EMBEDDERS = {

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..messages import quoted
+from .contract.settings import Settings
 from .distributed import World, average_gradients, local, norm
 from .optimiser import make_optimiser, set_learning_rate
-from .settings import Settings
 
 DISCRIMINATOR = "discriminator"
 

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .conditions import guided_condition, latents
+from .contract.protocol import Batch, Loss, Samples
+from .contract.settings import Settings
+from .contract.times import Draws
 from .discriminator import Discriminator, adversarial_loss, discriminator_loss
 from .exports import export_predictor
 from .losses import adaptive_weight, mse
@@ -14,9 +17,6 @@ from .network import Condition, Network
 from .networks import frozen_network, new_predictor, predictor_spec
 from .pairs import Pair, Pairs, following
 from .previews import Previews, cached, distance, mean_flow
-from .protocol import Batch, Loss, Samples
-from .settings import Settings
-from .times import Draws
 
 RAMP = 100  # iterations over which the adversarial term comes in
 

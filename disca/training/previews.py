@@ -13,11 +13,11 @@ from ..meanflow import shifted_sigmas
 from ..toy.world import CONTEXT_WIDTH, to_pictures
 from .adapters import Lora, adapters_off
 from .conditions import condition_of, without_prompt
+from .contract.protocol import Samples
+from .contract.settings import PreviewSettings
 from .data import collate
 from .network import Condition, Network
-from .protocol import Samples
 from .sampling import CachedVelocity, Predicted, guided, mean_velocity, sample
-from .settings import PreviewSettings
 
 FORMATS = {16: comfy.latent_formats.HunyuanVideo, 32: comfy.latent_formats.HunyuanVideo15}  # by latent channels
 MOST_FRAMES = 6

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..meanflow import step
+from .contract.times import per_sample
 from .network import Condition, Network
-from .times import per_sample
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # u(x_t, t, r)
 

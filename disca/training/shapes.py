@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..toy.dataset import TOY, ToyDataset
-from .settings import Settings
+from .contract.settings import Settings
 
 
 @dataclass(frozen=True)

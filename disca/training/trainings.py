@@ -4,13 +4,13 @@ import torch
 
 from ..toy.dataset import TOY, ToyDataset
 from .cfg_distillation import CfgDistillation
+from .contract.protocol import Samples, Training
+from .contract.settings import Settings
 from .data import Dataset, open_dataset, require_fits
 from .flow_matching import FlowMatching
 from .meanflow_distillation import MeanFlowDistillation
 from .networks import family_of
 from .predictor_training import PredictorTraining
-from .protocol import Samples, Training
-from .settings import Settings
 
 TRAININGS = {
     "flow": FlowMatching,

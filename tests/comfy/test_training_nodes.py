@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from disca.toy.network import new_network
 from disca.toy.world import condition, random_scene
+from disca.training.contract.settings import MemorySettings, PairSettings, read_settings
 from disca.training.networks import add_embedder
-from disca.training.settings import MemorySettings, PairSettings, read_settings
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "training"))
 
@@ -328,7 +328,7 @@ def test_a_dataset_that_is_not_there_is_named_with_those_that_are(train, output)
 
 
 def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
-    memory, settings = pack("disca.training.memory"), pack("disca.training.settings")
+    memory, settings = pack("disca.training.memory"), pack("disca.training.contract.settings")
     published = pack("disca.training.shapes").PUBLISHED
     run = settings.Settings("predictor", out=str(tmp_path), data=settings.DataSettings(path=""))
     with pytest.MonkeyPatch.context() as patch:

@@ -20,13 +20,13 @@ from worlds import LENGTH, Points, Regression, after, run, saved_bytes, settings
 from disca.training import checkpoints  # noqa: E402
 from disca.training.__main__ import Interrupt, comfy_folder, main  # noqa: E402
 from disca.training.checkpoints import SaveError  # noqa: E402
+from disca.training.contract.settings import PreviewSettings  # noqa: E402
 from disca.training.ema import Ema  # noqa: E402
 from disca.training.events import crc32c  # noqa: E402
 from disca.training.lock import FolderInUseError, run_lock  # noqa: E402
 from disca.training.loop import train  # noqa: E402
 from disca.training.order import order  # noqa: E402
 from disca.training.records import read_log, read_state  # noqa: E402
-from disca.training.settings import PreviewSettings  # noqa: E402
 
 
 def figures(out: Path) -> list[dict]:

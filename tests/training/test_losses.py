@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from disca.training.contract.times import Draws, at_time, per_sample
 from disca.training.discriminator import Discriminator, adversarial_loss, discriminator_loss
 from disca.training.losses import (
     adaptive_weight,
@@ -13,7 +14,6 @@ from disca.training.losses import (
     mse,
 )
 from disca.training.pairs import Pair, following
-from disca.training.times import Draws, at_time, per_sample
 
 A = 1.7
 SHAPE = (6, 4, 2, 3, 3)

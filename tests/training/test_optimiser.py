@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
+from disca.training.contract.settings import OptimiserSettings
 from disca.training.optimiser import make_optimiser, set_learning_rate
-from disca.training.settings import OptimiserSettings
 
 EIGHT = OptimiserSettings(name="adamw8bit")
 

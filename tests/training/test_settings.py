@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from disca.training.settings import (
+from disca.training.contract.settings import (
     CfgSettings,
     DataSettings,
     LoraSettings,

@@ -3,8 +3,8 @@
 from dataclasses import Field, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..limits import require_choice, require_flag, require_here, require_number, require_text
-from ..messages import quoted
+from ...limits import require_choice, require_flag, require_here, require_number, require_text
+from ...messages import quoted
 
 MANY = 10_000_000  # iterations
 MOST_SEED = 0xFFFFFFFF  # of the nodes: what is drawn takes a million times as much and stays below 64 bits

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import yaml
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
-from ..limits import LONGEST_NAME
-from ..messages import cause, listing, quoted
+from ...limits import LONGEST_NAME
+from ...messages import cause, listing, quoted
 from .fields import require_setting
 from .settings import SECTION_PRESETS, Settings
 
