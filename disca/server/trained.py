@@ -38,7 +38,7 @@ def load_with_lora(base: str, lora: str, added: str) -> comfy.model_patcher.Mode
 
 
 def _embedder(state: dict[str, Tensor], added: str) -> dict[str, Tensor]:
-    """As `disca.training.networks.add_embedder` makes it, by the keys of the file."""
+    """As `disca.training.network.build.add_embedder` makes it, by the keys of the file."""
     times = {key.removeprefix("time_in."): tensor for key, tensor in state.items() if key.startswith("time_in.")}
     copied = {f"{added}.{key}": tensor for key, tensor in times.items()}
     sums = not any(key.startswith("single_blocks.") for key in state)  # HunyuanVideo 1.5

@@ -33,7 +33,7 @@ from .folder import Clip, find_clips
 from .shards import file_hash
 
 if TYPE_CHECKING:
-    from .encoder import Encoder, Text
+    from .network.encoder import Encoder, Text
 
 READING = 2  # counts the ways in which clips were read: a sample that was read otherwise is another sample
 AT_ONCE = 32  # captions are encoded so many at a time, for the text encoder and the VAE may not fit on a card together
@@ -218,7 +218,7 @@ def _load_encoder(options: argparse.Namespace) -> "Encoder":
     import comfy.sd
     import comfy.utils
 
-    from .encoder import Encoder, model_without_weights
+    from .network.encoder import Encoder, model_without_weights
 
     state, metadata = comfy.utils.load_torch_file(options.vae, safe_load=True, return_metadata=True)
     vae = comfy.sd.VAE(sd=state, metadata=metadata)

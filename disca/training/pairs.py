@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .contract.settings import MOST_STEPS, PredictorSettings
 from .contract.times import Draws, at_time, per_sample
-from .network import Condition, Network
+from .network.velocity import Condition, Network
 
 
 class Pair(NamedTuple):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..meanflow import step
 from .contract.times import per_sample
-from .network import Condition, Network
+from .network.velocity import Condition, Network
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # u(x_t, t, r)
 

@@ -9,7 +9,7 @@ from .contract.settings import Settings
 from .data import Dataset, open_dataset, require_fits
 from .flow_matching import FlowMatching
 from .meanflow_distillation import MeanFlowDistillation
-from .networks import family_of
+from .network.build import family_of
 from .predictor_training import PredictorTraining
 
 TRAININGS = {

@@ -8,9 +8,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch.distributed.fsdp import fully_shard
 
-from disca.training.adapters import EMBEDDERS, adapters_off, add_lora, lora_state, lora_targets, merged_state
-from disca.training.fp8 import FP8, store_fp8
-from disca.training.network import Network
+from disca.training.network.fp8 import FP8, store_fp8
+from disca.training.network.lora import EMBEDDERS, adapters_off, add_lora, lora_state, lora_targets, merged_state
+from disca.training.network.velocity import Network
 
 FAMILIES = ["1.0", "1.5"]
 KINDS = {"1.0": "HunyuanVideo", "1.5": "HunyuanVideo15"}

@@ -23,7 +23,7 @@ if COMFYUI:
 
     from disca.training import build
     from disca.training.build import build_dataset
-    from disca.training.encoder import Encoder, model_without_weights
+    from disca.training.network.encoder import Encoder, model_without_weights
 
 CUT = Cut(32, 16, 5, fps=12)
 

@@ -9,11 +9,11 @@ from comfy.ldm.modules.attention import attention_pytorch
 from torch.autograd.graph import saved_tensors_hooks
 
 from disca.training import memory
-from disca.training.adapters import add_lora
-from disca.training.blocks import make_out_of_place
 from disca.training.contract.settings import DataSettings, ModelSettings, PairSettings, Settings
 from disca.training.data import DatasetWriter
 from disca.training.memory import GB, Job, Savings, cheapest, operations, peak
+from disca.training.network.blocks import make_out_of_place
+from disca.training.network.lora import add_lora
 from disca.training.shapes import PUBLISHED, shape_of
 
 PREDICTOR, ADVERSARIAL = Job("predictor", ema=False), Job("predictor", adversarial=True, ema=False)

@@ -6,8 +6,8 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 
 from disca.training.derivative import CHUNK, attention_with_tangent, central_difference, dual_numbers
-from disca.training.network import Network
-from disca.training.networks import add_embedder
+from disca.training.network.build import add_embedder
+from disca.training.network.velocity import Network
 from disca.training.probe import probe_derivative
 
 FAMILIES = ["1.0", "1.5"]

@@ -6,10 +6,10 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
-from disca.training.adapters import add_lora
-from disca.training.blocks import make_out_of_place
-from disca.training.network import Network
-from disca.training.offload import offloaded_activations, swap_blocks
+from disca.training.network.blocks import make_out_of_place
+from disca.training.network.lora import add_lora
+from disca.training.network.offload import offloaded_activations, swap_blocks
+from disca.training.network.velocity import Network
 
 FAMILIES = ["1.0", "1.5"]
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from disca.training.encoder import SHAPES
+from disca.training.network.encoder import SHAPES
 
 WIDTH = 32
 LLM = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 4}

@@ -10,10 +10,10 @@ from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ..messages import quoted
-from ..models.checks import family_of, require_hunyuanvideo
-from ..weights.predictor_spec import FAMILIES
-from .data import TEXT, Sample
+from ...messages import quoted
+from ...models.checks import family_of, require_hunyuanvideo
+from ...weights.predictor_spec import FAMILIES
+from ..data import TEXT, Sample
 
 NAMES = {  # ComfyUI's conditions -> the network's inputs
     "c_crossattn": "context",

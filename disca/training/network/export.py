@@ -6,11 +6,11 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..weights.predictor_file import write_predictor
-from ..weights.predictor_spec import PredictorSpec
-from .adapters import lora_state, merged_state
-from .contract.settings import Settings
-from .networks import Distillation
+from ...weights.predictor_file import write_predictor
+from ...weights.predictor_spec import PredictorSpec
+from ..contract.settings import Settings
+from .build import Distillation
+from .lora import lora_state, merged_state
 
 NETWORK, LORA, PREDICTOR = "model.safetensors", "lora.safetensors", "predictor.safetensors"
 

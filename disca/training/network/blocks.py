@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..host.blocks import CALL, Block, BlockHandler, blocks_of
+from ...host.blocks import CALL, Block, BlockHandler, blocks_of
 from .offload import offloaded_activations
 
 BLOCKS = {"double_block": "double_blocks", "single_block": "single_blocks"}

@@ -8,7 +8,7 @@ import torch
 from comfy.ldm.flux.layers import timestep_embedding
 from torch import Tensor, nn
 
-from ..host.blocks import CALL, Block, blocks_of
+from ...host.blocks import CALL, Block, blocks_of
 from .blocks import Pass, TrainingCall, make_out_of_place, module_of, training_handlers
 
 Condition = Mapping[str, Tensor]  # context [B, L, D] and, as the model needs, y, txt_byt5, clip_fea, concat, guidance

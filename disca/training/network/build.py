@@ -9,18 +9,18 @@ import torch
 from comfy.ldm.flux.layers import MLPEmbedder
 from torch import Tensor, nn
 
-from ..messages import quoted
-from ..models.loading import build_predictor, load_network
-from ..toy.network import new_network
-from ..weights.files import open_weights
-from ..weights.predictor_file import read_predictor
-from ..weights.predictor_spec import PredictorSpec
-from .adapters import Lora, adapters_off, add_lora
+from ...messages import quoted
+from ...models.loading import build_predictor, load_network
+from ...toy.network import new_network
+from ...weights.files import open_weights
+from ...weights.predictor_file import read_predictor
+from ...weights.predictor_spec import PredictorSpec
+from ..contract.settings import Settings
 from .blocks import make_out_of_place
-from .contract.settings import Settings
 from .fp8 import store_fp8
-from .network import Condition, Network
+from .lora import Lora, adapters_off, add_lora
 from .offload import swap_blocks
+from .velocity import Condition, Network
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 EMBEDDERS = {

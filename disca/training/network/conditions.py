@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from .contract.protocol import Batch
-from .contract.times import Draws, per_sample
-from .data import unconditional
-from .network import INPUTS, Condition, Network
+from ..contract.protocol import Batch
+from ..contract.times import Draws, per_sample
+from ..data import unconditional
+from .velocity import INPUTS, Condition, Network
 
 
 def latents(batch: Batch) -> Tensor:
