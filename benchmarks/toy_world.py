@@ -29,13 +29,9 @@ from disca.schedule import PRESETS  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
 from disca.toy.__main__ import train_chain  # noqa: E402
 from disca.toy.shipping import sha256  # noqa: E402
-from disca.training.contract.settings import PairSettings, PredictorSettings  # noqa: E402
-from disca.training.contract.times import Draws  # noqa: E402
-from disca.training.network.blocks import make_out_of_place  # noqa: E402
-from disca.training.network.velocity import Network  # noqa: E402
-from disca.training.pairs import Pairs  # noqa: E402
-from disca.training.previews import distance  # noqa: E402
-from disca.training.sampling import (  # noqa: E402
+from disca.training.algorithms.pairs import Pairs  # noqa: E402
+from disca.training.algorithms.previews import distance  # noqa: E402
+from disca.training.algorithms.sampling import (  # noqa: E402
     CachedVelocity,
     Extrapolation,
     Predicted,
@@ -44,6 +40,10 @@ from disca.training.sampling import (  # noqa: E402
     mean_velocity,
     sample,
 )
+from disca.training.contract.settings import PairSettings, PredictorSettings  # noqa: E402
+from disca.training.contract.times import Draws  # noqa: E402
+from disca.training.network.blocks import make_out_of_place  # noqa: E402
+from disca.training.network.velocity import Network  # noqa: E402
 from disca.weights.files import open_weights  # noqa: E402
 from disca.weights.predictor_file import read_predictor  # noqa: E402
 

@@ -14,14 +14,14 @@ from toys import FULL_SIZE, Size, dtype_and_device, random_model, tiny
 
 import comfy.model_management  # isort: skip
 from disca.training.network.lora import add_lora  # isort: skip
-from disca.training.cfg_distillation import CfgDistillation  # isort: skip
-from disca.training.meanflow_distillation import MeanFlowDistillation  # isort: skip
+from disca.training.algorithms.cfg_distillation import CfgDistillation  # isort: skip
+from disca.training.algorithms.meanflow_distillation import MeanFlowDistillation  # isort: skip
 from disca.training.memory import Job, operations, peak, Savings  # isort: skip
 from disca.training.shapes import shape_of  # isort: skip
 from disca.training.network.velocity import Network  # isort: skip
 from disca.training.network.build import Distillation, add_embedder  # isort: skip
 from disca.training.optimiser import make_optimiser  # isort: skip
-from disca.training.predictor_training import PredictorTraining  # isort: skip
+from disca.training.algorithms.predictor_training import PredictorTraining  # isort: skip
 from disca.training.contract.settings import (  # isort: skip
     DataSettings,
     LoraSettings,

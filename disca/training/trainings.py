@@ -3,14 +3,14 @@
 import torch
 
 from ..toy.dataset import TOY, ToyDataset
-from .cfg_distillation import CfgDistillation
+from .algorithms.cfg_distillation import CfgDistillation
+from .algorithms.flow_matching import FlowMatching
+from .algorithms.meanflow_distillation import MeanFlowDistillation
+from .algorithms.predictor_training import PredictorTraining
 from .contract.protocol import Samples, Training
 from .contract.settings import Settings
 from .data import Dataset, open_dataset, require_fits
-from .flow_matching import FlowMatching
-from .meanflow_distillation import MeanFlowDistillation
 from .network.build import family_of
-from .predictor_training import PredictorTraining
 
 TRAININGS = {
     "flow": FlowMatching,

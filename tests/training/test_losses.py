@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from disca.training.contract.times import Draws, at_time, per_sample
-from disca.training.discriminator import Discriminator, adversarial_loss, discriminator_loss
-from disca.training.losses import (
+from disca.training.algorithms.discriminator import Discriminator, adversarial_loss, discriminator_loss
+from disca.training.algorithms.losses import (
     adaptive_weight,
     cfg_distillation_loss,
     flow_matching_loss,
@@ -13,7 +12,8 @@ from disca.training.losses import (
     meanflow_target,
     mse,
 )
-from disca.training.pairs import Pair, following
+from disca.training.algorithms.pairs import Pair, following
+from disca.training.contract.times import Draws, at_time, per_sample
 
 A = 1.7
 SHAPE = (6, 4, 2, 3, 3)

@@ -5,10 +5,10 @@ import small_networks
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 
-from disca.training.derivative import CHUNK, attention_with_tangent, central_difference, dual_numbers
+from disca.training.algorithms.derivative import CHUNK, attention_with_tangent, central_difference, dual_numbers
+from disca.training.algorithms.probe import probe_derivative
 from disca.training.network.build import add_embedder
 from disca.training.network.velocity import Network
-from disca.training.probe import probe_derivative
 
 FAMILIES = ["1.0", "1.5"]
 

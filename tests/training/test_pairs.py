@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from disca.training.algorithms.pairs import Pair, Pairs
 from disca.training.contract.settings import MOST_STEPS, PairSettings, PredictorSettings
 from disca.training.contract.times import Draws, per_sample
-from disca.training.pairs import Pair, Pairs
 
 A = 1.3
 DELTA_MAX = 0.2

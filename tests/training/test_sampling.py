@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from disca.meanflow import shifted_sigmas
+from disca.training.algorithms.sampling import CachedVelocity, Extrapolation, Rule, guided, sample
 from disca.training.contract.times import per_sample
-from disca.training.sampling import CachedVelocity, Extrapolation, Rule, guided, sample
 
 A = 1.3
 NOISE = torch.linspace(-2.0, 2.0, 6).view(2, 3)

@@ -8,10 +8,10 @@ from disca.meanflow import shifted_sigmas
 from disca.models.loading import build_predictor, load_network
 from disca.schedule import PRESETS
 from disca.toy import WEIGHTS, world
+from disca.training.algorithms.previews import distance
+from disca.training.algorithms.sampling import CachedVelocity, Predicted, Rule, guided, mean_velocity, sample
 from disca.training.network.blocks import make_out_of_place
 from disca.training.network.velocity import Network
-from disca.training.previews import distance
-from disca.training.sampling import CachedVelocity, Predicted, Rule, guided, mean_velocity, sample
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .contract.protocol import Batch, Loss, Samples
-from .contract.settings import Settings
-from .contract.times import Draws
+from ..contract.protocol import Batch, Loss, Samples
+from ..contract.settings import Settings
+from ..contract.times import Draws
+from ..network.build import frozen_network, new_predictor, predictor_spec
+from ..network.conditions import guided_condition, latents
+from ..network.export import export_predictor
+from ..network.velocity import Condition, Network
 from .discriminator import Discriminator, adversarial_loss, discriminator_loss
 from .losses import adaptive_weight, mse
-from .network.build import frozen_network, new_predictor, predictor_spec
-from .network.conditions import guided_condition, latents
-from .network.export import export_predictor
-from .network.velocity import Condition, Network
 from .pairs import Pair, Pairs, following
 from .previews import Previews, cached, distance, mean_flow
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..meanflow import step
-from .contract.times import per_sample
-from .network.velocity import Condition, Network
+from ...meanflow import step
+from ..contract.times import per_sample
+from ..network.velocity import Condition, Network
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # u(x_t, t, r)
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..meanflow import shifted
-from .contract.protocol import Batch, Loss, Samples
-from .contract.settings import Settings
-from .contract.times import Draws
+from ...meanflow import shifted
+from ..contract.protocol import Batch, Loss, Samples
+from ..contract.settings import Settings
+from ..contract.times import Draws
+from ..network.build import base_network
+from ..network.conditions import condition_of, dropped, latents, without_prompt
+from ..network.export import export_network
 from .losses import flow_matching_loss
-from .network.build import base_network
-from .network.conditions import condition_of, dropped, latents, without_prompt
-from .network.export import export_network
 from .previews import Previews, original
 
 DROP = 0.1  # share of samples without their prompt

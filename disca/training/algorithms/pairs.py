@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .contract.settings import MOST_STEPS, PredictorSettings
-from .contract.times import Draws, at_time, per_sample
-from .network.velocity import Condition, Network
+from ..contract.settings import MOST_STEPS, PredictorSettings
+from ..contract.times import Draws, at_time, per_sample
+from ..network.velocity import Condition, Network
 
 
 class Pair(NamedTuple):

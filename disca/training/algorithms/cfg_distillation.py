@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .contract.protocol import Batch, Loss, Samples
-from .contract.settings import Settings
-from .contract.times import Draws
+from ..contract.protocol import Batch, Loss, Samples
+from ..contract.settings import Settings
+from ..contract.times import Draws
+from ..network.build import Distillation, distillation
+from ..network.conditions import condition_of, latents, without_prompt
+from ..network.export import export_distilled
 from .losses import cfg_distillation_loss
-from .network.build import Distillation, distillation
-from .network.conditions import condition_of, latents, without_prompt
-from .network.export import export_distilled
 from .previews import Previews, distance, one_call, original
 
 

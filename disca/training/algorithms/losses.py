@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .contract.times import at_time, per_sample, wide
+from ..contract.times import at_time, per_sample, wide
 
 Velocity = Callable[..., Tensor]
 Derivative = Callable[[Velocity, Tensor, Tensor, Tensor, Tensor], Tensor]  # (u, x_t, r, t, v) -> du/dt

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..messages import cause
+from ...messages import cause
 from .derivative import Velocity, central_difference, dual_numbers
 
 STEPS = (0.0025, 0.005, 0.01, 0.02, 0.05)

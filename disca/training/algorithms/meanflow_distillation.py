@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .contract.protocol import Batch, Loss, Samples
-from .contract.settings import Settings
-from .contract.times import Draws
+from ..contract.protocol import Batch, Loss, Samples
+from ..contract.settings import Settings
+from ..contract.times import Draws
+from ..network.build import Distillation, distillation
+from ..network.conditions import guided_condition, latents, rows
+from ..network.export import export_distilled
+from ..network.velocity import Condition
 from .derivative import central_difference, dual_numbers
 from .losses import adaptive_weight, meanflow_loss
-from .network.build import Distillation, distillation
-from .network.conditions import guided_condition, latents, rows
-from .network.export import export_distilled
-from .network.velocity import Condition
 from .previews import Previews, distance, mean_flow, one_call
 from .probe import probe_derivative
 

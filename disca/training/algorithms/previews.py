@@ -9,14 +9,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from ..meanflow import shifted_sigmas
-from ..toy.world import CONTEXT_WIDTH, to_pictures
-from .contract.protocol import Samples
-from .contract.settings import PreviewSettings
-from .data import collate
-from .network.conditions import condition_of, without_prompt
-from .network.lora import Lora, adapters_off
-from .network.velocity import Condition, Network
+from ...meanflow import shifted_sigmas
+from ...toy.world import CONTEXT_WIDTH, to_pictures
+from ..contract.protocol import Samples
+from ..contract.settings import PreviewSettings
+from ..data import collate
+from ..network.conditions import condition_of, without_prompt
+from ..network.lora import Lora, adapters_off
+from ..network.velocity import Condition, Network
 from .sampling import CachedVelocity, Predicted, guided, mean_velocity, sample
 
 FORMATS = {16: comfy.latent_formats.HunyuanVideo, 32: comfy.latent_formats.HunyuanVideo15}  # by latent channels

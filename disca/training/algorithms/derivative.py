@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.functional import scaled_dot_product_attention
 
-from .contract.times import per_sample, wide
+from ..contract.times import per_sample, wide
 
 Velocity = Callable[..., Tensor]  # u(x_t, r, t), with transformer_options
 OVERRIDE = "optimized_attention_override"  # ComfyUI's key in transformer_options

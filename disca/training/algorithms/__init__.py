@@ -1,0 +1,1 @@
+"""The paper's trainings, and what they are made of."""
