@@ -6,8 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from disca.training.clips import Cut, Footage, read_clip
-from disca.training.folder import find_clips
+from disca.training.data.clips import Cut, Footage, read_clip
+from disca.training.data.folder import find_clips
 
 ORIENTATIONS = [(turn, flip) for turn in (0, 90, 180, 270) for flip in (False, True)]
 

@@ -145,7 +145,7 @@ def build_dataset(
 ) -> str:
     """Encodes a folder of ComfyUI's input folder into the dataset of this name; says what was done."""
     from ..training.build import build_dataset
-    from ..training.clips import Cut
+    from ..training.data.clips import Cut
     from ..training.network.encoder import Encoder, model_without_weights
 
     encoder = Encoder(model_without_weights(family), vae, clip, clip_vision)

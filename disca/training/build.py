@@ -25,12 +25,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..messages import quoted
 from ..weights.predictor_spec import FAMILIES
 from .__main__ import comfy_folder
-from .account import Account, UnusableError
-from .clips import Cut, read_clip
-from .data import DatasetWriter
+from .data.account import Account, UnusableError
+from .data.clips import Cut, read_clip
+from .data.dataset import DatasetWriter
+from .data.folder import Clip, find_clips
+from .data.shards import file_hash
 from .distributed import choose_device
-from .folder import Clip, find_clips
-from .shards import file_hash
 
 if TYPE_CHECKING:
     from .network.encoder import Encoder, Text

@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from .contract.protocol import Batch, Sample, Samples
-from .data import collate
+from .data.dataset import collate
+from .data.order import order
 from .distributed import World
-from .order import order
 
 
 class Micro(list[Batch]):

@@ -80,7 +80,7 @@ def _weight_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 def _sample_shapes(settings: Settings) -> list[dict[str, tuple[int, ...]]]:
     if settings.data.path == TOY:
         return [{name: tuple(tensor.shape) for name, tensor in ToyDataset()[0].items()}]
-    from .data import open_dataset
+    from .data.dataset import open_dataset
 
     return [item.shapes for item in open_dataset(settings.data.path, settings.data.cache).index.items]
 

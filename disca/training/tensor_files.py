@@ -18,8 +18,8 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from ..messages import quoted
 from . import eight_bits
+from .data.shards import write_tensors
 from .distributed import World
-from .shards import write_tensors
 
 SUFFIX = ".safetensors"
 ROWS = "rows"  # in the header: JSON, name -> [first row, rows in all]

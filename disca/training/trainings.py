@@ -9,7 +9,7 @@ from .algorithms.meanflow_distillation import MeanFlowDistillation
 from .algorithms.predictor_training import PredictorTraining
 from .contract.protocol import Samples, Training
 from .contract.settings import Settings
-from .data import Dataset, open_dataset, require_fits
+from .data.dataset import Dataset, open_dataset, require_fits
 from .network.build import family_of
 
 TRAININGS = {

@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from small_clips import make_video
 
-from disca.training.clips import Cut, read_clip
-from disca.training.data import open_dataset, require_fits
-from disca.training.folder import find_clips
+from disca.training.data.clips import Cut, read_clip
+from disca.training.data.dataset import open_dataset, require_fits
+from disca.training.data.folder import find_clips
 
 COMFYUI = os.environ.get("COMFYUI_PATH")
 if COMFYUI:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from disca.training.data import DatasetWriter, collate, open_dataset, order, require_fits, unconditional
-from disca.training.remote import RemoteFolder
-from disca.training.shards import INDEX, file_hash
+from disca.training.data.dataset import DatasetWriter, collate, open_dataset, order, require_fits, unconditional
+from disca.training.data.remote import RemoteFolder
+from disca.training.data.shards import INDEX, file_hash
 
 ENCODER = "an encoder"
 NULL = {"context": torch.full((2, 6), 0.5)}
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_what_was_written_and_says_so(folder, monkeypatch):
 
     before = files(folder)
     with monkeypatch.context() as patched:
-        patched.setattr("disca.training.shards.save_file", full)
+        patched.setattr("disca.training.data.shards.save_file", full)
         with pytest.raises(OSError, match="No space left.*bytes are free there.*run the same again to continue"):
             write(folder, range(12))
     assert {name: found for name, found in files(folder).items() if name in before} == before

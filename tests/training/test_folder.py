@@ -5,9 +5,9 @@ import os
 import pytest
 from PIL import Image
 
-from disca.training import folder
-from disca.training.account import NAMED, Account, UnusableError
-from disca.training.folder import CAPTION_BYTES, find_clips
+from disca.training.data import folder
+from disca.training.data.account import NAMED, Account, UnusableError
+from disca.training.data.folder import CAPTION_BYTES, find_clips
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 

@@ -21,11 +21,11 @@ from disca.training import checkpoints  # noqa: E402
 from disca.training.__main__ import Interrupt, comfy_folder, main  # noqa: E402
 from disca.training.checkpoints import SaveError  # noqa: E402
 from disca.training.contract.settings import PreviewSettings  # noqa: E402
+from disca.training.data.order import order  # noqa: E402
 from disca.training.ema import Ema  # noqa: E402
 from disca.training.events import crc32c  # noqa: E402
 from disca.training.lock import FolderInUseError, run_lock  # noqa: E402
 from disca.training.loop import train  # noqa: E402
-from disca.training.order import order  # noqa: E402
 from disca.training.records import read_log, read_state  # noqa: E402
 
 
@@ -202,7 +202,7 @@ def test_an_error_without_a_word_while_saving_is_named_by_its_kind(tmp_path, mon
 def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole(unbroken, tmp_path, monkeypatch, place):
     run(tmp_path, stop=after(3))
     if place == "state":
-        monkeypatch.setattr("disca.training.shards.save_file", full_disk)
+        monkeypatch.setattr("disca.training.data.shards.save_file", full_disk)
     elif place == "export":
         monkeypatch.setattr(Regression, "export", full_disk)
     else:

@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from disca.training import memory
 from disca.training.contract.settings import DataSettings, ModelSettings, PairSettings, Settings
-from disca.training.data import DatasetWriter
+from disca.training.data.dataset import DatasetWriter
 from disca.training.memory import GB, Job, Savings, cheapest, operations, peak
 from disca.training.network.blocks import make_out_of_place
 from disca.training.network.lora import add_lora

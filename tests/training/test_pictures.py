@@ -11,8 +11,8 @@ import torch
 from PIL import EpsImagePlugin, Image
 from small_clips import levels, read
 
-from disca.training.clips import Cut
-from disca.training.pictures import GROUND, TRANSPARENT
+from disca.training.data.clips import Cut
+from disca.training.data.pictures import GROUND, TRANSPARENT
 
 ONE = Cut(64, 32, 1)
 GREYS = [Image.new("RGB", (64, 32), (value,) * 3) for value in range(10, 130, 10)]
@@ -80,7 +80,7 @@ def test_a_frame_of_an_animation_that_covers_a_part_is_shown_on_the_ones_before(
     path = animate(tmp_path / "a.png", [100, 100], pictures, blend=1, disposal=0)
     pixels = read(path, Cut(64, 32, 1, 0)).pixels
     assert colours(pixels) == [[0, 20, 0]] * 4
-    from disca.training.pictures import animation
+    from disca.training.data.pictures import animation
 
     _, second = animation(path, 10, lambda what: None)
     assert colours(torch.from_numpy(np.asarray(second.image())[None] / 255.0)) == [[20, 0, 0], [0, 20, 0]] * 2

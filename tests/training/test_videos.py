@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from small_clips import ORIENTATIONS, levels, make_video, raw_frame, read, write_frames
 
-from disca.training import videos
-from disca.training.clips import Cut
+from disca.training.data import videos
+from disca.training.data.clips import Cut
 
 ONE = Cut(64, 32, 1)
 CORNERS = np.kron(np.array([[40, 90], [140, 190]]), np.ones((16, 32)))[..., None]  # the four quarters of a frame

@@ -13,7 +13,7 @@ from ...meanflow import shifted_sigmas
 from ...toy.world import CONTEXT_WIDTH, to_pictures
 from ..contract.protocol import Samples
 from ..contract.settings import PreviewSettings
-from ..data import collate
+from ..data.dataset import collate
 from ..network.conditions import condition_of, without_prompt
 from ..network.lora import Lora, adapters_off
 from ..network.velocity import Condition, Network

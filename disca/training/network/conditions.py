@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ..contract.protocol import Batch
 from ..contract.times import Draws, per_sample
-from ..data import unconditional
+from ..data.dataset import unconditional
 from .velocity import INPUTS, Condition, Network
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...messages import quoted
 from ...models.checks import family_of, require_hunyuanvideo
 from ...weights.predictor_spec import FAMILIES
-from ..data import TEXT, Sample
+from ..data.dataset import TEXT, Sample
 
 NAMES = {  # ComfyUI's conditions -> the network's inputs
     "c_crossattn": "context",

@@ -1,6 +1,6 @@
 """What became of a user's files on their way into a dataset, counted by kind and named."""
 
-from ..messages import listing, quoted
+from ...messages import listing, quoted
 
 NAMED = 5  # files of a kind that are named; the others are counted
 

@@ -4,7 +4,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from ..messages import cause, quoted
+from ...messages import cause, quoted
 from .shards import Part, file_hash
 
 

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from math import prod
 from typing import Any
 
-from ..limits import require_choice, require_number, require_text
-from ..messages import cause, listing, quoted
-from ..weights.files import Shape
-from ..weights.predictor_spec import FAMILIES
+from ...limits import require_choice, require_number, require_text
+from ...messages import cause, listing, quoted
+from ...weights.files import Shape
+from ...weights.predictor_spec import FAMILIES
 from .shards import FORMAT, NULL, SHARD, Index, Item, Part
 
 MOST_BYTES = 2**30  # of an index: some million samples

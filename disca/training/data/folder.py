@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import category, normalize
 
-from ..messages import quoted
+from ...messages import quoted
 from .account import Account, UnusableError
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")

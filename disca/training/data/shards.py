@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..messages import cause, quoted
-from ..weights.files import Shape
+from ...messages import cause, quoted
+from ...weights.files import Shape
 
 FORMAT = 1
 INDEX = "index.json"

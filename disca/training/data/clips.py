@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..messages import quoted
+from ...messages import quoted
 from .account import UnusableError
 from .folder import PICTURES, Clip
 from .pictures import Shot, Tell, animation, is_animated, still

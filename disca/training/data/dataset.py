@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..messages import cause, quoted
-from ..weights.predictor_spec import FAMILIES
+from ...messages import cause, quoted
+from ...weights.predictor_spec import FAMILIES
 from .index import read_index
 from .order import order
 from .remote import RemoteFolder

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..limits import require_here
-from ..messages import cause, quoted
-from ..weights.predictor_spec import FAMILIES
+from ...limits import require_here
+from ...messages import cause, quoted
+from ...weights.predictor_spec import FAMILIES
+from ..lock import FolderLock
 from . import pending
 from .index import read_index
-from .lock import FolderLock
 from .shards import (
     INDEX,
     NULL,
