@@ -19,9 +19,9 @@ from ..messages import cause, listing, quoted
 from ..toy.dataset import TOY
 from ..training.cards import fitted
 from ..training.contract.settings import Settings, write_settings
-from ..training.lock import RUN, FolderLock, run_lock
 from ..training.memory import table
-from ..training.records import read_state
+from ..training.records.lock import RUN, FolderLock, run_lock
+from ..training.records.run_folder import read_state
 from .watch import pictures, watch
 from .worker import FOLDER, Worker, clear
 

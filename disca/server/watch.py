@@ -11,8 +11,8 @@ from PIL import Image
 
 from ..host.progress import show
 from ..messages import cause, quoted
-from ..training.curves import draw_curves
-from ..training.records import LOG, read_log, read_state
+from ..training.records.curves import draw_curves
+from ..training.records.run_folder import LOG, read_log, read_state
 from .worker import Worker
 
 LOOK_SECONDS, DRAW_SECONDS = 0.3, 5.0

@@ -23,7 +23,7 @@ import torch
 
 from ..messages import cause, quoted
 from ..training.checkpoints import remove
-from ..training.records import STATE
+from ..training.records.run_folder import STATE
 
 PROGRAM = Path(__file__).resolve().parents[1] / "training" / "worker.py"
 FOLDER = "worker"  # in the run's folder: what the server keeps there

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..training.records import read_log
+from ..training.records.run_folder import read_log
 from . import WEIGHTS
 
 SUMS = "SHA256SUMS"

@@ -16,15 +16,15 @@ from . import checkpoints
 from .checkpoints import Progress
 from .contract.protocol import Samples, Training
 from .contract.settings import Settings, write_settings
-from .curves import draw_curves
 from .distributed import World, joined, shard, whole
 from .ema import Ema
-from .events import Events
 from .feed import Feed
 from .iteration import Accumulator, Outcome
-from .lock import FolderInUseError, run_lock
 from .parts import Part
-from .records import Records, read_log
+from .records.curves import draw_curves
+from .records.lock import FolderInUseError, run_lock
+from .records.run_folder import Records, read_log
+from .records.tensorboard import Events
 
 MOST_BAD_IN_A_ROW = 8
 MOST_ACCUMULATED = 2**16  # batches of an iteration: a checkpoint may say anything

@@ -229,7 +229,7 @@ def test_a_worker_that_is_killed_leaves_an_error_that_names_its_log(train, outpu
 def test_a_run_that_is_being_trained_elsewhere_is_refused_and_left_alone(train, predictor_run, pack, output):
     out = output / "disca" / "runs" / "predictor"
     (out / "stop").touch()
-    with pack("disca.training.lock").run_lock(out):
+    with pack("disca.training.records.lock").run_lock(out):
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         with pytest.raises(RuntimeError, match=f"This run is being trained by process {os.getpid()} on"):
             train("DiscaTrainPredictor", "predictor", **PREDICTOR)
@@ -238,7 +238,9 @@ def test_a_run_that_is_being_trained_elsewhere_is_refused_and_left_alone(train, 
 
 
 def test_a_second_server_is_refused_while_a_run_is_prepared(train, pack, output):
-    lock = pack("disca.training.lock").FolderLock(output / "disca" / "runs" / "twin" / "worker", "This run", "trained")
+    lock = pack("disca.training.records.lock").FolderLock(
+        output / "disca" / "runs" / "twin" / "worker", "This run", "trained"
+    )
     with lock, pytest.raises(RuntimeError, match="This run is being trained by process"):
         train("DiscaTrainCFG", "twin", **LORA)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from disca.training import lock
-from disca.training.lock import FILE, FolderInUseError, FolderLock
+from disca.training.records import lock
+from disca.training.records.lock import FILE, FolderInUseError, FolderLock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from disca.training.lock import FolderLock
+from disca.training.records.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]), "This run", "trained")
 lock.acquire()
 print("held", flush=True)

@@ -23,10 +23,10 @@ from disca.training.checkpoints import SaveError  # noqa: E402
 from disca.training.contract.settings import PreviewSettings  # noqa: E402
 from disca.training.data.order import order  # noqa: E402
 from disca.training.ema import Ema  # noqa: E402
-from disca.training.events import crc32c  # noqa: E402
-from disca.training.lock import FolderInUseError, run_lock  # noqa: E402
 from disca.training.loop import train  # noqa: E402
-from disca.training.records import read_log, read_state  # noqa: E402
+from disca.training.records.lock import FolderInUseError, run_lock  # noqa: E402
+from disca.training.records.run_folder import read_log, read_state  # noqa: E402
+from disca.training.records.tensorboard import crc32c  # noqa: E402
 
 
 def figures(out: Path) -> list[dict]:
@@ -319,7 +319,7 @@ def test_a_damaged_line_of_the_log_is_left_out_and_said_once(unbroken, tmp_path,
 
 def test_a_log_that_cannot_be_cut_at_the_start_does_not_end_the_training(unbroken, tmp_path, monkeypatch, caplog):
     run(tmp_path, stop=after(3))
-    monkeypatch.setattr("disca.training.records._cut", full_disk)
+    monkeypatch.setattr("disca.training.records.run_folder._cut", full_disk)
     run(tmp_path)
     assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
     assert [message for message in caplog.messages if "log.jsonl' could not be written (No space" in message]

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...limits import require_here
 from ...messages import cause, quoted
 from ...weights.predictor_spec import FAMILIES
-from ..lock import FolderLock
+from ..records.lock import FolderLock
 from . import pending
 from .index import read_index
 from .shards import (

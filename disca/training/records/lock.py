@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..messages import cause, quoted
+from ...messages import cause, quoted
 
 FILE = ".lock"
 RUN = ("This run", "trained")  # subject and doing
