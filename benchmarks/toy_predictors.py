@@ -18,7 +18,7 @@ import toy_world  # noqa: E402 (prepares ComfyUI)
 from disca.toy.__main__ import stage_settings  # noqa: E402
 from disca.training.algorithms.sampling import Predicted  # noqa: E402
 from disca.training.contract.settings import PairSettings, Settings  # noqa: E402
-from disca.training.loop import train  # noqa: E402
+from disca.training.engine.loop import train  # noqa: E402
 
 STUDENT = toy_world.result_of(0, "meanflow")
 PAIRS = {

@@ -20,7 +20,7 @@ from disca.training.memory import Job, operations, peak, Savings  # isort: skip
 from disca.training.shapes import shape_of  # isort: skip
 from disca.training.network.velocity import Network  # isort: skip
 from disca.training.network.build import Distillation, add_embedder  # isort: skip
-from disca.training.optimiser import make_optimiser  # isort: skip
+from disca.training.engine.optimiser import make_optimiser  # isort: skip
 from disca.training.algorithms.predictor_training import PredictorTraining  # isort: skip
 from disca.training.contract.settings import (  # isort: skip
     DataSettings,

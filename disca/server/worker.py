@@ -22,7 +22,7 @@ import comfy.model_management
 import torch
 
 from ..messages import cause, quoted
-from ..training.checkpoints import remove
+from ..training.engine.checkpoints import remove
 from ..training.records.run_folder import STATE
 
 PROGRAM = Path(__file__).resolve().parents[1] / "training" / "worker.py"

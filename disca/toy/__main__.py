@@ -38,7 +38,7 @@ def train_chain(
     seed: int, out: Path, stages: tuple[str, ...] = STAGES, results: dict[str, Path] | None = None
 ) -> dict[str, Path]:
     """Trains the stages one after another, on the `results` of earlier ones; gives each stage's file."""
-    from ..training.loop import train
+    from ..training.engine.loop import train
 
     results = dict(results or {})
     for stage in stages:

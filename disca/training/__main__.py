@@ -24,7 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..messages import quoted
 from .contract.settings import Settings, read_settings
-from .distributed import choose_device
+from .engine.distributed import choose_device
 
 PACK = Path(__file__).resolve().parents[2]
 
@@ -95,7 +95,7 @@ def _plan(settings: Settings) -> int:
 
 
 def _train(settings: Settings, stop: Callable[[], bool]) -> int:
-    from .loop import train
+    from .engine.loop import train
 
     interrupt = Interrupt()
     try:

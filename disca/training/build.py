@@ -30,7 +30,7 @@ from .data.clips import Cut, read_clip
 from .data.dataset import DatasetWriter
 from .data.folder import Clip, find_clips
 from .data.shards import file_hash
-from .distributed import choose_device
+from .engine.distributed import choose_device
 
 if TYPE_CHECKING:
     from .network.encoder import Encoder, Text

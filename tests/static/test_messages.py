@@ -46,9 +46,9 @@ OURS = {  # what is ours by other ways: kept in an object that only our constant
     ("disca/training/memory.py", "settings.algorithm"),
     ("disca/training/__main__.py", "error"),
     ("disca/training/build.py", "error"),
-    ("disca/training/feed.py", "named(index)"),
-    ("disca/training/loop.py", "name"),
-    ("disca/training/loop.py", "told"),
+    ("disca/training/engine/feed.py", "named(index)"),
+    ("disca/training/engine/loop.py", "name"),
+    ("disca/training/engine/loop.py", "told"),
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda

@@ -13,7 +13,7 @@ import torch
 sys.path.insert(1, str(Path(__file__).parent))
 from worlds import Points, Regression, program, run, saved_bytes, settings  # noqa: E402
 
-from disca.training.loop import train  # noqa: E402
+from disca.training.engine.loop import train  # noqa: E402
 
 NEWEST = "step-000008"
 

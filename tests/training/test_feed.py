@@ -9,8 +9,8 @@ sys.path.insert(1, str(Path(__file__).parent))
 from worlds import LENGTH, Points  # noqa: E402
 
 from disca.training.data.order import order  # noqa: E402
-from disca.training.distributed import World  # noqa: E402
-from disca.training.feed import Feed, without  # noqa: E402
+from disca.training.engine.distributed import World  # noqa: E402
+from disca.training.engine.feed import Feed, without  # noqa: E402
 
 
 def world(rank: int = 0, size: int = 1) -> World:

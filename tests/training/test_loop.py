@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 sys.path.insert(1, str(Path(__file__).parent))
 from worlds import LENGTH, Points, Regression, after, run, saved_bytes, settings  # noqa: E402
 
-from disca.training import checkpoints  # noqa: E402
 from disca.training.__main__ import Interrupt, comfy_folder, main  # noqa: E402
-from disca.training.checkpoints import SaveError  # noqa: E402
 from disca.training.contract.settings import PreviewSettings  # noqa: E402
 from disca.training.data.order import order  # noqa: E402
-from disca.training.ema import Ema  # noqa: E402
-from disca.training.loop import train  # noqa: E402
+from disca.training.engine import checkpoints  # noqa: E402
+from disca.training.engine.checkpoints import SaveError  # noqa: E402
+from disca.training.engine.ema import Ema  # noqa: E402
+from disca.training.engine.loop import train  # noqa: E402
 from disca.training.records.lock import FolderInUseError, run_lock  # noqa: E402
 from disca.training.records.run_folder import read_log, read_state  # noqa: E402
 from disca.training.records.tensorboard import crc32c  # noqa: E402
@@ -206,7 +206,7 @@ def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole(unbroke
     elif place == "export":
         monkeypatch.setattr(Regression, "export", full_disk)
     else:
-        monkeypatch.setattr("disca.training.checkpoints.os.fsync", full_disk)
+        monkeypatch.setattr("disca.training.engine.checkpoints.os.fsync", full_disk)
     with pytest.raises(SaveError, match="'step-000006' could not be written.*No space left.*step-000003"):
         run(tmp_path)
     assert [entry.name for entry in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]

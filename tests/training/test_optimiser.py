@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from disca.training.contract.settings import OptimiserSettings
-from disca.training.optimiser import make_optimiser, set_learning_rate
+from disca.training.engine.optimiser import make_optimiser, set_learning_rate
 
 EIGHT = OptimiserSettings(name="adamw8bit")
 

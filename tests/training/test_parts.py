@@ -12,7 +12,7 @@ sys.path.insert(1, str(Path(__file__).parent))
 from worlds import settings  # noqa: E402
 
 from disca.training.contract.settings import OptimiserSettings, PredictorSettings  # noqa: E402
-from disca.training.parts import Part  # noqa: E402
+from disca.training.engine.parts import Part  # noqa: E402
 
 
 def part(tmp_path, name: str = "network", iterations: int = 20, **optimiser) -> Part:

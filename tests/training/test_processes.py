@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 sys.path.insert(1, str(Path(__file__).parent))
 from worlds import Points, Regression, program, settings  # noqa: E402
 
-from disca.training.distributed import joined  # noqa: E402
-from disca.training.loop import train  # noqa: E402
+from disca.training.engine.distributed import joined  # noqa: E402
+from disca.training.engine.loop import train  # noqa: E402
 from disca.training.records.lock import run_lock  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")

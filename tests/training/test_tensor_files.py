@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from disca.training import tensor_files
-from disca.training.distributed import World
-from disca.training.eight_bits import copy_rows
-from disca.training.tensor_files import ROWS, Chunk, SavedTensors
+from disca.training.engine import tensor_files
+from disca.training.engine.distributed import World
+from disca.training.engine.eight_bits import copy_rows
+from disca.training.engine.tensor_files import ROWS, Chunk, SavedTensors
 
 ALONE = World(0, 1, torch.device("cpu"))
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.int64, torch.uint8)

@@ -31,7 +31,7 @@ from disca.training.contract.settings import (
 )
 from disca.training.contract.times import Draws
 from disca.training.data.dataset import DatasetWriter, collate, open_dataset
-from disca.training.loop import train
+from disca.training.engine.loop import train
 from disca.training.network.build import add_embedder, new_predictor, predictor_spec
 from disca.training.network.conditions import guided_condition, without_prompt
 from disca.training.network.export import export_network

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...messages import cause, quoted
-from ..iteration import BANDS
+from ..engine.iteration import BANDS
 
 STATE, LOG = "state.json", "log.jsonl"
 STATE_SECONDS = 0.5  # the state is rewritten no more often

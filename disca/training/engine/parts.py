@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..messages import quoted
-from .contract.settings import Settings
+from ...messages import quoted
+from ..contract.settings import Settings
 from .distributed import World, average_gradients, local, norm
 from .optimiser import make_optimiser, set_learning_rate
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from ..messages import quoted
+from ...messages import quoted
+from ..data.shards import write_tensors
 from . import eight_bits
-from .data.shards import write_tensors
 from .distributed import World
 
 SUFFIX = ".safetensors"

@@ -8,8 +8,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from ..messages import listing
-from .contract.settings import OptimiserSettings
+from ...messages import listing
+from ..contract.settings import OptimiserSettings
 
 BYTES = {"adamw": 16, "adamw8bit": 10}  # per fp32 weight: the weight, its gradient and both moments
 FUSED = ("cuda", "cpu")  # where PyTorch updates all weights in one pass

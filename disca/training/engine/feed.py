@@ -5,9 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from .contract.protocol import Batch, Sample, Samples
-from .data.dataset import collate
-from .data.order import order
+from ..contract.protocol import Batch, Sample, Samples
+from ..data.dataset import collate
+from ..data.order import order
 from .distributed import World
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..messages import quoted
+from ...messages import quoted
 
 if TYPE_CHECKING:
     from .tensor_files import Chunk

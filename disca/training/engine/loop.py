@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..messages import cause, quoted
+from ...messages import cause, quoted
+from ..contract.protocol import Samples, Training
+from ..contract.settings import Settings, write_settings
+from ..records.curves import draw_curves
+from ..records.lock import FolderInUseError, run_lock
+from ..records.run_folder import Records, read_log
+from ..records.tensorboard import Events
 from . import checkpoints
 from .checkpoints import Progress
-from .contract.protocol import Samples, Training
-from .contract.settings import Settings, write_settings
 from .distributed import World, joined, shard, whole
 from .ema import Ema
 from .feed import Feed
 from .iteration import Accumulator, Outcome
 from .parts import Part
-from .records.curves import draw_curves
-from .records.lock import FolderInUseError, run_lock
-from .records.run_folder import Records, read_log
-from .records.tensorboard import Events
 
 MOST_BAD_IN_A_ROW = 8
 MOST_ACCUMULATED = 2**16  # batches of an iteration: a checkpoint may say anything
@@ -51,7 +51,7 @@ def train(
     with joined(settings.device) as world, _held(Path(settings.out), world):
         torch.manual_seed(settings.seed)
         if training is None or dataset is None:
-            from .trainings import make_training, open_samples
+            from ..trainings import make_training, open_samples
         if dataset is None:
             dataset = open_samples(settings)
         if training is None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from .contract.protocol import Batch, Loss, Training
+from ..contract.protocol import Batch, Loss, Training
 from .distributed import World, local
 from .feed import Micro, not_finite, sample_seed, without
 from .parts import Part

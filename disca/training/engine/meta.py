@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..messages import cause, listing, quoted
+from ...messages import cause, listing, quoted
 
 FILE = "meta.json"
 FORMAT = 2

@@ -17,9 +17,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..messages import cause, quoted
+from ...messages import cause, quoted
+from ..contract.settings import Settings
 from . import state, tensor_files
-from .contract.settings import Settings
 from .distributed import World
 from .ema import Ema
 from .meta import FORMAT, Meta, OtherFormat, Progress, read_meta, write_meta

@@ -1,0 +1,1 @@
+"""The loop, whatever is trained and however often it is interrupted."""
