@@ -16,8 +16,8 @@ import comfy.model_management  # isort: skip
 from disca.training.network.lora import add_lora  # isort: skip
 from disca.training.algorithms.cfg_distillation import CfgDistillation  # isort: skip
 from disca.training.algorithms.meanflow_distillation import MeanFlowDistillation  # isort: skip
-from disca.training.memory import Job, operations, peak, Savings  # isort: skip
-from disca.training.shapes import shape_of  # isort: skip
+from disca.training.budget.memory import Job, operations, peak, Savings  # isort: skip
+from disca.training.budget.shapes import shape_of  # isort: skip
 from disca.training.network.velocity import Network  # isort: skip
 from disca.training.network.build import Distillation, add_embedder  # isort: skip
 from disca.training.engine.optimiser import make_optimiser  # isort: skip

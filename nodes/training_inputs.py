@@ -7,6 +7,7 @@ from comfy_api.v0_0_2 import io
 
 from ..disca import host
 from ..disca.host.folders import file_path
+from ..disca.training.budget.memory import CARDS
 from ..disca.training.contract.settings import (
     CfgSettings,
     DataSettings,
@@ -17,7 +18,6 @@ from ..disca.training.contract.settings import (
     SaveSettings,
     Settings,
 )
-from ..disca.training.memory import CARDS
 from .types import NOTHING_THERE
 
 SIZES = {f"{size} GB": float(size) for size in CARDS}

@@ -17,9 +17,9 @@ from ..host.progress import show
 from ..limits import require_folder_name
 from ..messages import cause, listing, quoted
 from ..toy.dataset import TOY
-from ..training.cards import fitted
+from ..training.budget.cards import fitted
+from ..training.budget.memory import table
 from ..training.contract.settings import Settings, write_settings
-from ..training.memory import table
 from ..training.records.lock import RUN, FolderLock, run_lock
 from ..training.records.run_folder import read_state
 from .watch import pictures, watch

@@ -88,7 +88,7 @@ class Interrupt:
 
 
 def _plan(settings: Settings) -> int:
-    from . import memory
+    from .budget import memory
 
     sys.stdout.write(f"{memory.table(settings)}\n")
     return 0

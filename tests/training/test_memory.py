@@ -8,13 +8,13 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch.autograd.graph import saved_tensors_hooks
 
-from disca.training import memory
+from disca.training.budget import memory
+from disca.training.budget.memory import GB, Job, Savings, cheapest, operations, peak
+from disca.training.budget.shapes import PUBLISHED, shape_of
 from disca.training.contract.settings import DataSettings, ModelSettings, PairSettings, Settings
 from disca.training.data.dataset import DatasetWriter
-from disca.training.memory import GB, Job, Savings, cheapest, operations, peak
 from disca.training.network.blocks import make_out_of_place
 from disca.training.network.lora import add_lora
-from disca.training.shapes import PUBLISHED, shape_of
 
 PREDICTOR, ADVERSARIAL = Job("predictor", ema=False), Job("predictor", adversarial=True, ema=False)
 LORA, FULL = Job("meanflow", rank=64, ema=False), Job("meanflow", ema=False)

@@ -7,7 +7,7 @@ on ComfyUI's own blocks (`tests/training/test_memory.py` measures it anew); all 
 from dataclasses import dataclass, replace
 from itertools import product
 
-from .contract.settings import PairSettings, PredictorSettings, Settings
+from ..contract.settings import PairSettings, PredictorSettings, Settings
 from .shapes import Shape, shape_of_run
 
 GB = 1e9

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from ..contract.settings import MemorySettings, Settings
 from . import memory
-from .contract.settings import MemorySettings, Settings
 
 
 def fitted(settings: Settings, card: float) -> Settings:

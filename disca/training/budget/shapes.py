@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from math import prod
 
-from ..toy.dataset import TOY, ToyDataset
-from .contract.settings import Settings
+from ...toy.dataset import TOY, ToyDataset
+from ..contract.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def shape_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Shape:
 
 def _weight_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     if not settings.model.path:
-        from ..toy.network import new_network
+        from ...toy.network import new_network
 
         state = new_network(settings.model.toy, settings.seed).state_dict()
         return {name: tuple(tensor.shape) for name, tensor in state.items()}
-    from ..weights.files import open_weights
-    from ..weights.transformer_file import transformer_weights
+    from ...weights.files import open_weights
+    from ...weights.transformer_file import transformer_weights
 
     return transformer_weights(open_weights(settings.model.path)).shapes
 
@@ -80,7 +80,7 @@ def _weight_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 def _sample_shapes(settings: Settings) -> list[dict[str, tuple[int, ...]]]:
     if settings.data.path == TOY:
         return [{name: tuple(tensor.shape) for name, tensor in ToyDataset()[0].items()}]
-    from .data.dataset import open_dataset
+    from ..data.dataset import open_dataset
 
     return [item.shapes for item in open_dataset(settings.data.path, settings.data.cache).index.items]
 

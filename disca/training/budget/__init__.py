@@ -1,0 +1,1 @@
+"""What a training takes of memory, and what fits a card."""
