@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch  # noqa: E402
 import toy_world  # noqa: E402 (prepares ComfyUI)
 
-from disca.toy.__main__ import stage_settings  # noqa: E402
 from disca.training.algorithms.sampling import Predicted  # noqa: E402
 from disca.training.contract.settings import PairSettings, Settings  # noqa: E402
 from disca.training.engine.loop import train  # noqa: E402
+from disca.training.toy_chain import stage_settings  # noqa: E402
 
 STUDENT = toy_world.result_of(0, "meanflow")
 PAIRS = {

@@ -27,8 +27,6 @@ from disca.meanflow import shifted_sigmas  # noqa: E402
 from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.schedule import PRESETS  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
-from disca.toy.__main__ import train_chain  # noqa: E402
-from disca.toy.shipping import sha256  # noqa: E402
 from disca.training.algorithms.pairs import Pairs  # noqa: E402
 from disca.training.algorithms.previews import distance  # noqa: E402
 from disca.training.algorithms.sampling import (  # noqa: E402
@@ -44,6 +42,8 @@ from disca.training.contract.settings import PairSettings, PredictorSettings  # 
 from disca.training.contract.times import Draws  # noqa: E402
 from disca.training.network.blocks import make_out_of_place  # noqa: E402
 from disca.training.network.velocity import Network  # noqa: E402
+from disca.training.toy_chain import train_chain  # noqa: E402
+from disca.training.toy_weights import sha256  # noqa: E402
 from disca.weights.files import open_weights  # noqa: E402
 from disca.weights.predictor_file import read_predictor  # noqa: E402
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from disca.toy import WEIGHTS, world
-from disca.toy.shipping import SUMS, sha256
+from disca.training.toy_weights import SUMS, sha256
 
 FRONT = {"front_shape": "circle", "front_colour": "red", "front_direction": "right", "front_speed": "medium"}
 BACK = {"back_shape": "square", "back_colour": "blue", "back_direction": "left", "back_speed": "slow"}

@@ -12,10 +12,10 @@ from PIL import Image
 from disca.models.loading import load_network
 from disca.toy.dataset import ToyDataset
 from disca.toy.network import new_network
-from disca.toy.shipping import SUMS, sha256, ship
 from disca.training.algorithms.flow_matching import SHIFT
 from disca.training.algorithms.losses import ADAPTIVE_C, mse
 from disca.training.algorithms.predictor_training import RAMP
+from disca.training.choose import make_training
 from disca.training.contract.settings import (
     CfgSettings,
     DataSettings,
@@ -35,7 +35,7 @@ from disca.training.engine.loop import train
 from disca.training.network.build import add_embedder, new_predictor, predictor_spec
 from disca.training.network.conditions import guided_condition, without_prompt
 from disca.training.network.export import export_network
-from disca.training.trainings import make_training
+from disca.training.toy_weights import SUMS, sha256, ship
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor
 

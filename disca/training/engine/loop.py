@@ -51,7 +51,7 @@ def train(
     with joined(settings.device) as world, _held(Path(settings.out), world):
         torch.manual_seed(settings.seed)
         if training is None or dataset is None:
-            from ..trainings import make_training, open_samples
+            from ..choose import make_training, open_samples
         if dataset is None:
             dataset = open_samples(settings)
         if training is None:

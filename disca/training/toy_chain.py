@@ -10,9 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..training.__main__ import prepare_comfy
-from ..training.contract.settings import Settings, read_settings
-from .shipping import ship
+from .__main__ import prepare_comfy
+from .contract.settings import Settings, read_settings
+from .toy_weights import ship
 
 PACK = Path(__file__).resolve().parents[2]
 STAGES = ("base", "cfg", "meanflow", "predictor")
@@ -38,7 +38,7 @@ def train_chain(
     seed: int, out: Path, stages: tuple[str, ...] = STAGES, results: dict[str, Path] | None = None
 ) -> dict[str, Path]:
     """Trains the stages one after another, on the `results` of earlier ones; gives each stage's file."""
-    from ..training.engine.loop import train
+    from .engine.loop import train
 
     results = dict(results or {})
     for stage in stages:

@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..training.records.run_folder import read_log
-from . import WEIGHTS
+from ..toy import WEIGHTS
+from .records.run_folder import read_log
 
 SUMS = "SHA256SUMS"
 LINES = 50  # of each stage in the short log
