@@ -18,6 +18,7 @@ import torch  # noqa: E402
 import toy_world  # noqa: E402 (prepares ComfyUI)
 
 from disca.training.algorithms.sampling import sample  # noqa: E402
+from disca.training.choose import chosen  # noqa: E402
 from disca.training.contract.settings import Settings  # noqa: E402
 from disca.training.engine.loop import train  # noqa: E402
 from disca.training.toy_chain import stage_settings  # noqa: E402
@@ -54,14 +55,14 @@ def measure(toy: toy_world.Toy) -> toy_world.Figures:
     """Distances to the teacher's finest samples."""
     reference = toy.teachers(100)
     figures = {f"{steps} steps": toy_world.distance(toy.students(steps), reference) for steps in toy_world.STEPS}
-    instant = sample(lambda x_t, t, r: toy.student.velocity(x_t, t, toy.condition, t), toy.noise, toy.sigmas(100))
+    instant = sample(lambda x_t, t, r: toy.student.velocity(x_t, t, t, toy.condition), toy.noise, toy.sigmas(100))
     return figures | {"drift": toy_world.distance(instant, reference)}
 
 
 def figures_of(name: str, seed: int, shift: float) -> toy_world.Figures:
     """What the variant gives with that seed."""
     if VARIANTS[name]:
-        return measure(toy_world.Toy(train(variant_settings(name, seed)) / "model.safetensors", shift=shift))
+        return measure(toy_world.Toy(train(variant_settings(name, seed), chosen) / "model.safetensors", shift=shift))
     return measure(toy_world.Toy(toy_world.result_of(seed, "meanflow"), shift=shift))
 
 

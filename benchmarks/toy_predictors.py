@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch  # noqa: E402
 import toy_world  # noqa: E402 (prepares ComfyUI)
 
-from disca.training.algorithms.sampling import Predicted  # noqa: E402
+from disca.methods.disca import disca  # noqa: E402
+from disca.training.choose import chosen  # noqa: E402
 from disca.training.contract.settings import PairSettings, Settings  # noqa: E402
 from disca.training.engine.loop import train  # noqa: E402
 from disca.training.toy_chain import stage_settings  # noqa: E402
@@ -52,14 +53,14 @@ def measure(toy: toy_world.Toy) -> toy_world.Figures:
     uncached = toy.students(20)
     figures = {"steps of a run": toy_world.path_figures(toy)["Predictor, steps of a run"]}
     for preset in toy_world.SCHEDULES:
-        video = toy.cached(preset.of(20), Predicted(toy.predictor))
+        video = toy.cached(disca, preset)
         figures[preset.name.split(", ")[-1].removesuffix(" (ours)")] = toy_world.distance(video, uncached)
     return figures
 
 
 def figures_of(name: str, seed: int, shift: float) -> toy_world.Figures:
     """What the variant gives with that seed."""
-    return measure(toy_world.Toy(STUDENT, train(variant_settings(name, seed)) / "predictor.safetensors", shift))
+    return measure(toy_world.Toy(STUDENT, train(variant_settings(name, seed), chosen) / "predictor.safetensors", shift))
 
 
 if __name__ == "__main__":

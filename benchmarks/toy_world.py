@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from disca.training.__main__ import prepare_comfy  # noqa: E402
+from disca.training.network.comfy import prepare_comfy  # noqa: E402
 
 prepare_comfy("cpu")
 
@@ -24,16 +24,18 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from disca.meanflow import shifted_sigmas  # noqa: E402
+from disca.methods.anchors import AtAnchors  # noqa: E402
+from disca.methods.disca import disca  # noqa: E402
+from disca.methods.extrapolation import extrapolation  # noqa: E402
+from disca.methods.method import Method, Rule  # noqa: E402
+from disca.methods.reuse import reuse  # noqa: E402
 from disca.models.loading import build_predictor, load_network  # noqa: E402
-from disca.schedule import PRESETS  # noqa: E402
+from disca.schedule import PRESETS, Schedule  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
 from disca.training.algorithms.pairs import Pairs  # noqa: E402
 from disca.training.algorithms.previews import distance  # noqa: E402
 from disca.training.algorithms.sampling import (  # noqa: E402
     CachedVelocity,
-    Extrapolation,
-    Predicted,
-    Rule,
     guided,
     mean_velocity,
     sample,
@@ -55,7 +57,9 @@ SAMPLES, FIRST = 32, 900_000  # held-out scenes: no training comes that far
 STEPS = (20, 10, 8, 4)
 SCHEDULES = [preset for preset in PRESETS.values() if ", N=" in preset.name]
 
+METHODS = {"Predictor": disca, "reuse": reuse, "extrapolation": extrapolation}
 Figures = dict[str, float]
+Make = Callable[[Rule], Method]
 
 
 class Toy:
@@ -84,10 +88,14 @@ class Toy:
         """R-MeanFlow's samples, every step in full."""
         return sample(mean_velocity(self.student, self.condition), self.noise, self.sigmas(steps))
 
-    def cached(self, anchors: frozenset[int], rule: Rule, steps: int = 20) -> Tensor:
-        """R-MeanFlow's samples with a rule on all but the anchor steps."""
-        u = CachedVelocity(self.student, self.condition, anchors, rule)
-        return sample(u, self.noise, self.sigmas(steps))
+    def velocity(self, make: Make, schedule: Schedule, steps: int = 20) -> CachedVelocity:
+        """R-MeanFlow's velocity in a run with that method on all but the schedule's anchors."""
+        sigmas = self.sigmas(steps).tolist()
+        return CachedVelocity(self.student, self.condition, make(AtAnchors(schedule)), sigmas, self.predictor)
+
+    def cached(self, make: Make, schedule: Schedule, steps: int = 20) -> Tensor:
+        """R-MeanFlow's samples with that method on all but the schedule's anchors."""
+        return sample(self.velocity(make, schedule, steps), self.noise, self.sigmas(steps))
 
 
 def meanflow_figures(toy: Toy, reference: Tensor) -> Figures:
@@ -106,9 +114,10 @@ def pair_figures(toy: Toy) -> Figures:
         settings = PredictorSettings(pairs=PairSettings(**{kind: 1.0}))
         draws = Draws(toy.first, torch.arange(SAMPLES), toy.x_0.device)
         pair = Pairs(settings, toy.student, toy.predictor).draw(toy.x_0, draws, toy.condition)
-        for name, rule in (("Predictor", Predicted(toy.predictor)), ("reuse", Rule())):
-            rule.keep(pair.cached, pair.t)
-            u = toy.student.predicted_velocity(rule, pair.cached, pair.x_t, pair.t, toy.condition, pair.r)
+        for name, make in (("Predictor", disca), ("reuse", reuse)):
+            velocity = toy.velocity(make, SCHEDULES[0])
+            velocity.keep(pair.cached, pair.t)
+            u = velocity.answered(0, pair.x_t, pair.t, pair.r)
             figures[f"{name}, pairs on a {kind}"] = distance(u, pair.u_target)
     return figures
 
@@ -116,19 +125,17 @@ def pair_figures(toy: Toy) -> Figures:
 def path_figures(toy: Toy) -> Figures:
     """The error of u at the predicted steps of a 20-step run that stays on the uncached path, N = 4."""
     anchors, sigmas = SCHEDULES[0].of(20), toy.sigmas(20)
-    rules = {"Predictor": Predicted(toy.predictor), "reuse": Rule(), "extrapolation": Extrapolation()}
-    errors = {name: [] for name in rules}
+    velocities = {name: toy.velocity(make, SCHEDULES[0]) for name, make in METHODS.items()}
+    errors = {name: [] for name in velocities}
     x = toy.noise
     for i, (t, r) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)):
         times, ends = torch.full((SAMPLES,), t), torch.full((SAMPLES,), r)
-        u, features = toy.student.velocity_and_features(x, times, toy.condition, ends)
-        for name, rule in rules.items():
+        u, features = toy.student.velocity_and_features(x, times, ends, toy.condition)
+        for name, velocity in velocities.items():
             if i in anchors:
-                rule.keep(features, times)
+                velocity.keep(features, times)
                 continue
-            rule.begin(times)
-            guess = toy.student.predicted_velocity(rule, rule.cached, x, times, toy.condition, ends)
-            errors[name].append(distance(guess, u))
+            errors[name].append(distance(velocity.answered(0, x, times, ends), u))
         x = x - (t - r) * u
     return {f"{name}, steps of a run": statistics.mean(found) for name, found in errors.items()}
 
@@ -139,11 +146,10 @@ def schedule_figures(toy: Toy, reference: Tensor) -> Figures:
     figures = {"between 20 and 40 uncached steps": distance(uncached, finer)}
     for preset in SCHEDULES:
         anchors, name = preset.of(20), preset.name.split(", ")[-1]
-        rules = {"DisCa": Predicted(toy.predictor), "reuse": Rule(), "extrapolation": Extrapolation()}
-        for rule_name, rule in rules.items():
-            video = toy.cached(anchors, rule)
-            figures[f"{rule_name}, {name}, to 20 uncached steps"] = distance(video, uncached)
-            figures[f"{rule_name}, {name}, to the teacher"] = distance(video, reference)
+        for method, make in {**METHODS, "DisCa": disca}.items():
+            video = toy.cached(make, preset)
+            figures[f"{method}, {name}, to 20 uncached steps"] = distance(video, uncached)
+            figures[f"{method}, {name}, to the teacher"] = distance(video, reference)
         fewer = toy.students(len(anchors))
         figures[f"R-MeanFlow in {len(anchors)} steps ({name}), to 20 uncached steps"] = distance(fewer, uncached)
         figures[f"R-MeanFlow in {len(anchors)} steps ({name}), to the teacher"] = distance(fewer, reference)

@@ -17,10 +17,10 @@ from comfy.cli_args import args  # noqa: E402
 args.cpu = not torch.cuda.is_available()
 
 import comfy.model_management  # noqa: E402
-import comfy.supported_models  # noqa: E402
 import comfy.utils  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
+from disca.models.family import FAMILIES  # noqa: E402
 from disca.models.loading import LoadedPredictor, build_predictor  # noqa: E402
 from disca.weights.predictor_spec import PredictorSpec  # noqa: E402
 
@@ -60,19 +60,9 @@ def dtype_and_device() -> tuple[torch.dtype, torch.device]:
 def random_model(size: Size) -> ModelPatcher:
     """A MODEL of that size."""
     dtype, device = dtype_and_device()
-    shape = {"image_model": "hunyuan_video", "context_in_dim": 3584, "hidden_size": size.width, "mlp_ratio": 4.0}
-    shape |= {"num_heads": size.width // 128, "depth": size.double_blocks, "depth_single_blocks": size.single_blocks}
-    shape |= {"axes_dim": [16, 56, 56], "theta": 256, "qkv_bias": True, "byt5": False, "meanflow": True}
-    if size.family == "1.0":
-        shape |= {"in_channels": 16, "out_channels": 16, "patch_size": [1, 2, 2], "vec_in_dim": 768}
-        shape |= {"guidance_embed": True, "use_cond_type_embedding": False}
-        shape |= {"vision_in_dim": None, "meanflow_sum": False}
-        config = comfy.supported_models.HunyuanVideo(shape)
-    else:
-        shape |= {"in_channels": 65, "out_channels": 32, "patch_size": [1, 1, 1], "vec_in_dim": None}
-        shape |= {"guidance_embed": False, "use_cond_type_embedding": True}
-        shape |= {"vision_in_dim": 1152, "meanflow_sum": True}
-        config = comfy.supported_models.HunyuanVideo15(shape)
+    sizes = {"hidden_size": size.width, "num_heads": size.width // 128, "context_in_dim": 3584, "byt5": False}
+    counts = {"depth": size.double_blocks, "depth_single_blocks": size.single_blocks}
+    config = FAMILIES[size.family].comfy_config(**sizes, **counts)
     config.set_inference_dtype(dtype, None)
     with torch.no_grad():
         return ModelPatcher(_randomised(config.get_model({}, device=device)), device, torch.device("cpu"))

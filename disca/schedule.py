@@ -25,12 +25,12 @@ class Anchors:
         """The anchors of a run of that many steps; ValueError if the list does not fit it."""
         if self.steps is not None and self.steps != steps:
             raise ValueError(
-                f"The schedule {quoted(self.name)} is written for {self.steps:d} steps, but the run has {steps}. "
+                f"The schedule {quoted(self.name)} is written for {self.steps:d} steps, but the run has {steps:d}. "
                 f"Set steps to {self.steps:d}, or choose the interval or anchors plan in DisCa Cache Schedule."
             )
         if self.listed[-1] >= steps:
             raise ValueError(
-                f"The schedule asks for step {self.listed[-1]:d} in full, but the run has {steps} steps, "
+                f"The schedule asks for step {self.listed[-1]:d} in full, but the run has {steps:d} steps, "
                 f"0 to {steps - 1}. "
                 f"Remove the anchors above {steps - 1}, or run at least {self.listed[-1] + 1:d} steps."
             )

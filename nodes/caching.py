@@ -2,8 +2,9 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..disca import host
 from ..disca.choices import CACHE_DEVICES
+from ..disca.host import compat
+from ..disca.host.compat import room
 from ..disca.schedule import PRESETS, Interval, Schedule, parse_anchors
 from .speed import speed_inputs, speed_up
 from .types import CATEGORY, DiscaPredictor, DiscaSchedule
@@ -128,8 +129,8 @@ class DiscaApplyPredictor(io.ComfyNode):
         attention: str = "comfy",
         compile_blocks: bool = False,
     ) -> io.NodeOutput:
-        if not host.compat.native("attach", "loading"):
-            model = host.attach.attach_predictor(model, predictor, schedule, cache_device)
+        if not compat.native("attach", "loading"):
+            model = room("attach").attach_predictor(model, predictor, schedule, cache_device)
         return io.NodeOutput(speed_up(model, attention, compile_blocks))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..disca import host
+from ..disca.host import compat
 from ..disca.limits import require_choice, require_flag, require_number, require_text
 from ..disca.messages import cause, listing, quoted
 
@@ -102,7 +102,7 @@ def _require_value(one: io.Input, value: Any) -> None:
 
 def _may_be_nothing(one: io.Input) -> bool:
     """Whether its node gives None where ComfyUI has changed too much, so that the MODEL stays native."""
-    return one.io_type == "DISCA_PREDICTOR" and bool(host.compat.missing("attach", "loading"))
+    return one.io_type == "DISCA_PREDICTOR" and bool(compat.missing("attach", "loading"))
 
 
 def _needed(one: io.Input) -> str:

@@ -3,9 +3,11 @@
 import folder_paths
 from comfy_api.v0_0_2 import io
 
-from ..disca import host
+from ..disca.host.compat import room
+from ..disca.models.family import FAMILIES
 from .types import NOTHING_THERE, TRAINING_CATEGORY
 
+NEWEST_FIRST = sorted(FAMILIES, reverse=True)
 SIZES = {  # name -> width, height, frames
     "848x480, 121 frames": (848, 480, 121),
     "704x704, 129 frames": (704, 704, 129),
@@ -32,7 +34,9 @@ class DiscaBuildDataset(io.ComfyNode):
                 io.String.Input(
                     "dataset", default="my_dataset", tooltip="The dataset's folder in output/disca/datasets."
                 ),
-                io.Combo.Input("family", options=["1.5", "1.0"], tooltip="The HunyuanVideo that is to be trained."),
+                io.Combo.Input(
+                    "family", options=sorted(FAMILIES, reverse=True), tooltip="The HunyuanVideo that is to be trained."
+                ),
                 io.Vae.Input("vae", tooltip="The VAE of this HunyuanVideo."),
                 io.Clip.Input("clip", tooltip="The text encoders of this HunyuanVideo, without LoRA."),
                 io.DynamicCombo.Input(
@@ -87,7 +91,7 @@ class DiscaBuildDataset(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, dataset: str | None) -> bool:
         if dataset is not None:  # None: comes by a link
-            host.training.new_dataset_folder(dataset)
+            room("training").new_dataset_folder(dataset)
         return True
 
     @classmethod
@@ -106,7 +110,7 @@ class DiscaBuildDataset(io.ComfyNode):
         strict=False,
     ) -> io.NodeOutput:
         cut = (*_size(**size), fps)
-        built = host.training.build_dataset(
+        built = room("training").build_dataset(
             videos_name, dataset, family, vae, clip, clip_vision, cut, first_frame, prune, strict
         )
         return io.NodeOutput(dataset, built)

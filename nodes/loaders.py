@@ -3,9 +3,11 @@
 import folder_paths
 from comfy_api.v0_0_2 import io
 
-from ..disca import host
 from ..disca.choices import WEIGHT_DTYPES
+from ..disca.host import compat
+from ..disca.host.compat import room
 from ..disca.host.folders import PREDICTORS, file_path, known_name
+from ..disca.host.progress import show
 from .types import CATEGORY, NOTHING_THERE, DiscaPredictor
 
 
@@ -58,7 +60,7 @@ class DiscaLoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         path = file_path("diffusion_models", model_name)
-        return io.NodeOutput(host.loading.load_meanflow_model(path, weight_dtype))
+        return io.NodeOutput(room("loading").load_meanflow_model(path, weight_dtype))
 
 
 class DiscaLoadPredictor(io.ComfyNode):
@@ -95,9 +97,9 @@ class DiscaLoadPredictor(io.ComfyNode):
     @classmethod
     def execute(cls, predictor_name: str, weight_dtype: str) -> io.NodeOutput:
         path = file_path(PREDICTORS, predictor_name)
-        if host.compat.missing("loading"):
+        if compat.missing("loading"):
             return io.NodeOutput(None)  # Apply Predictor says what is missing, and leaves the model native
-        return io.NodeOutput(host.loading.load_predictor(path, weight_dtype))
+        return io.NodeOutput(room("loading").load_predictor(path, weight_dtype))
 
 
 class DiscaLoadLora(io.ComfyNode):
@@ -147,4 +149,6 @@ class DiscaLoadLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora_name: str, strength: float) -> io.NodeOutput:
-        return io.NodeOutput(*host.lora.load_lora(model, file_path("loras", lora_name), strength))
+        model, report = room("lora").load_lora(model, file_path("loras", lora_name), strength)
+        show(report)
+        return io.NodeOutput(model, report)

@@ -2,7 +2,8 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..disca import host
+from ..disca.host import compat
+from ..disca.host.compat import room
 from ..disca.meanflow import require_denoise, shifted_sigmas
 from .types import CATEGORY
 
@@ -46,7 +47,7 @@ class DiscaMeanFlowSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(host.sampling.sampler())
+        return io.NodeOutput(room("sampling").sampler())
 
 
 class DiscaSample(io.ComfyNode):
@@ -108,7 +109,7 @@ class DiscaSample(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, denoise: float | None, cfg: float | None = 1.0, negative: object = UNCONNECTED) -> bool:
         if negative is UNCONNECTED and cfg is not None:  # None: comes by a link
-            host.sampling.require_no_cfg(cfg)
+            room("sampling").require_no_cfg(cfg)
         return _require_denoise(denoise)
 
     @classmethod
@@ -116,8 +117,8 @@ class DiscaSample(io.ComfyNode):
         cls, model, positive, latent_image, seed, steps, shift, denoise, negative=None, cfg=1.0
     ) -> io.NodeOutput:
         sigmas = shifted_sigmas(steps, shift, denoise)
-        latent, report = host.sampling.sample(model, positive, negative, cfg, latent_image, seed, sigmas)
-        return io.NodeOutput(latent, str(report or host.compat.lack("attach") or "DisCa: nothing to denoise"))
+        latent, report = room("sampling").sample(model, positive, negative, cfg, latent_image, seed, sigmas)
+        return io.NodeOutput(latent, str(report or compat.lack("attach") or "DisCa: nothing to denoise"))
 
 
 def _require_denoise(denoise: float | None) -> bool:

@@ -2,8 +2,9 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..disca import host
 from ..disca.choices import ATTENTION
+from ..disca.host import compat
+from ..disca.host.compat import room
 from .types import CATEGORY
 
 
@@ -28,9 +29,9 @@ class DiscaAttention(io.ComfyNode):
 
 def speed_up(model, attention: str, compile_blocks: bool):
     """The MODEL with these settings, or as it is if it is to be so or ComfyUI has changed too much."""
-    if (attention == "comfy" and not compile_blocks) or host.compat.native("speed"):
+    if (attention == "comfy" and not compile_blocks) or compat.native("speed"):
         return model
-    return host.speed.speed_up(model, attention, compile_blocks)
+    return room("speed").speed_up(model, attention, compile_blocks)
 
 
 def speed_inputs(optional: bool) -> list[io.Input]:

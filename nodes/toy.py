@@ -2,7 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..disca import host
+from ..disca.host.compat import room
 from ..disca.toy.world import COLOURS, DIRECTIONS, SHAPES, SPEEDS
 from .types import TOY_CATEGORY, DiscaPredictor
 
@@ -34,7 +34,7 @@ class DiscaToyModels(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(*host.toy.load())
+        return io.NodeOutput(*room("toy").load())
 
 
 class DiscaToyPrompt(io.ComfyNode):
@@ -57,7 +57,7 @@ class DiscaToyPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, **chosen: str) -> io.NodeOutput:
         back, front = ([chosen[f"{place}_{name}"] for name in ATTRIBUTES] for place in ("back", "front"))
-        return io.NodeOutput(host.toy.prompt([back, front]))
+        return io.NodeOutput(room("toy").prompt([back, front]))
 
 
 class DiscaToyDecode(io.ComfyNode):
@@ -80,7 +80,7 @@ class DiscaToyDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples: dict, size: int) -> io.NodeOutput:
-        return io.NodeOutput(host.toy.pictures(samples, size))
+        return io.NodeOutput(room("toy").pictures(samples, size))
 
 
 def _choice(place: str, name: str, default: str) -> io.Input:

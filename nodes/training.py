@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from comfy_api.v0_0_2 import io, ui
 
-from ..disca import host
+from ..disca.host.compat import room
 from ..disca.training.contract.settings import (
     MEANFLOW_PRESETS,
     PREDICTOR_PRESETS,
@@ -65,7 +65,7 @@ class DiscaTrainPredictor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name: str | None, dataset: str | None, run: str | None) -> bool | str:
-        return host.training.known_sources(model_name, dataset, run)
+        return room("training").known_sources(model_name, dataset, run)
 
     @classmethod
     def execute(
@@ -110,7 +110,7 @@ class DiscaTrainMeanFlow(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name: str | None, dataset: str | None, run: str | None) -> bool | str:
-        return host.training.known_sources(model_name, dataset, run)
+        return room("training").known_sources(model_name, dataset, run)
 
     @classmethod
     def execute(
@@ -142,7 +142,7 @@ class DiscaTrainCFG(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name: str | None, dataset: str | None, run: str | None) -> bool | str:
-        return host.training.known_sources(model_name, dataset, run)
+        return room("training").known_sources(model_name, dataset, run)
 
     @classmethod
     def execute(
@@ -153,7 +153,7 @@ class DiscaTrainCFG(io.ComfyNode):
 
 
 def _train(settings: Settings) -> io.NodeOutput:
-    trained = host.training.train(settings)
+    trained = room("training").train(settings)
     pictures = [ui.SavedResult(picture.name, picture.subfolder, io.FolderType.output) for picture in trained.pictures]
     return io.NodeOutput(trained.result, trained.report, ui=ui.SavedImages(pictures))
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import folder_paths
 from comfy_api.v0_0_2 import io
 
-from ..disca import host
+from ..disca.host.compat import room
 from ..disca.host.folders import file_path
 from ..disca.training.budget.memory import CARDS
 from ..disca.training.contract.settings import (
@@ -132,13 +132,13 @@ def run_settings(
     **sections,
 ) -> Settings:
     """The run that the inputs of a node describe; `sections` are fields of Settings that only this node sets."""
-    device, card = host.training.device()
+    device, card = room("training").device()
     moves, batch, accumulate = _optimiser(**optimiser)
     save, preview = _record(**record)
     settings = Settings(
         algorithm=algorithm,
-        out=host.training.run_folder(run),
-        data=DataSettings(path=host.training.dataset_folder(dataset), batch=batch, accumulate=accumulate),
+        out=room("training").run_folder(run),
+        data=DataSettings(path=room("training").dataset_folder(dataset), batch=batch, accumulate=accumulate),
         model=ModelSettings(
             path=file_path("diffusion_models", model_name),
             dtype="fp32" if device == "cpu" else "bf16",
@@ -166,7 +166,7 @@ def _saving_memory(
         )
     if settings.device == "cpu" or "://" in settings.data.path:
         return settings
-    return host.training.fitted(settings, SIZES.get(memory, card))
+    return room("training").fitted(settings, SIZES.get(memory, card))
 
 
 def _optimiser(optimiser: str, batch: int = 1, accumulate: int = 1, **own) -> tuple[OptimiserSettings, int, int]:

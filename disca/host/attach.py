@@ -1,13 +1,16 @@
-"""Attaching DisCa to a MODEL: a handler on each block, wrappers around sampling, the Predictor beside the model."""
+"""Attaching a method to a MODEL: a handler on each block, wrappers around sampling, the method's network beside it."""
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ..models.checks import LoadedPredictor, require_match, require_meanflow
+from ..methods.anchors import AtAnchors
+from ..methods.disca import disca
+from ..methods.method import Method
+from ..models.checks import LoadedPredictor, family_of_model, require_match, require_meanflow
 from ..schedule import Schedule
 from . import blocks, wrappers
+from .outer import Attachment, outer_sample
 from .run import KEY
-from .wrappers import Attachment
 
 
 def attach_predictor(
@@ -16,8 +19,16 @@ def attach_predictor(
     """A clone of the MODEL that runs the transformer on the schedule's anchors and the Predictor on the other steps."""
     require_meanflow(model)
     require_match(model, predictor.spec)
-    model = _wrap(model, Attachment(schedule, cache_device))
-    model.set_additional_models(KEY, [predictor.patcher])
+    return attach(model, disca(AtAnchors(schedule)), cache_device, predictor.patcher)
+
+
+def attach(
+    model: ModelPatcher, method: Method, cache_device: str = "auto", compute: ModelPatcher | None = None
+) -> ModelPatcher:
+    """A clone of the MODEL that runs by the method, in place of any earlier one; `compute` is its own network."""
+    family_of_model(model)
+    model = _wrap(model, Attachment(method, cache_device))
+    model.set_additional_models(KEY, [compute] if compute else [])
     blocks.add_handlers(model)
     return model
 
@@ -32,7 +43,7 @@ def _wrap(model: ModelPatcher, attachment: Attachment) -> ModelPatcher:
     model = model.clone()
     model.set_attachments(KEY, attachment)
     levels = {
-        WrappersMP.OUTER_SAMPLE: wrappers.outer_sample,
+        WrappersMP.OUTER_SAMPLE: outer_sample,
         WrappersMP.PREDICT_NOISE: wrappers.predict_noise,
         WrappersMP.CALC_COND_BATCH: wrappers.calc_cond_batch,
         WrappersMP.APPLY_MODEL: wrappers.apply_model,

@@ -22,10 +22,19 @@ COSTS = {  # room -> what is lost without it
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",
     "toy": "the toy world cannot be shown",
 }
+ROOMS = {  # room -> its module in this pack
+    "loading": "models.loading",
+    "lora": "models.lora",
+    "attach": "host.attach",
+    "sampling": "host.sampling",
+    "speed": "host.speed",
+    "training": "server.training",
+    "toy": "server.toy",
+}
 IMPORTS = {"training": ("loading", "lora"), "toy": ("loading",)}  # room -> others that it takes with it
 # Word -> the module of ComfyUI's that it came with: before that there is nothing for it to tell us, and no need of it.
 CAME_WITH = {"multigpu_clones": "comfy.multigpu"}
-# Room of this package ("model" is used by all) -> module -> its attributes; words in its code: keys, parameters,
+# Room ("model" is used by all) -> module -> its attributes; words in its code: keys, parameters,
 # attributes of objects.
 NEEDS: dict[str, dict[str, tuple[str, str]]] = {
     "model": {
@@ -133,6 +142,15 @@ def missing(*rooms: str) -> tuple[str, ...]:
     rooms = ("model", *rooms, *(other for room in rooms for other in IMPORTS.get(room, ())))
     names = [name for room in rooms for module, needed in NEEDS[room].items() for name in _lacks(module, *needed)]
     return tuple(dict.fromkeys(names))
+
+
+def room(name: str) -> ModuleType:
+    """The module of a room, imported when a node runs; ValueError if this ComfyUI has not what it needs.
+
+    So a name that is gone breaks no import of the nodes, and what is missing is said where it is missed.
+    """
+    require(name)
+    return import_module(f"...{ROOMS[name]}", __name__)
 
 
 def require(room: str) -> None:

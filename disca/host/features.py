@@ -1,6 +1,6 @@
-"""The features of the last anchor step, kept apart for each condition, context window and device."""
+"""What methods keep of full steps, apart for each row: a video of a condition in a context window on a device."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ Signature = tuple  # of block 0's inputs: features are only used for inputs of t
 
 
 class Features(NamedTuple):
-    """One condition's features, and the inputs they belong to."""
+    """What a method keeps for one row, and the inputs it belongs to."""
 
     signature: Signature
     tensors: list[Tensor]
@@ -29,41 +29,55 @@ class FeatureStore:
         self._cache_device = cache_device
         self._features: dict[Hashable, Features] = {}
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._features
+    def __contains__(self, row: Hashable) -> bool:
+        return row in self._features
 
     @property
     def nbytes(self) -> int:
         """Memory held now, on whichever device."""
         return sum(tensor.nbytes for features in self._features.values() for tensor in features.tensors)
 
-    def keep(self, keys: Sequence[Hashable], signature: Signature, tensors: Sequence[Tensor]) -> None:
-        """Copies each key's rows of a batch, into the memory of the key's earlier features where they fit."""
-        for key, *rows in zip(keys, *(tensor.chunk(len(keys)) for tensor in tensors), strict=True):
-            earlier = self._features.pop(key, None)
-            reuse = earlier is not None and earlier.signature == signature
-            buffers = earlier.tensors if reuse else [self._buffer(row) for row in rows]
-            for buffer, row in zip(buffers, rows, strict=True):
-                buffer.copy_(row)
-            self._features[key] = Features(signature, buffers)
+    def keep(
+        self,
+        rows: Sequence[Hashable],
+        signature: Signature,
+        made: Sequence[Tensor],
+        wanted: Callable[[list[Tensor], list[Tensor]], list[Tensor]],
+    ) -> None:
+        """Holds what is `wanted` of each row of a batch and of what it held before, in memory that is there."""
+        for row, *tensors in zip(rows, *(tensor.chunk(len(rows)) for tensor in made), strict=True):
+            earlier = self._features.pop(row, Features(signature, []))
+            held = earlier.tensors if earlier.signature == signature else []
+            self._features[row] = Features(signature, self._hold(wanted(tensors, held), held))
 
-    def fits(self, keys: Sequence[Hashable], signature: Signature) -> bool:
-        """Whether every key has features that belong to inputs like these."""
-        return all(key in self._features and self._features[key].signature == signature for key in keys)
+    def fits(self, row: Hashable, signature: Signature) -> bool:
+        """Whether the row has features that belong to inputs like these."""
+        return row in self._features and self._features[row].signature == signature
 
-    def drop(self, keys: Iterable[Hashable]) -> None:
+    def drop(self, rows: Iterable[Hashable]) -> None:
         """Lets these features go, if they are there."""
-        for key in keys:
-            self._features.pop(key, None)
+        for row in rows:
+            self._features.pop(row, None)
 
     def clear(self) -> None:
         """Lets all features go."""
         self._features.clear()
 
-    def take(self, keys: Sequence[Hashable], device: torch.device) -> list[Tensor]:
-        """The features of a batch, on the device; for one key already there, without a copy."""
-        per_key = ([tensor.to(device) for tensor in self._features[key].tensors] for key in keys)
-        return [torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*per_key, strict=True)]
+    def take(self, rows: Sequence[Hashable], device: torch.device) -> list[Tensor]:
+        """The features of a batch, on the device; for one row already there, without a copy."""
+        per_row = ([tensor.to(device) for tensor in self._features[row].tensors] for row in rows)
+        return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*per_row, strict=True)]
+
+    def _hold(self, wanted: list[Tensor], held: list[Tensor]) -> list[Tensor]:
+        """The wanted tensors as our own: those that are stay, the rest is copied, into what is no longer wanted."""
+        free = [old for old in held if not any(old is tensor for tensor in wanted)]
+        mine = []
+        for tensor in wanted:
+            if not any(tensor is old for old in held):
+                buffer = free.pop(0) if free else self._buffer(tensor)
+                tensor = buffer.copy_(tensor)
+            mine.append(tensor)
+        return mine
 
     def _buffer(self, row: Tensor) -> Tensor:
         on_cpu = self._cache_device == "cpu" or (

@@ -3,16 +3,15 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-from ..models.checks import require_hunyuanvideo
+from ..models.checks import family_of_model
 from .attention import choose_attention
-from .blocks import blocks_of
 
 
 def compile_blocks(model: ModelPatcher, backend: str = "inductor") -> ModelPatcher:
     """A clone of the MODEL whose transformer blocks are compiled, each for itself, at its first run."""
-    require_hunyuanvideo(model)
+    family, network = family_of_model(model), model.model.diffusion_model
     model = model.clone(disable_dynamic=True)
-    names = [f"diffusion_model.{kind}s.{index}" for kind, index in blocks_of(model.model.diffusion_model)]
+    names = [f"diffusion_model.{family.kind(block).attribute}.{block[1]}" for block in family.blocks(network)]
     set_torch_compile_wrapper(model, backend, options={"guard_filter_fn": _guards}, keys=names)
     return model
 

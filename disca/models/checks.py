@@ -3,13 +3,13 @@
 from itertools import chain
 from typing import NamedTuple
 
-import comfy.ldm.hunyuan_video.model
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..messages import quoted
-from ..weights.predictor_spec import FAMILIES, PredictorSpec
+from ..weights.predictor_spec import PredictorSpec
+from .family import FAMILIES, Family, family_of
 
 ROUNDING = 1e-4  # by which a sigma may be out of [0, 1]
 FOREIGN_CACHES = {  # key in transformer_options -> node
@@ -26,38 +26,34 @@ class LoadedPredictor(NamedTuple):
     spec: PredictorSpec
 
 
-def require_hunyuanvideo(model: ModelPatcher) -> None:
-    """ValueError unless the MODEL is a HunyuanVideo 1.0 or 1.5."""
+def family_of_model(model: ModelPatcher) -> Family:
+    """The family of a MODEL's network; ValueError if it is of none that DisCa knows."""
     network = getattr(model.model, "diffusion_model", None)
-    if not isinstance(network, comfy.ldm.hunyuan_video.model.HunyuanVideo) or len(network.patch_size) != 3:
+    family = None if network is None else family_of(network)
+    if family is None:
         raise ValueError(
             f"This MODEL is a {type(model.model).__name__}, but DisCa works on HunyuanVideo 1.0 and 1.5. "
             "Load one with DisCa Load MeanFlow Model."
         )
+    return family
 
 
 def require_meanflow(model: ModelPatcher) -> None:
     """ValueError unless the MODEL is a HunyuanVideo that is told both times."""
-    require_hunyuanvideo(model)
-    if model.model.diffusion_model.time_r_in is None:
+    if not family_of_model(model).takes_r(model.model.diffusion_model):
         raise ValueError(
             "This HunyuanVideo has no time_r_in weights: it is not a MeanFlow model, and large steps would go wrong. "
             "Load a Restricted-MeanFlow or step-distilled file with DisCa Load MeanFlow Model."
         )
 
 
-def family_of(model: ModelPatcher) -> str:
-    """'1.0' or '1.5', which has no single-stream blocks."""
-    return "1.0" if len(model.model.diffusion_model.single_blocks) else "1.5"
-
-
 def require_match(model: ModelPatcher, spec: PredictorSpec) -> None:
     """ValueError unless the Predictor was made for a model of this family and width."""
-    family, width = family_of(model), model.model.diffusion_model.hidden_size
-    if spec.family != family:
+    family, width = family_of_model(model), model.model.diffusion_model.hidden_size
+    if spec.family != family.name:
         raise ValueError(
-            f"The Predictor is for {FAMILIES[spec.family]}, but the MODEL is {FAMILIES[family]}. "
-            f"Load a {FAMILIES[family]} Predictor in DisCa Load Predictor."
+            f"The Predictor is for {FAMILIES[spec.family].title}, but the MODEL is {family.title}. "
+            f"Load a {family.title} Predictor in DisCa Load Predictor."
         )
     heads = model.model.diffusion_model.num_heads
     if (spec.width, spec.heads) != (width, heads):
@@ -81,7 +77,7 @@ def require_video(model: ModelPatcher, latent) -> None:
     """ValueError unless the latent is one tensor of numbers with the dimensions of a video or of pictures."""
     if latent.is_nested:
         raise ValueError(
-            f"The latent is nested, as one of video with sound is, but {FAMILIES[family_of(model)]} needs a video "
+            f"The latent is nested, as one of video with sound is, but {family_of_model(model).title} needs a video "
             "alone. Use the Empty Latent node of this model, or encode with its VAE."
         )
     if latent.ndim not in (4, 5):
@@ -102,7 +98,7 @@ def require_channels(model: ModelPatcher, latent) -> None:
     if any(side % part for side, part in zip(latent.shape[2:], patch, strict=True)):
         raise ValueError(
             f"The latent is {quoted(list(latent.shape))}, {latent.shape[-1]:d} wide and {latent.shape[-2]:d} high, but "
-            f"{FAMILIES[family_of(model)]} needs an even width and height. "
+            f"{family_of_model(model).title} needs an even width and height. "
             "Make it of a picture whose width and height are multiples of 16."
         )
 
@@ -113,7 +109,7 @@ def _channels(model: ModelPatcher) -> int:
 
 def _other_shape(model: ModelPatcher, latent: Tensor) -> str:
     return (
-        f"The latent is {quoted(list(latent.shape))}, but {FAMILIES[family_of(model)]} needs "
+        f"The latent is {quoted(list(latent.shape))}, but {family_of_model(model).title} needs "
         f"[batch, {_channels(model):d}, frames, height, width]. Use the Empty Latent node of this model, or encode "
         "with its VAE."
     )
@@ -134,13 +130,15 @@ def require_sigmas(sigmas: Tensor) -> None:
 
 def require_conditioning(model: ModelPatcher, conds: dict[str, list[dict]]) -> None:
     """ValueError unless every condition is as wide as the text inputs of the MODEL's network."""
-    params = model.model.diffusion_model.params
+    texts = family_of_model(model).texts(model.model.diffusion_model)
     for condition in chain.from_iterable(conds.values()):
-        text, pooled = condition.get("cross_attn"), condition.get("pooled_output")
-        if not _holds(text, 3) or text.shape[-1] != params.context_in_dim:
-            raise ValueError(_other_encoders(model, "cross_attn", text, params.context_in_dim))
-        if params.vec_in_dim is not None and not (_holds(pooled, 2) and pooled.shape[-1] >= params.vec_in_dim):
-            raise ValueError(_other_encoders(model, "pooled_output", pooled, params.vec_in_dim))
+        for name, text in texts.items():
+            found = condition.get(name)
+            fits = _holds(found, text.dimensions) and (
+                found.shape[-1] == text.width or (not text.exact and found.shape[-1] > text.width)
+            )
+            if not fits:
+                raise ValueError(_other_encoders(model, name, found, text.width))
 
 
 def _holds(value: object, dimensions: int) -> bool:
@@ -149,7 +147,7 @@ def _holds(value: object, dimensions: int) -> bool:
 
 
 def _other_encoders(model: ModelPatcher, name: str, found: object, width: int) -> str:
-    title, shape = FAMILIES[family_of(model)], list(found.shape) if isinstance(found, Tensor) else found
+    title, shape = family_of_model(model).title, list(found.shape) if isinstance(found, Tensor) else found
     return (
         f"The conditioning's {quoted(name)} is {quoted(shape)}, but this {title} "
         f"reads {width:d} numbers of it. It was encoded for another model: use the text encoders of {title}."

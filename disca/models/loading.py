@@ -12,7 +12,6 @@ import comfy.sd
 import comfy.supported_models
 import comfy.utils
 import torch
-from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
 
 from ..messages import quoted
 from ..weights.checks import require_fit
@@ -23,7 +22,7 @@ from ..weights.predictor_spec import PredictorSpec
 from ..weights.quantised import Quantisation, quantisation_of
 from ..weights.transformer_file import require_meanflow, transformer_weights
 from .checks import LoadedPredictor
-from .predictor import DoubleStreamPredictor, SingleStreamPredictor
+from .family import FAMILIES
 
 HEAD = 128  # width of an attention head in every HunyuanVideo
 TELLING = {  # from these ComfyUI makes the settings of the network, unchecked; key -> dimensions, 1: may be absent
@@ -85,26 +84,7 @@ def load_network(path: str, dtype: torch.dtype) -> torch.nn.Module:
 
 def build_predictor(spec: PredictorSpec, dtype=None, device=None, operations=comfy.ops.disable_weight_init):
     """The network that the spec describes, from ComfyUI's own blocks."""
-    settings = {"dtype": dtype, "device": device, "operations": operations}
-
-    def linear(inputs: int, outputs: int, bias: bool = True) -> torch.nn.Module:
-        return operations.Linear(inputs, outputs, bias=bias, dtype=dtype, device=device)
-
-    if spec.family == "1.0":
-        return SingleStreamPredictor(
-            spec.width,
-            spec.depth,
-            lambda: SingleStreamBlock(spec.width, spec.heads, spec.mlp_ratio, **settings),
-            linear,
-            spec.residual,
-        )
-    return DoubleStreamPredictor(
-        spec.width,
-        spec.depth,
-        lambda: DoubleStreamBlock(spec.width, spec.heads, spec.mlp_ratio, qkv_bias=True, **settings),
-        linear,
-        spec.residual,
-    )
+    return FAMILIES[spec.family].predictor(spec, {"dtype": dtype, "device": device, "operations": operations})
 
 
 def _load_predictor_patcher(path: str, weight_dtype: str, disable_dynamic: bool = False):

@@ -9,12 +9,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter.base import WeightAdapterBase
 from torch import Tensor
 
-from ..host.progress import show
 from ..weights.files import open_weights
 from ..weights.lora_file import read_lora
 from ..weights.lora_fit import Change, fit, report, require_some
-from ..weights.predictor_spec import FAMILIES
-from .checks import family_of, require_hunyuanvideo
+from .checks import family_of_model
 
 PREFIX = "diffusion_model."  # of the network's keys in a MODEL
 
@@ -61,20 +59,13 @@ class Rescaled(WeightAdapterBase):
 
 
 def load_lora(model: ModelPatcher, path: str, strength: float) -> tuple[ModelPatcher, str]:
-    """What `put_lora` gives; the report is shown on the running node too."""
-    model, told = put_lora(model, path, strength)
-    show(told)
-    return model, told
-
-
-def put_lora(model: ModelPatcher, path: str, strength: float) -> tuple[ModelPatcher, str]:
     """A clone of the MODEL with the LoRA on it, and what was used of the file; ValueError if nothing fits."""
-    require_hunyuanvideo(model)
+    family = family_of_model(model)
     lora = read_lora(open_weights(path))
     network = model.model.diffusion_model
     fitted = fit(lora, {name: tuple(weight.shape) for name, weight in network.named_parameters()})
-    require_some(lora, fitted, FAMILIES[family_of(model)])
-    depths = {name: len(getattr(network, name)) for name in ("double_blocks", "single_blocks")}
+    require_some(lora, fitted, family.title)
+    depths = {kind.attribute: len(kind.of(network)) for kind in family.kinds}
     told = report(lora, fitted, strength, depths)
     model = model.clone()
     if strength:

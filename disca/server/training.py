@@ -19,7 +19,8 @@ from ..messages import cause, listing, quoted
 from ..toy.dataset import TOY
 from ..training.budget.cards import fitted
 from ..training.budget.memory import table
-from ..training.contract.settings import Settings, write_settings
+from ..training.contract.settings import Settings
+from ..training.contract.yaml_settings import write_settings
 from ..training.records.lock import RUN, FolderLock, run_lock
 from ..training.records.run_folder import read_state
 from .watch import pictures, watch

@@ -2,4 +2,4 @@
 
 from pathlib import Path
 
-WEIGHTS = Path(__file__).with_name("weights")  # trained by python -m disca.toy
+WEIGHTS = Path(__file__).with_name("weights")  # trained by python -m disca.training.toy_chain

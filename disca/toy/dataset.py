@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ..models.family import HUNYUANVIDEO_10
 from .world import condition, no_condition, pictures, random_scene, to_latents
 
 TOY = "toy://shapes"  # the path of the dataset, which needs no files
@@ -11,7 +12,7 @@ LENGTH = 1_000_000
 class ToyDataset:
     """Samples as a dataset from disk has them."""
 
-    family = "1.0"
+    family = HUNYUANVIDEO_10.name
     encoder = "toy"
     fingerprint = "toy world 3"
 

@@ -13,20 +13,16 @@ machine that held the folder takes it over.
 
 import argparse
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..messages import quoted
-from .contract.settings import Settings, read_settings
-from .engine.distributed import choose_device
-
-PACK = Path(__file__).resolve().parents[2]
+from .contract.settings import Settings
+from .contract.yaml_settings import read_settings
+from .network.comfy import choose_device, prepare_comfy
 
 log = logging.getLogger("disca.training")
 
@@ -46,31 +42,6 @@ def main(arguments: list[str], stop: Callable[[], bool] = lambda: False) -> int:
         log.error("%s", error)
         return 2
     return _plan(settings) if options.plan else _train(settings, stop)
-
-
-def prepare_comfy(device: str) -> None:
-    """Puts ComfyUI on the import path, for the CPU if that is the device, and in training mode."""
-    sys.path.insert(0, str(comfy_folder()))
-    import comfy.options
-
-    comfy.options.enable_args_parsing(False)
-    from comfy.cli_args import args
-
-    args.cpu = args.cpu or device == "cpu"
-    args.use_pytorch_cross_attention = True  # ComfyUI's other kernels are slow or have no gradient
-    import comfy.model_management
-
-    comfy.model_management.in_training = True  # else rotary embeddings have no gradient
-
-
-def comfy_folder() -> Path:
-    """ComfyUI's folder: COMFYUI_PATH, or the one whose custom_nodes the pack lies in."""
-    named = os.environ.get("COMFYUI_PATH")
-    folder = Path(named) if named else PACK.parents[1]
-    if not (folder / "comfy" / "model_management.py").is_file():
-        told = "COMFYUI_PATH is" if named else "COMFYUI_PATH is not set, and the pack's grandparent folder is"
-        raise RuntimeError(f"{told} {quoted(folder)}, which is no ComfyUI. Set COMFYUI_PATH to ComfyUI's folder.")
-    return folder
 
 
 class Interrupt:
@@ -95,12 +66,13 @@ def _plan(settings: Settings) -> int:
 
 
 def _train(settings: Settings, stop: Callable[[], bool]) -> int:
+    from .choose import chosen
     from .engine.loop import train
 
     interrupt = Interrupt()
     try:
         with logging_redirect_tqdm():
-            train(settings, lambda: interrupt.asked or stop())
+            train(settings, chosen, lambda: interrupt.asked or stop())
     except (ValueError, RuntimeError, OSError) as error:
         log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
         return 1

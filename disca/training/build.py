@@ -23,14 +23,13 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..messages import quoted
-from ..weights.predictor_spec import FAMILIES
-from .__main__ import comfy_folder
+from ..models.family import FAMILIES
 from .data.account import Account, UnusableError
 from .data.clips import Cut, read_clip
 from .data.dataset import DatasetWriter
 from .data.folder import Clip, find_clips
 from .data.shards import file_hash
-from .engine.distributed import choose_device
+from .network.comfy import choose_device, prepare_comfy
 
 if TYPE_CHECKING:
     from .network.encoder import Encoder, Text
@@ -64,8 +63,8 @@ def build_dataset(
     With `prune`, samples whose video, caption or cut is no longer asked for leave the dataset, if no clip was left out:
     its sample may be among them. A clip that cannot be used is left out; with `strict` it ends the build.
     """
-    if first_frame and encoder.family != "1.5":
-        raise ValueError(f"{FAMILIES[encoder.family]} has no input for a first frame. Build without it.")
+    if first_frame and not FAMILIES[encoder.family].first_frame:
+        raise ValueError(f"{FAMILIES[encoder.family].title} has no input for a first frame. Build without it.")
     recipe, account, keys, encoded = _Recipe(encoder, cut, first_frame), Account(), set(), 0
     clips = _usable(videos, account, strict)
     with DatasetWriter(out, encoder.fingerprint, encoder.family) as writer:
@@ -194,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     size = Cut()
     parser.add_argument("--videos", required=True, help="folder with videos or pictures and their captions")
     parser.add_argument("--out", required=True, help="folder of the dataset, made or continued")
-    parser.add_argument("--model", choices=("1.0", "1.5"), default="1.5", help="HunyuanVideo to train (default 1.5)")
+    parser.add_argument("--model", choices=FAMILIES, default="1.5", help="HunyuanVideo to train (default %(default)s)")
     parser.add_argument("--vae", required=True, help="the model's VAE, a .safetensors file")
     parser.add_argument("--text-encoders", required=True, nargs="+", help="its text encoders, .safetensors files")
     parser.add_argument("--clip-vision", default="", help="SigLIP, for image to video with 1.5")
@@ -213,30 +212,10 @@ def _load_encoder(options: argparse.Namespace) -> "Encoder":
     for path in [options.vae, *options.text_encoders, *filter(None, [options.clip_vision])]:
         if not path.lower().endswith((".safetensors", ".sft")) or not Path(path).is_file():
             raise ValueError(f"{quoted(path)} is not a .safetensors file that is there. Give the path of one.")
-    _prepare_comfy(options.cpu)
-    import comfy.clip_vision
-    import comfy.sd
-    import comfy.utils
+    prepare_comfy(choose_device("cpu" if options.cpu else "auto").type, training=False)
+    from .network.encoder import load_encoder
 
-    from .network.encoder import Encoder, model_without_weights
-
-    state, metadata = comfy.utils.load_torch_file(options.vae, safe_load=True, return_metadata=True)
-    vae = comfy.sd.VAE(sd=state, metadata=metadata)
-    kind = comfy.sd.CLIPType.HUNYUAN_VIDEO if options.model == "1.0" else comfy.sd.CLIPType.HUNYUAN_VIDEO_15
-    clip = comfy.sd.load_clip(options.text_encoders, clip_type=kind)
-    vision = comfy.clip_vision.load(options.clip_vision) if options.clip_vision else None
-    return Encoder(model_without_weights(options.model), vae, clip, vision)
-
-
-def _prepare_comfy(cpu: bool) -> None:
-    """Puts ComfyUI on the import path, for the CPU if that is wanted or all there is."""
-    sys.path.insert(0, str(comfy_folder()))
-    import comfy.options
-
-    comfy.options.enable_args_parsing(False)
-    from comfy.cli_args import args
-
-    args.cpu = args.cpu or choose_device("cpu" if cpu else "auto").type == "cpu"
+    return load_encoder(options.model, options.vae, options.text_encoders, options.clip_vision)
 
 
 def _show(bar: tqdm, done: int, total: int) -> None:

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..models.family import family_of
 from ..toy.dataset import TOY, ToyDataset
 from .algorithms.cfg_distillation import CfgDistillation
 from .algorithms.flow_matching import FlowMatching
@@ -10,7 +11,6 @@ from .algorithms.predictor_training import PredictorTraining
 from .contract.protocol import Samples, Training
 from .contract.settings import Settings
 from .data.dataset import Dataset, open_dataset, require_fits
-from .network.build import family_of
 
 TRAININGS = {
     "flow": FlowMatching,
@@ -20,12 +20,18 @@ TRAININGS = {
 }
 
 
+def chosen(settings: Settings, device: torch.device) -> tuple[Training, Samples]:
+    """The training that the settings ask for, and its samples."""
+    dataset = open_samples(settings)
+    return make_training(settings, dataset, device), dataset
+
+
 def make_training(settings: Settings, dataset: Samples, device: torch.device) -> Training:
     """The training, its networks loaded; ValueError if the samples are of another model."""
     training = TRAININGS[settings.algorithm](settings, dataset, device)
     if isinstance(dataset, Dataset):
         network = training.network.module
-        require_fits(dataset, family_of(network), network.out_channels, network.params.context_in_dim)
+        require_fits(dataset, family_of(network).name, network.out_channels, network.params.context_in_dim)
     return training
 
 

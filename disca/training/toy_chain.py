@@ -1,7 +1,7 @@
-"""python -m disca.toy: trains the whole chain of the toy world, from nothing to a Predictor, by training/toy/*.yaml.
+"""python -m disca.training.toy_chain: trains the whole chain of the toy world by training/toy/*.yaml.
 
 An interrupted chain goes on where it was. Single stages start from the weights that ship:
-python -m disca.toy --seed 1 --out runs/toy/seed-1 --stages meanflow predictor
+python -m disca.training.toy_chain --seed 1 --out runs/toy/seed-1 --stages meanflow predictor
 """
 
 import argparse
@@ -10,8 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .__main__ import prepare_comfy
-from .contract.settings import Settings, read_settings
+from .contract.settings import Settings
+from .contract.yaml_settings import read_settings
+from .network.comfy import prepare_comfy
 from .toy_weights import ship
 
 PACK = Path(__file__).resolve().parents[2]
@@ -20,7 +21,7 @@ STAGES = ("base", "cfg", "meanflow", "predictor")
 
 def main(arguments: list[str]) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m disca.toy", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m disca.training.toy_chain", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=PACK / "runs" / "toy")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
@@ -38,12 +39,13 @@ def train_chain(
     seed: int, out: Path, stages: tuple[str, ...] = STAGES, results: dict[str, Path] | None = None
 ) -> dict[str, Path]:
     """Trains the stages one after another, on the `results` of earlier ones; gives each stage's file."""
+    from .choose import chosen
     from .engine.loop import train
 
     results = dict(results or {})
     for stage in stages:
         settings = stage_settings(stage, seed, out, results)
-        results[stage] = next(train(settings).glob("*.safetensors"))
+        results[stage] = next(train(settings, chosen).glob("*.safetensors"))
     return results
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection
 
 from ..messages import cause, quoted
-from .layouts import MODEL_MARK, PREDICTOR_MARKS
+from .layouts import MODEL_MARK
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 UNFINISHED = (".part", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp")
@@ -43,7 +43,7 @@ KINDS = (  # how its keys begin -> what such a file is, what takes it
     (r"(emb_params|clip_[lg]|t5xxl)$", "an embedding (textual inversion)", "models/embeddings"),
     (r"control_model\.|controlnet_|zero_convs\.", "a ControlNet", "core's Load ControlNet Model"),
     (r"latent_(tensor|format_version)", "a saved latent", "core's Load Latent"),
-    (rf"(.+\.)?({'|'.join(map(re.escape, PREDICTOR_MARKS))})$", "a DisCa Predictor", "DisCa Load Predictor"),
+    (r"(.+\.)?fusion_mlp(_[a-z]+)?\.0\.weight$", "a DisCa Predictor", "DisCa Load Predictor"),
     (rf"(.+\.)?{re.escape(MODEL_MARK)}$", "a HunyuanVideo model", "DisCa Load MeanFlow Model"),
 )
 

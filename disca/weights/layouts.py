@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 MODEL_MARK = "txt_in.individual_token_refiner.blocks.0.norm1.weight"  # the same key in every transformer layout
 DIFFUSERS_MARK = "transformer_blocks.0.attn.to_q.weight"
-PREDICTOR_MARKS = {"fusion_mlp.0.weight": "1.0", "fusion_mlp_img.0.weight": "1.5"}
 CHECKPOINT_COMPANIONS = ("vae.", "text_encoders.", "first_stage_model.", "cond_stage_model.", "conditioner.")
 
 SPLIT_ATTENTION = re.compile(r"(.+_attn)_([qkv])\.(weight|bias)")

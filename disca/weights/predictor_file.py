@@ -15,13 +15,10 @@ from .checks import require_fit
 from .files import Shape, WeightsFile, refuse_lora
 from .impostors import seems_to_be
 from .merged import MergedWeights, merged_weights
+from .predictor_layout import LAYOUTS, PredictorLayout
 from .predictor_spec import PredictorSpec, published_shapes
 
 FORMAT_VERSION = 2  # 1: the authors' form only; such files are still written as 1
-TELLING = {  # family -> where its blocks are, and the keys whose rows are the width, the MLP's and a head's
-    "1.0": ("mm_single_blocks", "fusion_mlp.2.weight", "linear1.weight", "k_norm.weight"),
-    "1.5": ("double_blocks", "fusion_mlp_img.2.weight", "img_mlp.fc1.weight", "img_attn_k_norm.weight"),
-}
 
 
 def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]:
@@ -30,18 +27,19 @@ def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]
     Reads every published layout behind any prefix, such as `module.` or `module.predictor.` (see `layouts`).
     """
     refuse_lora(file.name, list(file.tensors), "a Predictor")
-    mark = next((mark for mark in layouts.PREDICTOR_MARKS if layouts.prefix_of(file.tensors, mark) is not None), None)
-    if mark is None:
+    found = [layout for layout in LAYOUTS.values() if layouts.prefix_of(file.tensors, layout.mark) is not None]
+    if not found:
+        marks = [layout.mark for layout in LAYOUTS.values()]
         raise ValueError(
-            f"{quoted(file.name)} is not a DisCa Predictor: it has no {' or '.join(layouts.PREDICTOR_MARKS)}, "
+            f"{quoted(file.name)} is not a DisCa Predictor: it has neither {listing(marks, 9, str)}, "
             f"but {listing(sorted(file.tensors), 3)}.{seems_to_be(file.tensors)} "
             "Choose a file such as hyvideo10_t2v_predictor_540p.safetensors."
         )
     _require_version(file)
-    weights = merged_weights(file, mark)
+    weights = merged_weights(file, found[0].mark)
     weights = weights.renamed({layouts.published_key(key): key for key in weights.sources})
     weights.require_floating()
-    spec = _spec(file, layouts.PREDICTOR_MARKS[mark], weights.shapes)
+    spec = _spec(file, found[0], weights.shapes)
     require_fit(file.name, spec.described, published_shapes(spec), weights.shapes)
     return spec, to_module(_read(weights))
 
@@ -97,20 +95,19 @@ def _read(weights: MergedWeights) -> dict[str, Tensor]:
     return published
 
 
-def _spec(file: WeightsFile, family: str, shapes: Mapping[str, Shape]) -> PredictorSpec:
-    blocks, fusion, mlp, norm = TELLING[family]
-    needed = [fusion, f"{blocks}.0.{mlp}", f"{blocks}.0.{norm}"]
+def _spec(file: WeightsFile, layout: PredictorLayout, shapes: Mapping[str, Shape]) -> PredictorSpec:
+    needed = layout.telling
     wrong = [key for key in needed if not all(shapes.get(key, ())) or not shapes.get(key)]
     if wrong:
         raise ValueError(
             f"{quoted(file.name)} is incomplete: {listing(wrong)} missing or without values. Download it again."
         )
     width, mlp_rows, head = (shapes[key][0] for key in needed)
-    mlp_rows -= 3 * width if family == "1.0" else 0
+    mlp_rows -= layout.others * width
     spec = PredictorSpec(
-        family=family,
+        family=layout.family,
         width=width,
-        depth=_depth(file, blocks, shapes),
+        depth=_depth(file, layout.blocks, shapes),
         heads=max(1, width // head),
         mlp_ratio=max(1, mlp_rows) / width,
         residual=file.metadata.get("disca.residual") == "true",
@@ -127,7 +124,7 @@ def _depth(file: WeightsFile, blocks: str, shapes: Mapping[str, Shape]) -> int:
     gaps = sorted(set(range(max(found))) - found)
     if gaps:
         raise ValueError(
-            f"{quoted(file.name)} is incomplete: it has {blocks} up to {max(found):d}, but lacks "
+            f"{quoted(file.name)} is incomplete: it has {quoted(blocks)} up to {max(found):d}, but lacks "
             f"{listing([str(number) for number in gaps])}. Download it again."
         )
     return len(found)

@@ -133,7 +133,7 @@ def probe(model_path: str, predictor_path: str, hidden: set[str]) -> dict:
             "sample": told(sample),
             "sampler": told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
             "attention": told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
-            "train": told(lambda: sys.modules["pack.disca.host"].training and None),
+            "train": told(lambda: sys.modules["pack.disca.host.compat"].room("training") and None),
             "toy": told(lambda: nodes.DiscaToyModels.execute() and None),
         }
 

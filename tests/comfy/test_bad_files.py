@@ -174,7 +174,7 @@ def test_lora(loader, key, refusal):
     [
         ("model", "predictor", "no txt_in.individual_token_refiner", "Choose a file such as hyvideo10"),
         ("predictor", "model", "not a DisCa Predictor", "Choose a file such as hyvideo10_t2v_predictor"),
-        ("predictor", "split model", "no fusion_mlp.0.weight or fusion_mlp_img.0.weight", "Choose a file"),
+        ("predictor", "split model", "neither fusion_mlp.0.weight, fusion_mlp_img.0.weight", "Choose a file"),
     ],
 )
 def test_file_of_the_other_loader(loader, other, found, do, bases, refusal):

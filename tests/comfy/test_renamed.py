@@ -143,7 +143,7 @@ def test_every_name_that_the_host_rooms_use_is_listed():
     modules = {module for needs in NEEDS.values() for module in needs}
     listed = {f"{module}.{path}" for needs in NEEDS.values() for module in needs for path in needs[module][0].split()}
     optional = {"comfy.model_prefetch.pause_malloc_graph"}
-    for path in (PACK / "disca" / "host").glob("*.py"):
+    for path in [path for room in ("host", "models", "server") for path in (PACK / "disca" / room).rglob("*.py")]:
         assert _used(ast.parse(path.read_text()), modules) - optional <= modules | listed, path.name
 
 

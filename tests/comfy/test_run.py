@@ -11,6 +11,7 @@ from graph import CountedBlocks, relative_error
 
 ALL = "0-7"
 SOME = "0 1 4 6"
+LATE = 0.636  # of the schedule: a sigma of 0.8, which step 5 is the first below
 
 
 @pytest.mark.parametrize("case", recipes.CASES)
@@ -168,15 +169,23 @@ def test_batch_two_equals_twice_batch_one(case, load, apply, sample):
         assert relative_error(one[0], both[i]) < 1e-5
 
 
-def test_a_condition_that_starts_late_makes_its_first_step_full_for_all(load, apply, sample):
+def test_a_condition_that_starts_late_runs_its_first_step_in_full_and_the_others_do_not_wait(load, apply, sample):
+    """Steps 2, 3, 5 and 7 are predicted: the early condition's all, the late one's after its first, step 5."""
     model, predictor = load("hv10_t2v")
-    patched = apply(model, predictor, SOME)
-    late = graph.timed(graph.other_conditioning("hv10_t2v", model), start=0.4)
+    patched = apply(model, predictor, "0 1 4 6")
+    late = graph.timed(graph.other_conditioning("hv10_t2v", model), start=LATE)
     positive = graph.conditioning(recipes.golden("hv10_t2v"), model) + late
+    rows = []
+    hook = predictor.patcher.model.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     together, report = sample("hv10_t2v", patched, positive=positive)
+    count = sum(rows)
+    rows.clear()
     with graph.split_batches(model):
-        apart, _ = sample("hv10_t2v", patched, positive=positive)
+        apart, counted = sample("hv10_t2v", patched, positive=positive)
+    hook.remove()
+    assert count == sum(rows) == 4 + 1
     assert "1 in full: no features of this condition yet" in report
+    assert "1 in full: no features of this condition yet" in counted
     assert relative_error(apart, together) < 1e-5
 
 

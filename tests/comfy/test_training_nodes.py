@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from disca.toy.network import new_network
 from disca.toy.world import condition, random_scene
-from disca.training.contract.settings import MemorySettings, PairSettings, read_settings
+from disca.training.contract.settings import MemorySettings, PairSettings
+from disca.training.contract.yaml_settings import read_settings
 from disca.training.network.build import add_embedder
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "training"))

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from disca.models.loading import load_meanflow_model, load_predictor
 from disca.weights import layouts
+from disca.weights.predictor_layout import LAYOUTS
 from disca.weights.predictor_spec import PredictorSpec, published_shapes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -98,7 +99,7 @@ def outcome_of(loader: str, path: Path) -> dict[str, torch.Tensor] | str:
 def differences(loader: str, state: dict[str, torch.Tensor], path: Path) -> list[str]:
     """Keys of the module that do not hold what the file holds for them."""
     stored = load_file(path)
-    marks = (layouts.MODEL_MARK,) if loader == "model" else tuple(layouts.PREDICTOR_MARKS)
+    marks = (layouts.MODEL_MARK,) if loader == "model" else tuple(layout.mark for layout in LAYOUTS.values())
     prefix = max((key.removesuffix(mark) for key in stored for mark in marks if key.endswith(mark)), key=len)
     stored = {key.removeprefix(prefix): tensor for key, tensor in stored.items()}
     wrong = []

@@ -10,7 +10,8 @@ from safetensors import safe_open
 from disca.weights import layouts
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor, to_module, to_published, write_predictor
-from disca.weights.predictor_spec import FAMILIES, PredictorSpec, published_shapes
+from disca.weights.predictor_layout import LAYOUTS
+from disca.weights.predictor_spec import PredictorSpec, published_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {"1.0": "hv10_t2v", "1.5": "hv15_i2v"}
@@ -28,7 +29,7 @@ def published(spec):
     return {key: torch.randn(shape) for key, shape in published_shapes(spec).items()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LAYOUTS)
 def test_demanded_weights_are_the_authors(family):
     with safe_open(GOLDEN / f"{CASES[family]}.safetensors", framework="pt") as file:
         shapes = json.loads(file.metadata()["shapes"])["predictor"]
@@ -40,20 +41,20 @@ def test_demanded_weights_are_the_authors(family):
     assert {key: list(shape) for key, shape in demanded.items()} == joined
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LAYOUTS)
 def test_demanded_weights_are_as_many_as_in_the_published_files(family):
     spec, count = PARAMETERS[family]
     assert sum(torch.Size(shape).numel() for shape in published_shapes(spec).values()) == count
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LAYOUTS)
 def test_module_names_and_back(family):
     weights = published(spec_of(family))
     back = to_published(to_module(weights))
     assert back.keys() == weights.keys() and all(back[key].equal(weights[key]) for key in weights)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
 def test_written_predictor_is_read_back_with_its_metadata(family, dtype, tmp_path):
     spec = spec_of(family, base_model="hyvideo", training={"steps": 10, "loss": "l2", "lr": 1e-5})
@@ -66,7 +67,7 @@ def test_written_predictor_is_read_back_with_its_metadata(family, dtype, tmp_pat
     assert all(read_state[key].view(torch.uint8).equal(state[key].view(torch.uint8)) for key in state)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LAYOUTS)
 @pytest.mark.parametrize(("width", "heads", "depth", "mlp_ratio"), [(64, 4, 1, 2.0), (96, 3, 5, 4.0), (48, 1, 12, 1.5)])
 def test_sizes_are_read_from_the_tensors(family, width, heads, depth, mlp_ratio, tmp_path):
     spec = PredictorSpec(family, width, depth, heads, mlp_ratio)

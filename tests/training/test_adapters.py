@@ -34,7 +34,7 @@ def gradients(network, lora, family: str, checkpointed: bool) -> dict[str, torch
     x, t, r, condition = small_networks.inputs(family)
     lora.zero_grad()
     network.checkpointed = checkpointed
-    network.velocity(x, t, condition, r).square().mean().backward()
+    network.velocity(x, t, r, condition).square().mean().backward()
     return {name: parameter.grad.clone() for name, parameter in lora.named_parameters()}
 
 
@@ -44,9 +44,9 @@ def test_before_training_nothing_has_changed(family):
     network = Network(module)
     x, t, r, condition = small_networks.inputs(family)
     with torch.no_grad():
-        plain = network.velocity(x, t, condition, r)
+        plain = network.velocity(x, t, r, condition)
         add_lora(module, rank=4)
-        assert torch.equal(network.velocity(x, t, condition, r), plain)
+        assert torch.equal(network.velocity(x, t, r, condition), plain)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -98,12 +98,12 @@ def test_with_the_adapters_off_the_network_is_its_own_teacher(family):
     network = Network(module)
     x, t, r, condition = small_networks.inputs(family)
     with torch.no_grad():
-        before = network.velocity(x, t, condition, r)
+        before = network.velocity(x, t, r, condition)
     lora = add_lora(module, rank=4)
     stir(lora)
     with adapters_off(module, lora):
-        teacher = network.velocity(x, t, condition, r)
-    student = network.velocity(x, t, condition, r)
+        teacher = network.velocity(x, t, r, condition)
+    student = network.velocity(x, t, r, condition)
     assert torch.equal(teacher, before)
     assert not teacher.requires_grad and student.requires_grad
     assert not torch.allclose(student, before, atol=1e-2)
@@ -124,10 +124,10 @@ def test_comfyuis_loader_makes_the_trained_network_of_the_base(family):
     stir(lora)
     x, t, r, condition = small_networks.inputs(family)
     with torch.no_grad():
-        trained = Network(module).velocity(x, t, condition, r)
+        trained = Network(module).velocity(x, t, r, condition)
         patched = _load_lora(family, lora_state(lora))
-        loaded = Network(patched).velocity(x, t, condition, r)
-        untrained = Network(small_networks.network(family)).velocity(x, t, condition, r)
+        loaded = Network(patched).velocity(x, t, r, condition)
+        untrained = Network(small_networks.network(family)).velocity(x, t, r, condition)
     assert (loaded - trained).norm() < 1e-5 * (trained - untrained).norm()
 
 
@@ -157,7 +157,7 @@ def test_the_whole_model_can_be_exported_with_the_lora_worked_in(family):
     merged.load_state_dict(merged_state(module, lora))
     x, t, r, condition = small_networks.inputs(family)
     with torch.no_grad():
-        ours, theirs = (Network(one).velocity(x, t, condition, r) for one in (merged, module))
+        ours, theirs = (Network(one).velocity(x, t, r, condition) for one in (merged, module))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -166,7 +166,7 @@ def test_adapters_train_in_float32_on_weights_of_any_type():
     lora = add_lora(module, rank=4)
     assert store_fp8(module) == len(lora_targets(module)) + 2 * len(module.double_blocks)
     x, t, r, condition = small_networks.inputs("1.5", torch.bfloat16)
-    Network(module).velocity(x, t, condition, r).float().square().mean().backward()
+    Network(module).velocity(x, t, r, condition).float().square().mean().backward()
     assert {p.dtype for p in lora.parameters()} == {torch.float32}
     assert all(torch.isfinite(p.grad).all() for p in lora.parameters() if p.grad is not None)
     assert module.double_blocks[0].img_attn.qkv.weight.dtype == FP8
@@ -206,7 +206,7 @@ def test_of_fp8_weights_the_lora_is_worked_into_what_they_stand_for(family):
     x, t, r, condition = small_networks.inputs(family)
     with torch.no_grad():
         ours, theirs, base = (
-            Network(one).velocity(x, t, condition, r) for one in (merged, module, small_networks.network(family))
+            Network(one).velocity(x, t, r, condition) for one in (merged, module, small_networks.network(family))
         )
     assert (ours - theirs).norm() < 0.05 * (theirs - base).norm()
 
@@ -233,7 +233,7 @@ def test_sharded_it_teaches_learns_and_exports_the_same(family, one_process):
             fully_shard(part)
         x, t, r, condition = small_networks.inputs(family)
         with adapters_off(module, lora):
-            teacher = network.velocity(x, t, condition, r)
+            teacher = network.velocity(x, t, r, condition)
         learned = gradients(network, lora, family, checkpointed=True)
         learned = {name: getattr(gradient, "full_tensor", lambda g=gradient: g)() for name, gradient in learned.items()}
         found.append({"teacher": teacher, **learned, **lora_state(lora)})

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from small_clips import make_video
 
+from disca.models.family import FAMILIES
 from disca.training.data.clips import Cut, read_clip
 from disca.training.data.dataset import open_dataset, require_fits
 from disca.training.data.folder import find_clips
@@ -340,7 +341,7 @@ def test_encoders_of_another_model_are_refused(encoders, videos, tmp_path):
 
 def test_a_model_without_weights_gives_the_same_samples(encoders, videos, monkeypatch):
     model, vae, clip, vision = encoders["1.5"]
-    monkeypatch.setitem(tiny.SHAPES["1.5"], "context_in_dim", tiny.WIDTH)
+    monkeypatch.setitem(FAMILIES["1.5"].config, "context_in_dim", tiny.WIDTH)
     bare, full = Encoder(model_without_weights("1.5"), vae, clip, vision), Encoder(model, vae, clip, vision)
     pixels = torch.rand(5, 16, 32, 3)
     samples = [encoder.sample(pixels, encoder.text("A word."), first_frame=True) for encoder in (bare, full)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import Points, Regression, program, run, saved_bytes, settings  # noqa: E402
+from worlds import Points, Regression, given, program, run, saved_bytes, settings  # noqa: E402
 
 from disca.training.engine.loop import train  # noqa: E402
 
@@ -57,7 +57,7 @@ def plant(out: Path, names: list[str], content: bytes) -> None:
 def go_on(out: Path) -> str:
     """Goes on with the run; gives what it refused with."""
     try:
-        train(settings(out), training=Regression(), dataset=Points())
+        train(settings(out), given(Regression(), Points()))
     except (ValueError, RuntimeError) as error:
         return str(error)
     return ""

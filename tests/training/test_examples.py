@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from disca.toy import WEIGHTS
-from disca.training.contract.settings import read_settings
+from disca.training.contract.yaml_settings import read_settings
 from disca.training.toy_chain import STAGES, stage_settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "training"

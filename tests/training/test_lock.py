@@ -33,7 +33,7 @@ def lock_of(folder: Path, job: str = "") -> FolderLock:
 def holder(tmp_path):
     """Another process that holds the folder."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, cwd=Path(lock.__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=Path(lock.__file__).parents[3], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()

@@ -15,15 +15,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import LENGTH, Points, Regression, after, run, saved_bytes, settings  # noqa: E402
+from worlds import LENGTH, Points, Regression, after, given, run, saved_bytes, settings  # noqa: E402
 
-from disca.training.__main__ import Interrupt, comfy_folder, main  # noqa: E402
+from disca.training.__main__ import Interrupt, main  # noqa: E402
 from disca.training.contract.settings import PreviewSettings  # noqa: E402
 from disca.training.data.order import order  # noqa: E402
 from disca.training.engine import checkpoints  # noqa: E402
 from disca.training.engine.checkpoints import SaveError  # noqa: E402
 from disca.training.engine.ema import Ema  # noqa: E402
 from disca.training.engine.loop import train  # noqa: E402
+from disca.training.network.comfy import comfy_folder  # noqa: E402
 from disca.training.records.lock import FolderInUseError, run_lock  # noqa: E402
 from disca.training.records.run_folder import read_log, read_state  # noqa: E402
 from disca.training.records.tensorboard import crc32c  # noqa: E402
@@ -490,6 +491,6 @@ def test_a_sample_of_no_weight_moves_nothing_and_is_still_in_the_curves(tmp_path
 
     training = Weightless()
     before = {key: weight.clone() for key, weight in training.parts["network"].state_dict().items()}
-    train(settings(tmp_path), training=training, dataset=Points())
+    train(settings(tmp_path), given(training, Points()))
     assert all(torch.equal(weight, before[key]) for key, weight in training.parts["network"].state_dict().items())
     assert read_log(tmp_path / "log.jsonl")[0]["loss"]["network"] > 0

@@ -23,21 +23,21 @@ def velocity(x_t, t):
     return A * x_t
 
 
-def mean_velocity(x_t, r, t, **options):
+def mean_velocity(x_t, t, r, **options):
     """1/(t - r) of the integral of v along the flow through x_t, and v itself where r = t."""
     length = per_sample(t - r, x_t)
     back = torch.where(length > 0, (1.0 - torch.exp(-A * length)) / length.clamp(min=1e-12), torch.full_like(length, A))
     return x_t * back
 
 
-def exact_derivative(u, x_t, r, t, v):
+def exact_derivative(u, x_t, t, r, v):
     """d/dt of x·(1 - exp(-a(t - r)))/(t - r) along dx/dt = v."""
     length = per_sample(t - r, x_t)
     decay = torch.exp(-A * length)
     return v * (1.0 - decay) / length + x_t * (A * decay * length - (1.0 - decay)) / length**2
 
 
-def no_derivative(u, x_t, r, t, v):
+def no_derivative(u, x_t, t, r, v):
     return torch.zeros_like(v)
 
 
@@ -51,14 +51,14 @@ def points():
 
 def test_the_true_mean_velocity_is_the_meanflow_optimum(points):
     x_0, noise, t = points
-    loss, capped = meanflow_loss(mean_velocity, velocity, exact_derivative, x_0, noise, t - 0.2, t)
+    loss, capped = meanflow_loss(mean_velocity, velocity, exact_derivative, x_0, noise, t, t - 0.2)
     assert loss.max() < 1e-12
     assert not capped.any()
 
 
 def test_without_the_derivative_the_true_mean_velocity_is_not_the_optimum(points):
     x_0, noise, t = points
-    loss, _ = meanflow_loss(mean_velocity, velocity, no_derivative, x_0, noise, t - 0.2, t)
+    loss, _ = meanflow_loss(mean_velocity, velocity, no_derivative, x_0, noise, t, t - 0.2)
     assert loss.min() > 1e-4
 
 
@@ -68,7 +68,7 @@ def test_where_r_is_t_the_target_is_the_teachers_velocity(points):
     def never(*_):
         raise AssertionError("no derivative is needed where r = t")
 
-    student = lambda x_t, r, t, **options: velocity(x_t, t) + 1.0  # noqa: E731
+    student = lambda x_t, t, r, **options: velocity(x_t, t) + 1.0  # noqa: E731
     loss, _ = meanflow_loss(student, velocity, never, x_0, noise, t, t)
     torch.testing.assert_close(loss, torch.ones_like(loss))
 
@@ -78,22 +78,22 @@ def test_in_a_batch_only_samples_with_an_interval_are_derived_and_each_by_its_ow
     r = torch.where(torch.arange(len(t)) % 2 == 0, t, t - 0.2)
     asked = []
 
-    def student(x_t, r, t, chosen=None):
+    def student(x_t, t, r, chosen=None):
         asked.append(chosen)
-        return mean_velocity(x_t, r, t)
+        return mean_velocity(x_t, t, r)
 
-    def derivative(u, x_t, r, t, v):
-        u(x_t, r, t)
-        return exact_derivative(u, x_t, r, t, v)
+    def derivative(u, x_t, t, r, v):
+        u(x_t, t, r)
+        return exact_derivative(u, x_t, t, r, v)
 
-    loss, _ = meanflow_loss(student, velocity, derivative, x_0, noise, r, t)
+    loss, _ = meanflow_loss(student, velocity, derivative, x_0, noise, t, r)
     assert loss.max() < 1e-12
     assert asked[0].tolist() == [False, True] * 3 and asked[1] is None
 
 
 def test_a_still_sample_is_no_division_by_zero():
     still, t = torch.zeros(SHAPE), torch.full((SHAPE[0],), 0.5)
-    target, _ = meanflow_target(still, still, t - 0.2, t, cap=1.0)
+    target, _ = meanflow_target(still, still, t, t - 0.2, cap=1.0)
     assert not target.any()
 
 
@@ -106,14 +106,14 @@ def test_errors_of_bf16_tensors_are_counted_in_fp32():
 def test_as_the_interval_vanishes_the_target_becomes_the_teachers_velocity(points):
     x_0, _, t = points
     v, du_dt = velocity(x_0, t), torch.randn_like(x_0)
-    apart = [mse(meanflow_target(v, du_dt, t - length, t)[0], v).max() for length in (1e-1, 1e-2, 1e-3)]
+    apart = [mse(meanflow_target(v, du_dt, t, t - length)[0], v).max() for length in (1e-1, 1e-2, 1e-3)]
     assert apart[0] > 50 * apart[1] > 2500 * apart[2] > 0
 
 
 def test_a_derivative_that_is_too_large_is_capped_at_the_velocity(points):
     x_0, _, t = points
     v = velocity(x_0, t)
-    target, capped = meanflow_target(v, 1e4 * torch.ones_like(v), t - 0.2, t, cap=1.0)
+    target, capped = meanflow_target(v, 1e4 * torch.ones_like(v), t, t - 0.2, cap=1.0)
     sizes = (target - v).flatten(1).norm(dim=1)
     assert capped.all()
     torch.testing.assert_close(sizes.double(), v.flatten(1).norm(dim=1))
@@ -122,8 +122,8 @@ def test_a_derivative_that_is_too_large_is_capped_at_the_velocity(points):
 def test_only_the_student_gets_a_gradient(points):
     x_0, noise, t = points
     own, teachers = (torch.ones((), dtype=torch.float64, requires_grad=True) for _ in range(2))
-    student = lambda x_t, r, t, **options: own * mean_velocity(x_t, r, t)  # noqa: E731
-    loss, _ = meanflow_loss(student, lambda x, t: teachers * velocity(x, t), exact_derivative, x_0, noise, t - 0.1, t)
+    student = lambda x_t, t, r, **options: own * mean_velocity(x_t, t, r)  # noqa: E731
+    loss, _ = meanflow_loss(student, lambda x, t: teachers * velocity(x, t), exact_derivative, x_0, noise, t, t - 0.1)
     (2.0 * loss.sum()).backward()
     assert own.grad is not None and teachers.grad is None
 

@@ -20,8 +20,8 @@ def _training():
 
 
 def flow(network, condition):
-    """u(x_t, r, t) of the network under one condition."""
-    return lambda x_t, r, t, **options: network.velocity(x_t, t, condition, r, **options)
+    """u(x_t, t, r) of the network under one condition."""
+    return lambda x_t, t, r, **options: network.velocity(x_t, t, r, condition, **options)
 
 
 def in_double(family):
@@ -38,7 +38,7 @@ def test_it_answers_as_comfyui_does_at_a_step_of_a_run(family):
     options = {"sigmas": t, "sample_sigmas": torch.stack([t[0], r[0], torch.zeros(())])}
     with torch.no_grad():
         comfys = module(x.clone(), t * 1000.0, transformer_options=options, **condition)
-        ours = Network(module).velocity(x, t, condition, r)
+        ours = Network(module).velocity(x, t, r, condition)
     torch.testing.assert_close(ours, comfys, rtol=1e-5, atol=1e-6)
 
 
@@ -47,9 +47,9 @@ def test_every_sample_has_its_own_t_and_r(family):
     module, x, t, r, condition = in_double(family)
     network = Network(module)
     with torch.no_grad():
-        together = network.velocity(x, t, condition, r)
+        together = network.velocity(x, t, r, condition)
         apart = [
-            network.velocity(x[i : i + 1], t[i : i + 1], {k: v[i : i + 1] for k, v in condition.items()}, r[i : i + 1])
+            network.velocity(x[i : i + 1], t[i : i + 1], r[i : i + 1], {k: v[i : i + 1] for k, v in condition.items()})
             for i in range(2)
         ]
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-9, atol=1e-12)
@@ -61,7 +61,7 @@ def test_gradients_are_the_same_with_and_without_checkpointing(family):
     for checkpointed in (False, True):
         module, x, t, r, condition = in_double(family)
         module.requires_grad_(True)
-        Network(module, checkpointed).velocity(x, t, condition, r).square().mean().backward()
+        Network(module, checkpointed).velocity(x, t, r, condition).square().mean().backward()
         gradients[checkpointed] = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
     assert torch.equal(gradients[True], gradients[False])
 
@@ -71,7 +71,7 @@ def test_gradients_are_the_slope_of_the_loss(family):
     """Breaks when ComfyUI's blocks come to change a tensor in place in a way that is not guarded against."""
     module, x, t, r, condition = in_double(family)
     network = Network(module.requires_grad_(True))
-    loss = lambda: network.velocity(x, t, condition, r).square().mean()  # noqa: E731
+    loss = lambda: network.velocity(x, t, r, condition).square().mean()  # noqa: E731
     loss().backward()
     weights = [p for p in module.parameters() if p.grad is not None]
     size = torch.stack([p.grad.norm() for p in weights]).norm()
@@ -88,7 +88,7 @@ def test_gradients_are_the_slope_of_the_loss(family):
 def test_the_inputs_are_left_as_they_were(family):
     module, x, t, r, condition = in_double(family)
     before = x.clone()
-    Network(module).velocity(x.requires_grad_(True), t, condition, r).sum().backward()
+    Network(module).velocity(x.requires_grad_(True), t, r, condition).sum().backward()
     assert torch.equal(x, before) and x.grad.norm() > 0
 
 
@@ -96,16 +96,16 @@ def test_the_inputs_are_left_as_they_were(family):
 def test_the_finite_difference_converges_to_the_exact_derivative(family):
     module, x, t, r, condition = in_double(family)
     u, v = flow(Network(module), condition), torch.ones_like(x)
-    exact = dual_numbers(u, x, r, t, v)
-    apart = [((central_difference(u, x, r, t, v, h) - exact).norm() / exact.norm()).item() for h in (4e-4, 1e-4)]
+    exact = dual_numbers(u, x, t, r, v)
+    apart = [((central_difference(u, x, t, r, v, h) - exact).norm() / exact.norm()).item() for h in (4e-4, 1e-4)]
     assert exact.norm() > 0
     assert apart[1] < 0.01 and apart[1] < apart[0] / 4
 
 
 def test_the_difference_is_one_sided_at_the_ends():
-    square = lambda x_t, r, t: t.view(-1, 1) ** 2  # noqa: E731
+    square = lambda x_t, t, r: t.view(-1, 1) ** 2  # noqa: E731
     x, t, r = torch.zeros(2, 1), torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.5])
-    slopes = central_difference(square, x, r, t, torch.zeros_like(x), h=0.1).flatten()
+    slopes = central_difference(square, x, t, r, torch.zeros_like(x), h=0.1).flatten()
     torch.testing.assert_close(slopes, torch.tensor([1.9, 1.1]))
 
 
@@ -144,12 +144,12 @@ def test_attention_with_a_tangent_takes_and_gives_what_comfyuis_does(heads_apart
 def test_a_network_that_passes_no_derivative_on_is_refused_by_name_of_the_other_way():
     x, t = torch.randn(1, 3), torch.tensor([0.5])
     with pytest.raises(RuntimeError, match="Set meanflow.derivative to difference"):
-        dual_numbers(lambda x_t, r, t, **options: x_t.detach() * 2.0, x, t - 0.1, t, x)
+        dual_numbers(lambda x_t, t, r, **options: x_t.detach() * 2.0, x, t, t - 0.1, x)
 
 
 def test_differences_of_bf16_velocities_are_taken_in_fp32():
     x, t = torch.zeros(1, 2, dtype=torch.bfloat16), torch.tensor([0.5])
-    slope = central_difference(lambda x_t, r, t: (x_t + t.view(-1, 1) * 3.0).bfloat16(), x, t - 0.1, t, x, h=0.125)
+    slope = central_difference(lambda x_t, t, r: (x_t + t.view(-1, 1) * 3.0).bfloat16(), x, t, t - 0.1, x, h=0.125)
     assert slope.dtype == torch.float32
     torch.testing.assert_close(slope, torch.full((1, 2), 3.0), rtol=0.02, atol=0.0)
 
@@ -159,8 +159,8 @@ def test_taps_are_the_image_tokens_behind_their_blocks(family):
     module, x, t, r, condition = in_double(family)
     network = Network(module)
     with torch.no_grad():
-        _, features = network.velocity_and_features(x, t, condition, r)
-        taps = network.taps(x, t, condition, r, [network.blocks[0], network.blocks[-1]])
+        _, features = network.velocity_and_features(x, t, r, condition)
+        taps = network.taps(x, t, r, condition, [network.blocks[0], network.blocks[-1]])
     tokens = x[0, 0].numel() // (4 if family == "1.0" else 1)
     assert [tap.shape[1] for tap in taps] == [tokens, tokens]
     torch.testing.assert_close(taps[1], features[0][:, -tokens:])
@@ -185,9 +185,9 @@ def test_a_new_r_embedding_changes_nothing_where_r_is_t(family):
     x, t, _, condition = small_networks.inputs(family)
     network = Network(module)
     with torch.no_grad():
-        before = network.velocity(x, t, condition)
+        before = network.velocity(x, t, None, condition)
         add_embedder(module, "time_r_in")
-        torch.testing.assert_close(network.velocity(x, t, condition, t), before)
+        torch.testing.assert_close(network.velocity(x, t, t, condition), before)
 
 
 def test_a_new_guidance_embedding_changes_nothing():
@@ -195,9 +195,9 @@ def test_a_new_guidance_embedding_changes_nothing():
     x, t, r, condition = small_networks.inputs("1.5")
     network = Network(module)
     with torch.no_grad():
-        before = network.velocity(x, t, condition, r)
+        before = network.velocity(x, t, r, condition)
         add_embedder(module, "guidance_in")
-        assert torch.equal(network.velocity(x, t, condition | {"guidance": torch.tensor([5.0])}, r), before)
+        assert torch.equal(network.velocity(x, t, r, condition | {"guidance": torch.tensor([5.0])}), before)
 
 
 def test_the_probe_says_when_r_has_no_effect():
@@ -205,7 +205,7 @@ def test_the_probe_says_when_r_has_no_effect():
     module.time_r_in.out_layer.weight.data.zero_()
     x, t, _, condition = small_networks.inputs("1.0")
     network = Network(module)
-    lines = probe_derivative(flow(network, condition), lambda x, t: network.velocity(x, t, condition), x, 0.01)
+    lines = probe_derivative(flow(network, condition), lambda x, t: network.velocity(x, t, None, condition), x, 0.01)
     assert "no effect" in lines[-1]
 
 
@@ -235,7 +235,7 @@ def test_an_r_for_a_network_without_time_r_in_is_refused():
     module = small_networks.network("1.0", meanflow=False)
     x, t, r, condition = small_networks.inputs("1.0")
     with pytest.raises(ValueError, match="no time_r_in"):
-        Network(module).velocity(x, t, condition, r)
+        Network(module).velocity(x, t, r, condition)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -244,7 +244,7 @@ def test_gradients_are_the_same_with_the_kept_inputs_on_the_host(family):
     for offloaded in (False, True):
         module, x, t, r, condition = in_double(family)
         module.requires_grad_(True)
-        Network(module, offloaded=offloaded).velocity(x, t, condition, r).square().mean().backward()
+        Network(module, offloaded=offloaded).velocity(x, t, r, condition).square().mean().backward()
         gradients[offloaded] = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
     assert torch.equal(gradients[True], gradients[False])
 
@@ -254,7 +254,7 @@ def test_it_computes_in_the_type_it_is_told_whatever_the_weights_are_kept_as():
     x, t, r, condition = small_networks.inputs("1.0")
     condition["guidance"] = torch.tensor([4.0])  # a thousand of it is the same in bf16
     with torch.no_grad():
-        in_bf16 = Network(module, dtype=torch.bfloat16).velocity(x, t, condition, r)
-        exact = Network(module).velocity(x, t, condition, r)
+        in_bf16 = Network(module, dtype=torch.bfloat16).velocity(x, t, r, condition)
+        exact = Network(module).velocity(x, t, r, condition)
     assert in_bf16.dtype == torch.bfloat16 and module.time_in.in_layer.weight.dtype == torch.float32
     assert 0.0 < (in_bf16.float() - exact).norm() / exact.norm() < 0.1

@@ -34,7 +34,7 @@ def trained(family: str):
 def gradients(network: Network, lora, family: str) -> list[torch.Tensor]:
     """Of every trained weight, after one pass."""
     x, t, r, condition = small_networks.inputs(family)
-    network.velocity(x, t, condition, r).square().mean().backward()
+    network.velocity(x, t, r, condition).square().mean().backward()
     return [parameter.grad for parameter in lora.parameters()]
 
 
@@ -159,7 +159,7 @@ def test_swapping_trained_weights_is_refused(late):
     with pytest.raises((ValueError, RuntimeError), match="only frozen weights can wait"):
         swap_blocks(module, 1, CPU)
         module.requires_grad_(True)
-        Network(module).velocity(x, t, condition, r)
+        Network(module).velocity(x, t, r, condition)
 
 
 def test_more_blocks_than_there_are_is_refused():

@@ -23,19 +23,19 @@ class LinearFlow:
         self.asked: list[tuple[float, float]] = []  # (t, r)
         self.predicted = 0
 
-    def velocity(self, x_t, t, condition, r):
+    def velocity(self, x_t, t, r, condition):
         """1/(t - r) of the integral of a·x along the flow."""
         self.asked += zip(t.tolist(), r.tolist(), strict=True)
         length = per_sample(t - r, x_t).double()
         return (x_t * torch.where(length > 0, -torch.expm1(-A * length) / length, A)).to(x_t)
 
-    def velocity_and_features(self, x_t, t, condition, r):
+    def velocity_and_features(self, x_t, t, r, condition):
         """The state and the time stand for the features."""
-        return self.velocity(x_t, t, condition, r), [x_t, t]
+        return self.velocity(x_t, t, r, condition), [x_t, t]
 
-    def predicted_velocity(self, predictor, cached, x_t, t, condition, r):
+    def answered_velocity(self, answer, x_t, t, r, condition):
         self.predicted += 1
-        return self.velocity(x_t, t, condition, r) + self.error
+        return self.velocity(x_t, t, r, condition) + self.error
 
 
 def drawn(shares: PairSettings, count: int, flow: LinearFlow | None = None) -> list[Pair]:
@@ -90,7 +90,7 @@ def test_the_later_state_of_a_path_pair_is_where_the_flow_leads(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_target_is_the_networks_velocity_at_the_later_state_even_where_the_predictor_led(kind):
     for pair in drawn(only(kind), 50, LinearFlow(error=0.5)):
-        torch.testing.assert_close(pair.u_target, LinearFlow().velocity(pair.x_t, pair.t, {}, pair.r))
+        torch.testing.assert_close(pair.u_target, LinearFlow().velocity(pair.x_t, pair.t, pair.r, {}))
 
 
 def test_the_predictor_leads_between_the_anchor_and_the_later_state_of_cached_pairs_only():

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import Points, Regression, program, settings  # noqa: E402
+from worlds import Points, Regression, given, program, settings  # noqa: E402
 
 from disca.training.engine.distributed import joined  # noqa: E402
 from disca.training.engine.loop import train  # noqa: E402
@@ -35,7 +35,7 @@ def difference(first: dict, second: dict) -> float:
 def one_process(tmp_path_factory):
     """A run of one process with as many samples in an iteration."""
     out = tmp_path_factory.mktemp("one")
-    train(settings(out, batch=4), training=Regression(), dataset=Points(shapes=2))
+    train(settings(out, batch=4), given(Regression(), Points(shapes=2)))
     return out
 
 
@@ -60,7 +60,7 @@ def test_a_process_that_is_killed_is_started_again_with_the_same_numbers(two_pro
 
 def test_a_run_of_two_processes_goes_on_with_one(two_processes, one_process, tmp_path):
     shutil.copytree(two_processes[0] / "checkpoints" / "step-000006", tmp_path / "checkpoints" / "step-000006")
-    train(settings(tmp_path, batch=2), training=Regression(seed=1), dataset=Points(shapes=2))
+    train(settings(tmp_path, batch=2), given(Regression(seed=1), Points(shapes=2)))
     assert difference(exported(tmp_path), exported(one_process)) < 1e-5
 
 
@@ -89,5 +89,5 @@ def test_a_kill_at_any_moment_leaves_the_last_checkpoint_whole(tmp_path):
     told = program("be-killed", str(tmp_path / "killed"))
     found = [int(number) for number in re.findall(r"step-(\d+)$", told, flags=re.M)]
     assert "broken" not in told and found == sorted(found) and found[-1] > found[0]
-    train(settings(tmp_path / "unbroken", 40, every=40), training=Regression(), dataset=Points())
+    train(settings(tmp_path / "unbroken", 40, every=40), given(Regression(), Points()))
     assert difference(exported(tmp_path / "killed", 40), exported(tmp_path / "unbroken", 40)) == 0

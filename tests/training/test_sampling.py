@@ -1,16 +1,24 @@
-"""Sampling on flows whose samples are known: exact steps, guidance, anchors and rules between them."""
+"""Sampling on flows whose samples are known: exact steps, guidance, anchors and methods between them."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from disca.meanflow import shifted_sigmas
-from disca.training.algorithms.sampling import CachedVelocity, Extrapolation, Rule, guided, sample
+from disca.methods.anchors import AtAnchors
+from disca.methods.extrapolation import Line, extrapolation
+from disca.methods.method import Span
+from disca.methods.reuse import reuse
+from disca.methods.taylor import Series, taylor
+from disca.schedule import Anchors
+from disca.training.algorithms.sampling import CachedVelocity, guided, sample
 from disca.training.contract.times import per_sample
 
 A = 1.3
+still = partial(extrapolation, damping=0.0)
 NOISE = torch.linspace(-2.0, 2.0, 6).view(2, 3)
 
 
@@ -25,13 +33,13 @@ class Noted:
     def __init__(self):
         self.steps: list[str] = []
 
-    def velocity_and_features(self, x_t, t, condition, r):
+    def velocity_and_features(self, x_t, t, r, condition):
         self.steps.append("full")
         return per_sample(t, x_t).expand_as(x_t), [per_sample(t, x_t).expand_as(x_t)]
 
-    def predicted_velocity(self, rule, cached, x_t, t, condition, r):
-        self.steps.append("predicted")
-        return rule(x_t, *cached)
+    def answered_velocity(self, answer, x_t, t, r, condition):
+        self.steps.append("answered")
+        return answer([x_t], {})[0]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
@@ -42,7 +50,7 @@ def test_true_mean_velocities_lead_to_the_sample_in_any_number_of_steps(steps):
 
 
 def test_guidance_goes_on_from_the_velocity_without_prompt_through_that_with_it():
-    network = SimpleNamespace(velocity=lambda x_t, t, condition: x_t + condition["y"])
+    network = SimpleNamespace(velocity=lambda x_t, t, r, condition: x_t + condition["y"])
     condition, null = {"y": 5.0}, {"y": 2.0}
     for scale, expected in ((0.0, 2.0), (0.5, 3.5), (1.0, 5.0), (4.0, 14.0)):
         u = guided(network, condition, null, scale)
@@ -51,30 +59,50 @@ def test_guidance_goes_on_from_the_velocity_without_prompt_through_that_with_it(
 
 def test_guidance_of_scale_1_asks_for_the_prompt_only():
     asked = []
-    network = SimpleNamespace(velocity=lambda x_t, t, condition: asked.append(condition) or x_t)
+    network = SimpleNamespace(velocity=lambda x_t, t, r, condition: asked.append(condition) or x_t)
     guided(network, "prompt", "no prompt", 1.0)(NOISE, None, None)
     assert asked == ["prompt"]
 
 
-def test_anchor_steps_run_in_full_and_all_others_by_the_rule():
-    network = Noted()
-    sample(CachedVelocity(network, {}, (0, 1, 4), Rule()), NOISE, shifted_sigmas(6, 1.0))
-    assert network.steps == ["full", "full", "predicted", "predicted", "full", "predicted"]
+def at(*anchors: int) -> AtAnchors:
+    """A rule: full at these steps."""
+    return AtAnchors(Anchors(anchors))
 
 
-@pytest.mark.parametrize(("rule", "behind"), [(Rule, (1, 1, 2)), (Extrapolation, (0, 0, 0))])
-def test_the_rule_gives_the_last_anchors_features_or_the_line_through_the_last_two(rule, behind):
+def test_anchor_steps_run_in_full_and_all_others_by_the_method():
+    network, sigmas = Noted(), shifted_sigmas(6, 1.0)
+    sample(CachedVelocity(network, {}, reuse(at(0, 1, 4)), sigmas.tolist()), NOISE, sigmas)
+    assert network.steps == ["full", "full", "answered", "answered", "full", "answered"]
+
+
+@pytest.mark.parametrize(
+    ("method", "behind"),
+    [(reuse, (1, 1, 2)), (extrapolation, (0, 0, 0)), (taylor, (0, 0, 0)), (still, (1, 1, 2))],
+)
+def test_the_method_gives_the_last_anchors_features_or_the_line_through_the_last_two(method, behind):
     """The features are the time: the line meets them exactly, the last ones are as old as they are."""
     sigmas, seen = shifted_sigmas(6, 1.0), []
-    u = CachedVelocity(Noted(), {}, (0, 1, 3), rule())
+    u = CachedVelocity(Noted(), {}, method(at(0, 1, 3)), sigmas.tolist())
     sample(lambda *args: seen.append(u(*args)) or seen[-1], NOISE, sigmas)
     for step, back in zip((2, 4, 5), behind, strict=True):
         torch.testing.assert_close(seen[step], sigmas[step - back].expand_as(NOISE))
 
 
 def test_the_line_goes_through_the_last_two_anchors_and_not_through_the_first():
-    rule, times = Extrapolation(), torch.tensor([[0.9], [0.5], [0.4]])
-    for t, features in zip(times, (7.0, 1.0, 2.0), strict=True):
-        rule.keep([torch.full((1, 2), features)], t)
-    rule.begin(torch.tensor([0.2]))
-    torch.testing.assert_close(rule(), torch.full((1, 2), 4.0))
+    line, kept = Line(), []
+    for features in (7.0, 1.0, 2.0):
+        kept = line.keep([torch.full((1, 2), features)], kept)
+    age, gap = Span(2, torch.tensor([0.2])), Span(1, torch.tensor([0.1]))
+    (answer,) = line.answer([NOISE], kept, age, gap, None, {})
+    torch.testing.assert_close(answer, torch.full((1, 2), 4.0))
+
+
+def test_steps_count_evenly_however_long_they_are():
+    kept = Series().keep([torch.full((1, 2), 2.0)], [torch.full((1, 2), 1.0)])
+    (answer,) = Series().answer([NOISE], kept, Span(3, 0.9), Span(2, 0.1), None, {})
+    torch.testing.assert_close(answer, torch.full((1, 2), 3.5))
+
+
+def test_before_a_second_anchor_the_line_is_the_last_features():
+    kept = Line().keep([NOISE], [])
+    assert Line().answer([NOISE], kept, Span(1, 0.1), None, None, {})[0] is NOISE

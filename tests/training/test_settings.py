@@ -17,9 +17,8 @@ from disca.training.contract.settings import (
     PreviewSettings,
     SaveSettings,
     Settings,
-    read_settings,
-    write_settings,
 )
+from disca.training.contract.yaml_settings import read_settings, write_settings
 
 
 @pytest.fixture

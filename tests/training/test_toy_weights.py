@@ -5,11 +5,14 @@ import small_networks
 import torch
 
 from disca.meanflow import shifted_sigmas
+from disca.methods.anchors import AtAnchors
+from disca.methods.disca import disca
+from disca.methods.reuse import reuse
 from disca.models.loading import build_predictor, load_network
 from disca.schedule import PRESETS
 from disca.toy import WEIGHTS, world
 from disca.training.algorithms.previews import distance
-from disca.training.algorithms.sampling import CachedVelocity, Predicted, Rule, guided, mean_velocity, sample
+from disca.training.algorithms.sampling import CachedVelocity, guided, mean_velocity, sample
 from disca.training.network.blocks import make_out_of_place
 from disca.training.network.velocity import Network
 from disca.weights.files import open_weights
@@ -55,13 +58,12 @@ def asked():
 @torch.no_grad()
 def test_the_predictor_is_nearer_to_the_run_in_full_than_reuse_and_than_as_many_full_steps(network, predictor, asked):
     noise, condition = asked
-    u, anchors = mean_velocity(network, condition), PRESETS["HunyuanVideo 1.0, 20 steps, N=4"].of(20)
+    u, schedule = mean_velocity(network, condition), PRESETS["HunyuanVideo 1.0, 20 steps, N=4"]
     times = shifted_sigmas(20, SHIFT)
-    full, fewer = sample(u, noise, times), sample(u, noise, shifted_sigmas(len(anchors), SHIFT))
-    predicted, reused = (
-        distance(sample(CachedVelocity(network, condition, anchors, rule), noise, times), full)
-        for rule in (Predicted(predictor), Rule())
-    )
+    full, fewer = sample(u, noise, times), sample(u, noise, shifted_sigmas(len(schedule.listed), SHIFT))
+    methods = disca(AtAnchors(schedule)), reuse(AtAnchors(schedule))
+    cached = [CachedVelocity(network, condition, method, times.tolist(), predictor) for method in methods]
+    predicted, reused = (distance(sample(velocity, noise, times), full) for velocity in cached)
     assert 0.0 < predicted < 0.9 * reused
     assert predicted < 0.5 * distance(fewer, full)
 

@@ -15,7 +15,7 @@ from disca.toy.network import new_network
 from disca.training.algorithms.flow_matching import SHIFT
 from disca.training.algorithms.losses import ADAPTIVE_C, mse
 from disca.training.algorithms.predictor_training import RAMP
-from disca.training.choose import make_training
+from disca.training.choose import chosen, make_training
 from disca.training.contract.settings import (
     CfgSettings,
     DataSettings,
@@ -96,12 +96,13 @@ def predictor_settings(**changes) -> PredictorSettings:
 
 
 def test_the_whole_chain_runs_from_nothing_to_a_predictor(tmp_path):
-    model = train(settings(tmp_path, "flow", "", model=ModelSettings(toy="tiny", dtype="fp32"))) / "model.safetensors"
+    new = settings(tmp_path, "flow", "", model=ModelSettings(toy="tiny", dtype="fp32"))
+    model = train(new, chosen) / "model.safetensors"
     for algorithm in ("cfg", "meanflow"):
-        model = train(settings(tmp_path, algorithm, str(model))) / "model.safetensors"
+        model = train(settings(tmp_path, algorithm, str(model)), chosen) / "model.safetensors"
     network = load_network(str(model), torch.float32)
     assert network.params.guidance_embed and network.params.meanflow
-    made = train(settings(tmp_path, "predictor", str(model), predictor=predictor_settings()))
+    made = train(settings(tmp_path, "predictor", str(model), predictor=predictor_settings()), chosen)
     spec, _ = read_predictor(open_weights(str(made / "predictor.safetensors")))
     assert (spec.family, spec.width, spec.residual) == ("1.0", 128, True)
     for algorithm in ("flow", "cfg", "meanflow", "predictor"):
@@ -132,7 +133,7 @@ def test_a_lora_run_leaves_its_base_as_it_was(tmp_path, files, algorithm):
     run = settings(tmp_path, algorithm, path, lora=LoraSettings(rank=2))
     training = make_training(run, ToyDataset(), CPU)
     before = {name: weight.clone() for name, weight in training.networks.student.module.state_dict().items()}
-    made = train(run, training=training, dataset=ToyDataset())
+    made = train(run, lambda settings, device: (training, ToyDataset()))
     assert (made / "lora.safetensors").stat().st_size > 0
     after = training.networks.student.module.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -150,7 +151,7 @@ def test_before_training_student_and_teacher_are_one(tmp_path, files, algorithm)
     x, t = batch()["latent"], torch.tensor([0.3, 0.8])
     extra = {"guidance": torch.ones(2)}
     with torch.no_grad():
-        student = training.networks.student.velocity(x, t, told | extra, t if algorithm == "meanflow" else None)
+        student = training.networks.student.velocity(x, t, t if algorithm == "meanflow" else None, told | extra)
         teacher = training.networks.teacher(x, t, told if algorithm == "cfg" else told | extra)
     torch.testing.assert_close(student, teacher)
 
@@ -212,7 +213,7 @@ def test_flow_matching_leaves_out_a_tenth_of_the_prompts_at_times_that_lean_to_n
     many = collate(samples * 100, list(range(400)))[0]
     training = make_training(run, dataset, CPU)
     seen = []
-    training.network.velocity = lambda x_t, t, condition: seen.append((t, condition)) or x_t
+    training.network.velocity = lambda x_t, t, r, condition: seen.append((t, condition)) or x_t
     next(training.losses(many, 0))
     ((t, condition),) = seen
     null = without_prompt(many, dataset.null)
@@ -282,7 +283,7 @@ def test_the_adversarial_term_comes_in_evenly_over_its_ramp(tmp_path, files):
     told = guided_condition(samples, training.network, draws, training.settings.cfg.guidance)
     pair = training.pairs.draw(samples["latent"], draws, told)
     with torch.no_grad():
-        u = training.network.predicted_velocity(training.predictor, pair.cached, pair.x_t, pair.t, told, pair.r)
+        u = training._predicted(pair, told)
     torch.testing.assert_close(whole - alone, 0.6 * training._adversarial(u, pair, told)[0].detach())
     assert (whole > alone).all()
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from disca.training.network.encoder import SHAPES
+from disca.models.family import FAMILIES
+from disca.training.network.encoder import one_block
 
 WIDTH = 32
 LLM = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 4}
@@ -84,9 +85,8 @@ def tiny_vision(folder: Path) -> comfy.clip_vision.ClipVisionModel:
 
 def tiny_model(family: str) -> ModelPatcher:
     """A HunyuanVideo of one or two blocks that takes text of the tiny encoders' width."""
-    classes = {"1.0": comfy.supported_models.HunyuanVideo, "1.5": comfy.supported_models.HunyuanVideo15}
     narrow = {"context_in_dim": WIDTH} | ({"vec_in_dim": WIDTH} if family == "1.0" else {"vision_in_dim": WIDTH})
-    config = classes[family](SHAPES[family] | narrow)
+    config = FAMILIES[family].comfy_config(**one_block(family), **narrow)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({})
     random_weights(model)

@@ -43,6 +43,11 @@ class Points:
         return {"x": x * float("nan") if i in self._spoiled else x, "y": x.sin()}
 
 
+def given(training, dataset):
+    """What makes the loop's training and samples, where they are there already."""
+    return lambda settings, device: (training, dataset)
+
+
 class Regression:
     """Two parts: a network that learns the map with noise on its input, and a critic that learns its error."""
 
@@ -97,7 +102,7 @@ def settings(
 
 def run(out, dataset=None, training=None, stop=lambda: False, **changes):
     """Trains in a folder and gives the exported weights."""
-    export = train(settings(out, **changes), stop, training or Regression(), dataset or Points())
+    export = train(settings(out, **changes), given(training or Regression(), dataset or Points()), stop)
     return load_file(export / "network.safetensors")
 
 
@@ -143,7 +148,7 @@ def be_killed(out: Path, times: int, iterations: int) -> None:
     for _ in range(times):
         child = os.fork()
         if not child:
-            train(settings(out, iterations, every=1), training=Regression(), dataset=Points())
+            train(settings(out, iterations, every=1), given(Regression(), Points()))
             os._exit(0)
         before = checkpoints.newest(out / "checkpoints", print)
         ended = 0  # by itself, on a fast machine
@@ -156,7 +161,7 @@ def be_killed(out: Path, times: int, iterations: int) -> None:
             os.waitpid(child, 0)
         partial = len(list((out / "checkpoints").glob("*.partial")))
         print(partial, checkpoints.newest(out / "checkpoints", lambda told: print("broken", told)), flush=True)
-    train(settings(out, iterations, every=1), training=Regression(), dataset=Points())
+    train(settings(out, iterations, every=1), given(Regression(), Points()))
 
 
 if __name__ == "__main__":
@@ -167,6 +172,6 @@ if __name__ == "__main__":
         for out in folders:
             dies = what == "train-and-die" and out == folders[-1]
             training = Mortal(out / "died", 5, rank=1) if dies else Regression()
-            train(settings(out), training=training, dataset=Points(shapes=2))
+            train(settings(out), given(training, Points(shapes=2)))
     elif what == "be-killed":
         be_killed(*folders, times=4, iterations=40)

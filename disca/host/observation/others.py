@@ -6,12 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from types import MethodType
 
-from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
 from torch import nn
 
 from ...messages import quoted
+from ...models.family import Family
 
-OURS = __name__.removesuffix(".host.others")
+OURS = __name__.removesuffix(".host.observation.others")
 CORE = re.compile(r"(comfy|comfy_extras|comfy_api|torch)(\.|$)")
 FOLDERS = r"[/\\]"
 
@@ -22,12 +22,13 @@ def origin_of(thing: object) -> str:
     return quoted(f"{re.split(FOLDERS, module)[-1]}.{name}")
 
 
-def stand_in(network: nn.Module) -> str | None:
+def stand_in(family: Family, network: nn.Module) -> str | None:
     """The name of what stands among the network's blocks and is none of ComfyUI's; compiled blocks are."""
-    for block in (*network.double_blocks, *network.single_blocks):
-        module = getattr(block, "_orig_mod", block)
-        if not isinstance(module, DoubleStreamBlock | SingleStreamBlock):
-            return origin_of(module)
+    for kind in family.kinds:
+        for block in kind.of(network):
+            module = getattr(block, "_orig_mod", block)
+            if not isinstance(module, kind.made_of()):
+                return origin_of(module)
     return None
 
 

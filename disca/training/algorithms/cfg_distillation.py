@@ -33,7 +33,7 @@ class CfgDistillation:
         t, g = draws.uniform(), draws.uniform(*self.settings.cfg.guidance)
         condition, null = condition_of(batch), without_prompt(batch, self.dataset.null)
         value = cfg_distillation_loss(
-            lambda x_t, t, g: self.networks.student.velocity(x_t, t, condition | {"guidance": g}),
+            lambda x_t, t, g: self.networks.student.velocity(x_t, t, None, condition | {"guidance": g}),
             lambda x_t, t: self.networks.teacher(x_t, t, condition),
             lambda x_t, t: self.networks.teacher(x_t, t, null),
             latents(batch), draws.noise(latents(batch)), t, g,

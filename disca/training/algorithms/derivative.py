@@ -1,6 +1,6 @@
 """du/dt along the flow: how the mean velocity changes as (x, t) moves with the velocity v while r stays.
 
-DisCa writes it as a Jacobian-vector product with tangents (v, 0, 1) for (x, r, t) (Algorithm 2, line 7). A central
+DisCa writes it as a Jacobian-vector product with tangents (v, 1, 0) for (x, t, r) (Algorithm 2, line 7). A central
 difference needs nothing special from attention, checkpointing, sharding or fp8, and trains as well; dual numbers give
 it exactly, through an attention that knows its own derivative.
 """
@@ -13,28 +13,28 @@ from torch.autograd import forward_ad
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..contract.times import per_sample, wide
+from ..contract.velocity import Velocity
 
-Velocity = Callable[..., Tensor]  # u(x_t, r, t), with transformer_options
 OVERRIDE = "optimized_attention_override"  # ComfyUI's key in transformer_options
 CHUNK = 256  # query rows at a time: the tangent of attention needs the scores
 
 
 @torch.no_grad()
-def central_difference(u: Velocity, x_t: Tensor, r: Tensor, t: Tensor, v: Tensor, h: float = 0.01) -> Tensor:
-    """[u(x + h·v, r, t + h) - u(x - h·v, r, t - h)] / 2h, one-sided where t + h > 1 or t - h < r."""
+def central_difference(u: Velocity, x_t: Tensor, t: Tensor, r: Tensor, v: Tensor, h: float = 0.01) -> Tensor:
+    """[u(x + h·v, t + h, r) - u(x - h·v, t - h, r)] / 2h, one-sided where t + h > 1 or t - h < r."""
     after, before = (t + h).clamp(max=1.0), torch.maximum(t - h, r)
-    forward = u(x_t + per_sample(after - t, x_t) * v, r, after)
-    backward = u(x_t - per_sample(t - before, x_t) * v, r, before)
+    forward = u(x_t + per_sample(after - t, x_t) * v, after, r)
+    backward = u(x_t - per_sample(t - before, x_t) * v, before, r)
     return (wide(forward) - wide(backward)) / per_sample(after - before, x_t)
 
 
 @torch.no_grad()
-def dual_numbers(u: Velocity, x_t: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Tensor:
+def dual_numbers(u: Velocity, x_t: Tensor, t: Tensor, r: Tensor, v: Tensor) -> Tensor:
     """The exact derivative by forward-mode differentiation; RuntimeError where no derivative came through."""
     with forward_ad.dual_level():
         x = forward_ad.make_dual(x_t, v.to(x_t.dtype))
         time = forward_ad.make_dual(t, torch.ones_like(t))
-        out = u(x, r, time, transformer_options={OVERRIDE: attention_with_tangent})
+        out = u(x, time, r, transformer_options={OVERRIDE: attention_with_tangent})
         tangent = forward_ad.unpack_dual(out).tangent
         if tangent is None:
             raise RuntimeError(

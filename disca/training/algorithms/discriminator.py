@@ -8,9 +8,10 @@ as a modulation, AdamW without momentum. The printed signs would make it help th
 from collections.abc import Sequence
 
 import torch
-from comfy.ldm.flux.layers import timestep_embedding
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, leaky_relu, relu
+
+from ..network.velocity import timestep_embedding
 
 TIME_WIDTH = 256
 

@@ -1,6 +1,7 @@
 """Flow matching: how a base model is trained, with its prompt left out now and then so that it can be guided."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,7 +35,8 @@ class FlowMatching:
         t, noise = shifted(draws.uniform(), SHIFT), draws.noise(latents(batch))
         null = without_prompt(batch, self.dataset.null)
         condition = dropped(condition_of(batch), null, draws.uniform() < DROP)
-        value = flow_matching_loss(lambda x_t, t: self.network.velocity(x_t, t, condition), latents(batch), noise, t)
+        u = partial(self.network.velocity, r=None, condition=condition)
+        value = flow_matching_loss(u, latents(batch), noise, t)
         yield Loss("network", value, t)
 
     def probe(self, batch: Batch) -> list[str]:

@@ -1,4 +1,4 @@
-"""The losses of the paper's three algorithms, each sample's own; u are functions of (x_t, t) or (x_t, r, t)."""
+"""The losses of the paper's three algorithms, each sample's own; u are functions of (x_t, t) or (x_t, t, r)."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..contract.times import at_time, per_sample, wide
+from ..contract.velocity import Velocity
 
-Velocity = Callable[..., Tensor]
-Derivative = Callable[[Velocity, Tensor, Tensor, Tensor, Tensor], Tensor]  # (u, x_t, r, t, v) -> du/dt
+Derivative = Callable[[Velocity, Tensor, Tensor, Tensor, Tensor], Tensor]  # (u, x_t, t, r, v) -> du/dt
 
 ADAPTIVE_C = 1e-3
 
@@ -39,7 +39,7 @@ def cfg_distillation_loss(
     return mse(student(x_t, t, g), v_target)  # lines 7 and 8, with g handed to the student
 
 
-def meanflow_target(v: Tensor, du_dt: Tensor, r: Tensor, t: Tensor, cap: float = 0.0) -> tuple[Tensor, Tensor]:
+def meanflow_target(v: Tensor, du_dt: Tensor, t: Tensor, r: Tensor, cap: float = 0.0) -> tuple[Tensor, Tensor]:
     """v - (t - r)·du/dt, and which samples [B] were capped: |(t - r)·du/dt| is at most cap·|v|; 0 caps nothing."""
     correction = per_sample(t - r, v) * wide(du_dt)
     size = correction.flatten(1).norm(dim=1)
@@ -54,8 +54,8 @@ def meanflow_loss(
     derivative: Derivative,
     x_0: Tensor,
     noise: Tensor,
-    r: Tensor,
     t: Tensor,
+    r: Tensor,
     cap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """DisCa, Algorithm 2, Restricted MeanFlow: the loss, and which samples were capped (see `meanflow_target`)."""
@@ -65,11 +65,11 @@ def meanflow_loss(
         du_dt = torch.zeros_like(wide(v))
         moving = r < t  # where r = t the derivative has no weight
         if moving.any():
-            chosen = (x_t[moving], r[moving], t[moving], v[moving])
+            chosen = (x_t[moving], t[moving], r[moving], v[moving])
             du_dt[moving] = derivative(_rows(student, moving), *chosen).to(du_dt.dtype)  # line 6
-        u_target, capped = meanflow_target(v, du_dt, r, t, cap)  # line 7
-    return mse(student(x_t, r, t), u_target), capped  # line 8
+        u_target, capped = meanflow_target(v, du_dt, t, r, cap)  # line 7
+    return mse(student(x_t, t, r), u_target), capped  # line 8
 
 
 def _rows(u: Velocity, chosen: Tensor) -> Velocity:
-    return lambda x_t, r, t, **options: u(x_t, r, t, chosen=chosen, **options)
+    return lambda x_t, t, r, **options: u(x_t, t, r, chosen=chosen, **options)

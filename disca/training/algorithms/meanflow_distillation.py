@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..contract.protocol import Batch, Loss, Samples
 from ..contract.settings import Settings
 from ..contract.times import Draws
+from ..contract.velocity import Velocity
 from ..network.build import Distillation, distillation
 from ..network.conditions import guided_condition, latents, rows
 from ..network.export import export_distilled
@@ -39,7 +40,7 @@ class MeanFlowDistillation:
         condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         value, capped = meanflow_loss(
             self._student(condition), lambda x_t, t: self.networks.teacher(x_t, t, condition), self._derivative,
-            latents(batch), noise, r, t, meanflow.cap,
+            latents(batch), noise, t, r, meanflow.cap,
         )  # fmt: skip
         weight = adaptive_weight(value, meanflow.adaptive)
         yield Loss("network", value, t, {"capped": capped.float().mean().item()}, weight)
@@ -72,14 +73,14 @@ class MeanFlowDistillation:
         """The blocks of both networks."""
         return self.networks.block_modules()
 
-    def _student(self, condition: Condition):
-        def u(x_t: Tensor, r: Tensor, t: Tensor, chosen: Tensor | None = None, **options) -> Tensor:
+    def _student(self, condition: Condition) -> Velocity:
+        def u(x_t: Tensor, t: Tensor, r: Tensor, chosen: Tensor | None = None, **options) -> Tensor:
             told = condition if chosen is None else rows(condition, chosen)
-            return self.networks.student.velocity(x_t, t, told, r, **options)
+            return self.networks.student.velocity(x_t, t, r, told, **options)
 
         return u
 
-    def _derivative(self, u, x_t: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Tensor:
+    def _derivative(self, u: Velocity, x_t: Tensor, t: Tensor, r: Tensor, v: Tensor) -> Tensor:
         if self.settings.meanflow.derivative == "dual":
-            return dual_numbers(u, x_t, r, t, v)
-        return central_difference(u, x_t, r, t, v, self.settings.meanflow.h)
+            return dual_numbers(u, x_t, t, r, v)
+        return central_difference(u, x_t, t, r, v, self.settings.meanflow.h)

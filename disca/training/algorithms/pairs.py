@@ -4,13 +4,16 @@ The paper draws both states on one straight line from data to noise. While sampl
 own path, one or more steps further; a share of the pairs can come from there, and from states where the Predictor led.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ...methods.disca import Learned
 from ..contract.settings import MOST_STEPS, PredictorSettings
 from ..contract.times import Draws, at_time, per_sample
+from ..network.blocks import Answer
 from ..network.velocity import Condition, Network
 
 
@@ -44,10 +47,10 @@ class Pairs:
 
     def _on_line(self, x_0: Tensor, noise: Tensor, t: Tensor, r: Tensor, delta: Tensor, condition: Condition) -> Pair:
         """Algorithm 3, lines 3 to 7: both states on the line through x_0 and the noise."""
-        _, cached = self._network.velocity_and_features(at_time(x_0, noise, t), t, condition, r)
+        _, cached = self._network.velocity_and_features(at_time(x_0, noise, t), t, r, condition)
         t_next, r_next = (t - delta).clamp(min=0.0), (r - delta).clamp(min=0.0)
         x_next = at_time(x_0, noise, t_next)
-        return Pair(cached, x_next, t_next, r_next, self._network.velocity(x_next, t_next, condition, r_next))
+        return Pair(cached, x_next, t_next, r_next, self._network.velocity(x_next, t_next, r_next, condition))
 
     def _on_path(
         self, x_t: Tensor, t: Tensor, delta: Tensor, steps: int, predicted: bool, condition: Condition
@@ -55,15 +58,20 @@ class Pairs:
         """The later state is reached by steps of the model, or after the anchor of the Predictor."""
         length = delta / steps
         r = (t - length).clamp(min=0.0)
-        u, cached = self._network.velocity_and_features(x_t, t, condition, r)
+        u, cached = self._network.velocity_and_features(x_t, t, r, condition)
         for left in reversed(range(steps)):
             x_t = x_t - per_sample(t - r, x_t) * u
             t, r = r, (r - length).clamp(min=0.0)
             if left and predicted:
-                u = self._network.predicted_velocity(self._predictor, cached, x_t, t, condition, r)
+                u = self._network.answered_velocity(by_predictor(self._predictor, cached), x_t, t, r, condition)
             else:
-                u = self._network.velocity(x_t, t, condition, r)
+                u = self._network.velocity(x_t, t, r, condition)
         return Pair(cached, x_t, t, r, u)
+
+
+def by_predictor(predictor: nn.Module, cached: Sequence[Tensor]) -> Answer:
+    """P(C, x_t, t, r) in place of the blocks."""
+    return lambda tokens, context: Learned().answer(tokens, cached, None, None, predictor, context)
 
 
 def following(pair: Pair, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from ..network.export import export_predictor
 from ..network.velocity import Condition, Network
 from .discriminator import Discriminator, adversarial_loss, discriminator_loss
 from .losses import adaptive_weight, mse
-from .pairs import Pair, Pairs, following
+from .pairs import Pair, Pairs, by_predictor, following
 from .previews import Previews, cached, distance, mean_flow
 
 RAMP = 100  # iterations over which the adversarial term comes in
@@ -42,7 +42,7 @@ class PredictorTraining:
         draws = Draws(self.settings.seed, batch["index"], self.device)
         condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         pair = self.pairs.draw(latents(batch), draws, condition)  # lines 3 to 5
-        u_pred = self.network.predicted_velocity(self.predictor, pair.cached, pair.x_t, pair.t, condition, pair.r)
+        u_pred = self._predicted(pair, condition)
         value = mse(u_pred, pair.u_target)
         balance = adaptive_weight(value, self.settings.predictor.adaptive)
         since = iteration - self.settings.predictor.mse_iterations
@@ -60,8 +60,8 @@ class PredictorTraining:
         condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         with torch.no_grad():
             pair = self.pairs.draw(latents(batch), draws, condition)
-            u_pred = self.network.predicted_velocity(self.predictor, pair.cached, pair.x_t, pair.t, condition, pair.r)
-            apart = self.network.velocity(pair.x_t, pair.t, condition, torch.zeros_like(pair.r)) - pair.u_target
+            u_pred = self._predicted(pair, condition)
+            apart = self.network.velocity(pair.x_t, pair.t, torch.zeros_like(pair.r), condition) - pair.u_target
         lines = [f"The Predictor begins at an error of {mse(u_pred, pair.u_target).mean():.4g}."]
         if not apart.any():
             lines.append(
@@ -88,6 +88,10 @@ class PredictorTraining:
         """The frozen network's blocks; the Predictor is a part, and so whole."""
         return self.network.block_modules()
 
+    def _predicted(self, pair: Pair, condition: Condition) -> Tensor:
+        answer = by_predictor(self.predictor, pair.cached)
+        return self.network.answered_velocity(answer, pair.x_t, pair.t, pair.r, condition)
+
     def _adversarial(
         self, u_pred: Tensor, pair: Pair, condition: Condition
     ) -> tuple[Tensor, float, tuple[list[Tensor], Tensor]]:
@@ -98,7 +102,7 @@ class PredictorTraining:
         """
         u = u_pred.detach().requires_grad_(True)
         x, t, r = following(pair, u)  # line 11
-        taps = self.network.taps(x, t, condition, r, self.tapped)
+        taps = self.network.taps(x, t, r, condition, self.tapped)
         moving = (pair.t > pair.r).float()  # an empty step makes no sample
         term = moving * adversarial_loss(self.discriminator(taps, t, x.shape[2]))  # line 12
         (gradient,) = torch.autograd.grad(term.sum(), u)
@@ -112,7 +116,7 @@ class PredictorTraining:
         taps_pred, moving = fake
         with torch.no_grad():
             x, t, r = following(pair, pair.u_target)
-            taps_target = self.network.taps(x, t, condition, r, self.tapped)
+            taps_target = self.network.taps(x, t, r, condition, self.tapped)
         frames = x.shape[2]
         predicted, target = self.discriminator(taps_pred, t, frames), self.discriminator(taps_target, t, frames)
         right = ((predicted < 0).float() + (target > 0).float()).mean().item() / 2.0

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
-import comfy.latent_formats
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from ...meanflow import shifted_sigmas
+from ...methods.anchors import AtAnchors
+from ...methods.disca import disca
+from ...models.family import family_of
+from ...schedule import Interval
 from ...toy.world import CONTEXT_WIDTH, to_pictures
 from ..contract.protocol import Samples
 from ..contract.settings import PreviewSettings
@@ -17,10 +20,10 @@ from ..data.dataset import collate
 from ..network.conditions import condition_of, without_prompt
 from ..network.lora import Lora, adapters_off
 from ..network.velocity import Condition, Network
-from .sampling import CachedVelocity, Predicted, guided, mean_velocity, sample
+from .sampling import CachedVelocity, guided, mean_velocity, sample
 
-FORMATS = {16: comfy.latent_formats.HunyuanVideo, 32: comfy.latent_formats.HunyuanVideo15}  # by latent channels
 MOST_FRAMES = 6
+EVERY_OTHER = Interval(2, warmup=1, last_step=False)
 CAPTION = 16  # pixels above a row
 
 
@@ -72,8 +75,8 @@ def mean_flow(network: Network, previews: Previews, scale: float) -> Tensor:
 
 def cached(network: Network, predictor: nn.Module, previews: Previews, scale: float) -> Tensor:
     """Samples of a MeanFlow model with the Predictor on every other step."""
-    anchors = range(0, len(previews.sigmas) - 1, 2)
-    u = CachedVelocity(network, previews.condition(network, scale), anchors, Predicted(predictor))
+    method, sigmas = disca(AtAnchors(EVERY_OTHER)), previews.sigmas.tolist()
+    u = CachedVelocity(network, previews.condition(network, scale), method, sigmas, predictor)
     return sample(u, previews.noise, previews.sigmas)
 
 
@@ -86,7 +89,7 @@ def colours(latents: Tensor, network: nn.Module) -> Tensor:
     """Pictures [B, 3, T, H, W] in [0, 1] of latents: exact in the toy world, else ComfyUI's linear preview."""
     if network.params.context_in_dim == CONTEXT_WIDTH:
         return (to_pictures(latents) + 1.0) / 2.0
-    found = FORMATS[latents.shape[1]]()
+    found = family_of(network).latent_format()
     factors = torch.tensor(found.latent_rgb_factors)
     bias = torch.tensor(found.latent_rgb_factors_bias or [0.0, 0.0, 0.0])
     return (torch.einsum("bcthw,co->bothw", latents, factors) + bias[:, None, None, None] + 1.0) / 2.0

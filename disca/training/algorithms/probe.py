@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...messages import cause
-from .derivative import Velocity, central_difference, dual_numbers
+from ..contract.velocity import Velocity
+from .derivative import central_difference, dual_numbers
 
 STEPS = (0.0025, 0.005, 0.01, 0.02, 0.05)
 APART = 0.5  # relative difference between the two derivatives that is worth a warning
@@ -20,10 +21,10 @@ def probe_derivative(u: Velocity, teacher: Callable[[Tensor, Tensor], Tensor], x
     r = t - INTERVAL
     v = teacher(x_t, t)
     try:
-        exact = dual_numbers(u, x_t, r, t, v)
+        exact = dual_numbers(u, x_t, t, r, v)
     except RuntimeError as error:
-        return [f"WARNING: no exact derivative to compare with ({cause(error)})", *_effect_of_r(u, x_t, r, t)]
-    apart = {step: _apart(central_difference(u, x_t, r, t, v, step), exact) for step in sorted({*STEPS, h})}
+        return [f"WARNING: no exact derivative to compare with ({cause(error)})", *_effect_of_r(u, x_t, t, r)]
+    apart = {step: _apart(central_difference(u, x_t, t, r, v, step), exact) for step in sorted({*STEPS, h})}
     table = ", ".join(f"{step:g}: {difference:.0%}" for step, difference in apart.items())
     lines = [
         f"du/dt has the size {exact.norm() / v.norm():.2g} of v. Finite differences differ from it by h = {table}."
@@ -35,11 +36,11 @@ def probe_derivative(u: Velocity, teacher: Callable[[Tensor, Tensor], Tensor], x
             f"WARNING: at h = {h:g} the finite difference is {apart[h]:.0%} off. If the differences grow with h, the "
             "network ripples in t and the average is what you want; if they shrink, take a larger h."
         )
-    return lines + _effect_of_r(u, x_t, r, t)
+    return lines + _effect_of_r(u, x_t, t, r)
 
 
-def _effect_of_r(u: Velocity, x_t: Tensor, r: Tensor, t: Tensor) -> list[str]:
-    moved = _apart(u(x_t, r, t), u(x_t, t, t))
+def _effect_of_r(u: Velocity, x_t: Tensor, t: Tensor, r: Tensor) -> list[str]:
+    moved = _apart(u(x_t, t, r), u(x_t, t, t))
     if moved > 0.0:
         return [f"r changes u by {moved:.2%} over an interval of {INTERVAL}."]
     return [

@@ -1,15 +1,15 @@
-"""Sampling while training, for previews and measurements: full steps, and steps that a rule or the Predictor takes."""
+"""Sampling while training, for previews and measurements: full steps, and steps that a feature cache answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ...meanflow import step
-from ..contract.times import per_sample
+from ...methods.method import FULL, Method, Now, Span
+from ..contract.velocity import Velocity
 from ..network.velocity import Condition, Network
-
-Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # u(x_t, t, r)
 
 
 @torch.no_grad()
@@ -26,89 +26,59 @@ def guided(network: Network, condition: Condition, null: Condition, scale: float
     """The velocity of a model without MeanFlow under classifier-free guidance; scale 1 asks for the condition only."""
 
     def u(x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
-        v = network.velocity(x_t, t, condition)
-        return v if scale == 1.0 else torch.lerp(network.velocity(x_t, t, null), v, scale)
+        v = network.velocity(x_t, t, None, condition)
+        return v if scale == 1.0 else torch.lerp(network.velocity(x_t, t, None, null), v, scale)
 
     return u
 
 
 def mean_velocity(network: Network, condition: Condition) -> Velocity:
     """The mean velocity of a MeanFlow model."""
-    return lambda x_t, t, r: network.velocity(x_t, t, condition, r)
+    return lambda x_t, t, r: network.velocity(x_t, t, r, condition)
 
 
 class CachedVelocity:
-    """The mean velocity with a rule in place of the blocks on all but the anchor steps of one run."""
+    """The mean velocity of one run, its steps in full or answered as a method decides."""
 
-    def __init__(self, network: Network, condition: Condition, anchors: Sequence[int], rule: "Rule"):
-        self._network, self._condition, self._rule = network, condition, rule
-        self._anchors = frozenset(anchors)
+    def __init__(
+        self,
+        network: Network,
+        condition: Condition,
+        method: Method,
+        sigmas: Sequence[float],
+        compute: nn.Module | None = None,
+    ):
+        """`compute` is the method's own network, if it has one."""
+        self._network, self._condition, self._method, self._compute = network, condition, method, compute
+        self._decider = method.when.fresh(sigmas)
         self._step = 0
+        self._kept: list[Tensor] = []
+        self._full: list[tuple[int, Tensor]] = []  # the last two full steps and their times, latest first
 
     def __call__(self, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
-        if self._step in self._anchors:
-            u, features = self._network.velocity_and_features(x_t, t, self._condition, r)
-            self._rule.keep(features, t)
+        way = self._decider.decide(Now(self._step))
+        if way == FULL:
+            u, features = self._network.velocity_and_features(x_t, t, r, self._condition)
+            self.keep(features, t)
         else:
-            self._rule.begin(t)
-            u = self._network.predicted_velocity(self._rule, self._rule.cached, x_t, t, self._condition, r)
+            u = self.answered(way, x_t, t, r)
         self._step += 1
         return u
 
+    def keep(self, features: Sequence[Tensor], t: Tensor) -> None:
+        """Sees the features of a full step."""
+        self._kept = self._method.ways[0].what.keep(features, self._kept)
+        self._full = [(self._step, t), *self._full[:1]]
 
-class Rule(nn.Module):
-    """Features of a step from those of earlier ones: here the last ones, unchanged."""
-
-    def __init__(self):
-        super().__init__()
-        self.cached: list[Tensor] = []
-
-    def keep(self, features: list[Tensor], t: Tensor) -> None:
-        """Sees the features of an anchor step."""
-        self.cached = features
-
-    def begin(self, t: Tensor) -> None:
-        """Sees the time of the step to predict."""
-
-    def forward(self, *tokens_and_cached: Tensor, **context: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The features, for the tokens of this step (one stream: x, C; two: img, txt, C_img, C_txt)."""
-        return self.cached[0] if len(self.cached) == 1 else tuple(self.cached)
+    def answered(self, way: int, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        """The velocity of a step that is not run."""
+        (last, t_last), *before = self._full
+        age = Span(self._step - last, t_last - t)
+        gap = Span(last - before[0][0], before[0][1] - t_last) if before else None
+        what = self._method.ways[way].what
+        answer = partial(_answer, what, self._kept, age, gap, self._compute)
+        return self._network.answered_velocity(answer, x_t, t, r, self._condition)
 
 
-class Extrapolation(Rule):
-    """First-order: along the line through the features of the last two anchor steps."""
-
-    def __init__(self):
-        super().__init__()
-        self._anchors: list[tuple[list[Tensor], Tensor]] = []
-        self._now: Tensor | None = None
-
-    def keep(self, features: list[Tensor], t: Tensor) -> None:
-        """Sees the features of an anchor step."""
-        super().keep(features, t)
-        self._anchors = [*self._anchors[-1:], (features, t)]
-
-    def begin(self, t: Tensor) -> None:
-        """Sees the time of the step to predict."""
-        self._now = t
-
-    def forward(self, *tokens_and_cached: Tensor, **context: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The features at that time; with one anchor step so far, its own."""
-        if len(self._anchors) < 2:
-            return super().forward()
-        (earlier, before), (last, t) = self._anchors
-        share = (self._now - t) / (t - before)
-        features = [c + per_sample(share, c) * (c - e) for e, c in zip(earlier, last, strict=True)]
-        return features[0] if len(features) == 1 else tuple(features)
-
-
-class Predicted(Rule):
-    """By a Predictor."""
-
-    def __init__(self, predictor: nn.Module):
-        super().__init__()
-        self.predictor = predictor
-
-    def forward(self, *tokens_and_cached: Tensor, **context: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What the Predictor makes of tokens and cached features."""
-        return self.predictor(*tokens_and_cached, **context)
+def _answer(what, kept, age, gap, compute, tokens, context):
+    return what.answer(tokens, kept, age, gap, compute, context)

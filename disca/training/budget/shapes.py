@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from math import prod
 
+from ...models.family import FAMILIES, Family
 from ...toy.dataset import TOY, ToyDataset
 from ..contract.settings import Settings
 
@@ -36,10 +37,13 @@ class Shape:
         return each[0] * blocks * self.batch, each[1] * blocks * self.batch
 
 
-PUBLISHED = {  # at the sizes they were published for: 848x480, 121 frames; 704x704, 129 frames
-    "1.5": Shape(2048, 54, 0, 8_331_330_848, 8_274_574_336, tokens=50_290),
-    "1.0": Shape(3072, 20, 40, 12_831_242_304, 12_724_631_552, tokens=64_144),
-}
+def _published(family: Family) -> Shape:
+    config, published = family.config, family.published
+    counts = config["hidden_size"], config["depth"], config["depth_single_blocks"]
+    return Shape(*counts, published.weights, published.block_weights, published.tokens)
+
+
+PUBLISHED = {family.name: _published(family) for family in FAMILIES.values()}  # at the sizes they were published for
 
 
 def shape_of_run(settings: Settings) -> Shape:
@@ -53,7 +57,7 @@ def shape_of_run(settings: Settings) -> Shape:
 def shape_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Shape:
     """The shape of a network from the shapes of its weights."""
     counts = {name: prod(shape) for name, shape in weights.items()}
-    kinds = ("double_blocks.", "single_blocks.")
+    kinds = tuple(dict.fromkeys(prefix for family in FAMILIES.values() for prefix in family.prefixes))
     blocks = {kind: {name.split(".")[1] for name in weights if name.startswith(kind)} for kind in kinds}
     return Shape(
         width=weights["img_in.proj.weight"][0],

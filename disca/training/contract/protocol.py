@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+BANDS = 4  # of t, in which losses are logged: [0, 1/4), ... [3/4, 1]
+
 Sample = dict[str, Tensor]
 Batch = dict[str, Tensor]  # with a leading batch dimension, and index [B]: each sample's position in the whole training
 

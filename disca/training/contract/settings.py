@@ -1,10 +1,7 @@
-"""A training run as data. `yaml_settings` reads it from the one YAML file that describes the run."""
+"""A training run as data. `yaml_settings` reads and writes the one YAML file that describes the run."""
 
-import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
-
-import yaml
 
 from .fields import MANY, MOST_SEED, Checked, location, number
 
@@ -208,24 +205,3 @@ PREDICTOR_PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 SECTION_PRESETS = {MeanFlowSettings: MEANFLOW_PRESETS, PredictorSettings: PREDICTOR_PRESETS}
-
-
-def read_settings(file: str | os.PathLike) -> Settings:
-    """The run that a YAML file describes; ValueError names file and line of what is wrong in it."""
-    from .yaml_settings import read
-
-    return read(file)
-
-
-def write_settings(settings: Settings, file: str | os.PathLike) -> None:
-    """Writes a YAML file that reads back as the same settings; it appears whole or not at all."""
-    aside = f"{os.fspath(file)}.partial"
-    with open(aside, "w", encoding="utf-8") as out:
-        yaml.safe_dump(_plain(asdict(settings)), out, sort_keys=False, allow_unicode=True)
-    os.replace(aside, file)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return list(value) if isinstance(value, tuple) else value

@@ -5,7 +5,7 @@ import math
 import os
 import re
 from contextlib import suppress
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
@@ -39,8 +39,8 @@ class Source(NamedTuple):
         return ValueError(f"{self.label}{line}: {told}")
 
 
-def read(file: str | os.PathLike) -> Settings:
-    """The settings of a YAML file; ValueError names file and line."""
+def read_settings(file: str | os.PathLike) -> Settings:
+    """The run that a YAML file describes; ValueError names file and line of what is wrong in it."""
     source = Source(os.path.abspath(file))
     if not os.path.isfile(source.path):
         raise ValueError(f"There is no file {quoted(source.path)}. Name the YAML file of the run.")
@@ -48,6 +48,14 @@ def read(file: str | os.PathLike) -> Settings:
     if root is None:
         raise ValueError(f"{source.label} is empty. Describe the run in it.")
     return _section(source, root, Settings, "the run")
+
+
+def write_settings(settings: Settings, file: str | os.PathLike) -> None:
+    """Writes a YAML file that reads back as the same settings; it appears whole or not at all."""
+    aside = f"{os.fspath(file)}.partial"
+    with open(aside, "w", encoding="utf-8") as out:
+        yaml.safe_dump(_plain(asdict(settings)), out, sort_keys=False, allow_unicode=True)
+    os.replace(aside, file)
 
 
 def _compose(source: Source) -> Node | None:
@@ -183,3 +191,9 @@ def _found(node: Node) -> str:
 def _suggest(key: str, known: dict[str, Field]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
     return f"Did you mean {quoted(near[0])}?" if near else f"Its keys are {listing([*known], 20)}."
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...messages import cause, quoted
-from ...weights.predictor_spec import FAMILIES
+from ...models.family import FAMILIES
 from .index import read_index
 from .order import order
 from .remote import RemoteFolder
@@ -163,7 +163,7 @@ def require_fits(dataset: Dataset, family: str, latent_channels: int, context_wi
     """ValueError in a sentence unless the samples are for this model, and from this encoder if one is given."""
     if dataset.family != family:
         raise ValueError(
-            f"The dataset was built for {FAMILIES[dataset.family]}, but the model is HunyuanVideo {family}. "
+            f"The dataset was built for {FAMILIES[dataset.family].title}, but the model is {FAMILIES[family].title}. "
             "Build one with the VAE and text encoders of this model."
         )
     if encoder and dataset.encoder != encoder:

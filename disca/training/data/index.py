@@ -8,8 +8,8 @@ from typing import Any
 
 from ...limits import require_choice, require_number, require_text
 from ...messages import cause, listing, quoted
+from ...models.family import FAMILIES
 from ...weights.files import Shape
-from ...weights.predictor_spec import FAMILIES
 from .shards import FORMAT, NULL, SHARD, Index, Item, Part
 
 MOST_BYTES = 2**30  # of an index: some million samples

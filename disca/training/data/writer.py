@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...limits import require_here
 from ...messages import cause, quoted
-from ...weights.predictor_spec import FAMILIES
+from ...models.family import FAMILIES
 from ..records.lock import FolderLock
 from . import pending
 from .index import read_index
@@ -202,8 +202,8 @@ def _continued(folder: Path, encoder: str, family: str) -> Index:
     index = read_index(content, str(folder / INDEX))
     if (index.family, index.encoder) != (family, encoder):
         raise ValueError(
-            f"{quoted(folder)} was built for {FAMILIES[index.family]} with the encoder "
-            f"{quoted(index.encoder[:12])}; this is {FAMILIES[family]} with "
+            f"{quoted(folder)} was built for {FAMILIES[index.family].title} with the encoder "
+            f"{quoted(index.encoder[:12])}; this is {FAMILIES[family].title} with "
             f"{quoted(encoder[:12])}. Use the models it was built with, or "
             "another folder."
         )

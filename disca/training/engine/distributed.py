@@ -15,6 +15,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
+from ..network.comfy import choose_device
+
 TIMEOUT = timedelta(minutes=30)  # rank 0 may write a large export while the others wait
 
 
@@ -100,18 +102,6 @@ def _start_number() -> str:
             "Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment on each, or leave out --max-restarts."
         )
     return "0"
-
-
-def choose_device(device: str) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` asks for; RuntimeError if it is not there."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
-            "The settings ask for device: cuda, but PyTorch finds no CUDA device. "
-            "Set device: cpu or auto, or run on a machine with a GPU and a PyTorch made for it."
-        )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
 
 
 def shard(modules: list[nn.Module], parts: Iterable[nn.Module], world: World, dtype: str) -> None:

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from ..contract.protocol import Batch, Loss, Training
+from ..contract.protocol import BANDS, Batch, Loss, Training
 from .distributed import World, local
 from .feed import Micro, not_finite, sample_seed, without
 from .parts import Part
 
-BANDS = 4  # of t: [0, 1/4), ... [3/4, 1]
 ATTEMPTS = 4
 
 

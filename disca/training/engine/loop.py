@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from ...messages import cause, quoted
 from ..contract.protocol import Samples, Training
-from ..contract.settings import Settings, write_settings
+from ..contract.settings import Settings
+from ..contract.yaml_settings import write_settings
 from ..records.curves import draw_curves
 from ..records.lock import FolderInUseError, run_lock
 from ..records.run_folder import Records, read_log
@@ -33,15 +34,15 @@ STOP = "stop"  # a file of this name in the run's folder: save and stop
 log = logging.getLogger(__name__)
 
 
+Made = tuple[Training, Samples]
+
+
 def train(
-    settings: Settings,
-    stop: Callable[[], bool] = lambda: False,
-    training: Training | None = None,
-    dataset: Samples | None = None,
+    settings: Settings, make: Callable[[Settings, torch.device], Made], stop: Callable[[], bool] = lambda: False
 ) -> Path:
     """Trains to the end, or until `stop` says so, from the newest checkpoint on; gives the folder of the last export.
 
-    A training and a dataset that are given are used in place of those that the settings name.
+    `make` gives the training and its samples.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -50,12 +51,7 @@ def train(
         )
     with joined(settings.device) as world, _held(Path(settings.out), world):
         torch.manual_seed(settings.seed)
-        if training is None or dataset is None:
-            from ..choose import make_training, open_samples
-        if dataset is None:
-            dataset = open_samples(settings)
-        if training is None:
-            training = make_training(settings, dataset, world.device)
+        training, dataset = make(settings, world.device)
         run = Run(settings, training, dataset, world)
         try:
             return run.go(stop)

@@ -8,17 +8,17 @@ blocks are handed tensors whose `+=` makes a new tensor.
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...host.blocks import CALL, Block, BlockHandler, blocks_of
+from ...models.blocks import CALL, Args, BlockHandler, Out, Place, places_of
+from ...models.family import Block, family_of
 from .offload import offloaded_activations
 
-BLOCKS = {"double_block": "double_blocks", "single_block": "single_blocks"}
+Answer = Callable[[Sequence[Tensor], dict[str, Any]], Sequence[Tensor]]  # tokens and context of a pass -> features
 
 
 class OutOfPlace(Tensor):
@@ -46,48 +46,43 @@ class Pass(NamedTuple):
 
 @dataclass
 class TrainingCall:
-    """One pass through the network while training: in full, or with the Predictor in place of the blocks."""
+    """One pass through the network while training: in full, or with an answer in place of the blocks."""
 
-    rule: nn.Module | None = None  # the Predictor, or what stands for it
-    cached: Sequence[Tensor] = ()
+    answer: Answer | None = None
     tapped: frozenset[Block] = frozenset()
     checkpointed: bool = True
     offloaded: bool = False  # what is kept for recomputation waits on the host
     kept: Pass = field(default_factory=lambda: Pass([], []))
 
-    @property
-    def predict(self) -> bool:
-        return self.rule is not None
+    def through(self, place: Place, args: Args, block: Callable[[Args], Out]) -> Out:
+        """What stands behind the block: its output, the answer, or its input where the answer came before."""
+        if self.answer is None:
+            out = block(args)
+            if place.ends:
+                self.kept.features.extend(out[name] for name in place.kind.streams)
+            return out
+        tokens = place.kind.tokens(args)
+        if place.begins:
+            tokens = self._answered(tokens, place.context(args))
+        return place.kind.answer(tokens)
 
-    @property
-    def predictor(self) -> Callable:
-        """The rule, recomputed in backward as the blocks are."""
+    def _answered(self, tokens: Sequence[Tensor], context: dict) -> Sequence[Tensor]:
+        """The answer, recomputed in backward as the blocks are."""
         if self.checkpointed and torch.is_grad_enabled():
-            return partial(checkpoint, self.rule, use_reentrant=False)
-        return self.rule
-
-    def begin(self, img: Tensor, txt: Tensor) -> None:
-        """Sees the inputs of the first block: any are right here."""
-
-    def features(self, device: torch.device) -> Sequence[Tensor]:
-        """The features to predict from."""
-        return self.cached
-
-    def keep_features(self, tensors: Sequence[Tensor]) -> None:
-        """Takes the features of a full pass."""
-        self.kept.features.extend(tensors)
+            return checkpoint(self.answer, tokens, context, use_reentrant=False)
+        return self.answer(tokens, context)
 
 
 @dataclass(frozen=True)
 class TrainedBlock:
     """Runs one block, recomputed in backward. It holds the block itself: ComfyUI's closure names the loop's last."""
 
-    key: Block
+    place: Place
     module: nn.Module
 
-    def __call__(self, args: dict, extra: dict) -> dict:
+    def __call__(self, args: dict, extra: dict) -> Out:
         call: TrainingCall = args["transformer_options"][CALL]
-        run = _run_double if "txt" in args else _run_single
+        run = self.place.kind.run
         if call.checkpointed and torch.is_grad_enabled():
             # tensors by position: only those are saved as inputs, which may then wait on the host
             tensors = {name: value for name, value in args.items() if isinstance(value, Tensor)}
@@ -98,46 +93,28 @@ class TrainedBlock:
                 )
         else:
             out = run(self.module, args)
-        if self.key in call.tapped:
-            call.kept.taps.append(
-                out["img"] if "txt" in out else out["img"][:, args["transformer_options"]["img_slice"][0] :]
-            )
+        if self.place.key in call.tapped:
+            call.kept.taps.append(_image_tokens(self.place, out, args))
         return out
 
 
 def training_handlers(network: nn.Module) -> dict[Block, BlockHandler]:
     """Block replacements for training: inference's handlers around blocks that gradients may pass."""
-    blocks = blocks_of(network)
-    stream = blocks[-1][0]
+    family = family_of(network)
     return {
-        block: BlockHandler(
-            first=block == blocks[0],
-            predicts=block == (stream, 0),
-            keeps=block == blocks[-1],
-            inner=TrainedBlock(block, module_of(network, block)),
-        )
-        for block in blocks
+        place.key: BlockHandler(place, TrainedBlock(place, family.module(network, place.key)))
+        for place in places_of(family, network)
     }
 
 
-def module_of(network: nn.Module, block: Block) -> nn.Module:
-    """The block of that key."""
-    return getattr(network, BLOCKS[block[0]])[block[1]]
+def _image_tokens(place: Place, out: Out, args: Args) -> Tensor:
+    """Without the text that stands before them where both are one stream."""
+    image = out[place.kind.streams[0]]
+    return image if len(place.kind.streams) > 1 else image[:, args["transformer_options"]["img_slice"][0] :]
 
 
 def _by_position(run: Callable, block: nn.Module, names: tuple[str, ...], rest: dict, *tensors: Tensor) -> dict:
     return run(block, rest | dict(zip(names, tensors, strict=True)))
-
-
-def _run_double(block: nn.Module, args: dict) -> dict:
-    names = ("img", "txt", "vec", "pe", "modulation_dims_img", "modulation_dims_txt", "transformer_options")
-    img, txt = block(**{name: args[name] for name in names}, attn_mask=args["attention_mask"])
-    return {"img": img, "txt": txt}
-
-
-def _run_single(block: nn.Module, args: dict) -> dict:
-    names = ("vec", "pe", "modulation_dims", "transformer_options")
-    return {"img": block(args["img"], **{name: args[name] for name in names}, attn_mask=args["attention_mask"])}
 
 
 def _guard_inputs(block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

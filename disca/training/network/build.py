@@ -10,6 +10,7 @@ from comfy.ldm.flux.layers import MLPEmbedder
 from torch import Tensor, nn
 
 from ...messages import quoted
+from ...models.family import family_of
 from ...models.loading import build_predictor, load_network
 from ...toy.network import new_network
 from ...weights.files import open_weights
@@ -49,7 +50,7 @@ class Distillation:
         """The velocity that the teacher gives, without gradient."""
         off = adapters_off(self.student.module, self.lora) if self.lora else nullcontext()
         with off, torch.no_grad():
-            return self.teaching.velocity(x_t, t, condition)
+            return self.teaching.velocity(x_t, t, None, condition)
 
 
 def distillation(settings: Settings, device: torch.device, added: str) -> Distillation:
@@ -111,7 +112,7 @@ def predictor_spec(network: nn.Module, settings: Settings) -> PredictorSpec:
     """What a new Predictor for this network is, and how it is trained."""
     params, predictor = network.params, settings.predictor
     return PredictorSpec(
-        family=family_of(network),
+        family=family_of(network).name,
         width=params.hidden_size,
         depth=predictor.depth,
         heads=params.num_heads,
@@ -120,11 +121,6 @@ def predictor_spec(network: nn.Module, settings: Settings) -> PredictorSpec:
         base_model=os.path.basename(settings.model.path),
         training={**asdict(predictor), "seed": settings.seed, "path": os.path.basename(predictor.path)},
     )
-
-
-def family_of(network: nn.Module) -> str:
-    """ "1.0" with single-stream blocks, "1.5" without."""
-    return "1.0" if len(network.single_blocks) else "1.5"
 
 
 def new_predictor(spec: PredictorSpec, settings: Settings, device: torch.device) -> nn.Module:

@@ -1,18 +1,20 @@
 """Clips and captions -> what the network sees, by ComfyUI's own VAE, text encoders and model classes."""
 
 from hashlib import sha256
+from typing import Any
 
+import comfy.clip_vision
 import comfy.model_base
 import comfy.sd
-import comfy.supported_models
+import comfy.utils
 import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...messages import quoted
-from ...models.checks import family_of, require_hunyuanvideo
-from ...weights.predictor_spec import FAMILIES
+from ...models.checks import family_of_model
+from ...models.family import FAMILIES
 from ..data.dataset import TEXT, Sample
 
 NAMES = {  # ComfyUI's conditions -> the network's inputs
@@ -28,38 +30,30 @@ FOREIGN = (  # HunyuanVideos that are given more than text, and of which no Mean
     comfy.model_base.HunyuanVideoSkyreelsI2V,
     comfy.model_base.HunyuanVideo15_SR_Distilled,
 )
-SHAPE = {
-    "image_model": "hunyuan_video",
-    "hidden_size": 128,
-    "num_heads": 1,
-    "mlp_ratio": 4.0,
-    "depth": 1,
-    "axes_dim": [16, 56, 56],
-    "theta": 256,
-    "qkv_bias": True,
-    "meanflow": False,
-}
-SHAPES = {
-    "1.0": SHAPE
-    | {"in_channels": 16, "out_channels": 16, "patch_size": [1, 2, 2], "vec_in_dim": 768, "context_in_dim": 4096}
-    | {"depth_single_blocks": 1, "guidance_embed": True, "byt5": False, "vision_in_dim": None}
-    | {"use_cond_type_embedding": False, "meanflow_sum": False},
-    "1.5": SHAPE
-    | {"in_channels": 65, "out_channels": 32, "patch_size": [1, 1, 1], "vec_in_dim": None, "context_in_dim": 3584}
-    | {"depth_single_blocks": 0, "guidance_embed": False, "byt5": True, "vision_in_dim": 1152}
-    | {"use_cond_type_embedding": True, "meanflow_sum": True},
-}
 PROBED = 64  # values of each weight that go into the fingerprint
 
 Text = tuple[Tensor, dict]  # tokens [1, L, D], and what else ComfyUI's text encoder gives
 
 
 def model_without_weights(family: str) -> ModelPatcher:
-    """A MODEL of the family ("1.0" or "1.5") with the real inputs and no weights: enough to build a dataset."""
-    classes = {"1.0": comfy.supported_models.HunyuanVideo, "1.5": comfy.supported_models.HunyuanVideo15}
-    config = classes[family](dict(SHAPES[family]))
+    """A MODEL of the family with the real inputs and no weights: enough to build a dataset."""
+    config = FAMILIES[family].comfy_config(**one_block(family))
     config.set_inference_dtype(torch.float32, None)
     return ModelPatcher(config.get_model({}, device="meta"), torch.device("cpu"), torch.device("cpu"))
+
+
+def one_block(family: str) -> dict[str, Any]:
+    """What a network of one narrow block of each kind has otherwise than the published one."""
+    single = min(1, FAMILIES[family].config["depth_single_blocks"])
+    return {"hidden_size": 128, "num_heads": 1, "depth": 1, "depth_single_blocks": single, "meanflow": False}
+
+
+def load_encoder(family: str, vae: str, text_encoders: list[str], clip_vision: str = "") -> "Encoder":
+    """The encoder of a family, of the files at these paths."""
+    state, metadata = comfy.utils.load_torch_file(vae, safe_load=True, return_metadata=True)
+    clip = comfy.sd.load_clip(text_encoders, clip_type=FAMILIES[family].clip_type())
+    vision = comfy.clip_vision.load(clip_vision) if clip_vision else None
+    return Encoder(model_without_weights(family), comfy.sd.VAE(sd=state, metadata=metadata), clip, vision)
 
 
 class Encoder:
@@ -71,7 +65,7 @@ class Encoder:
         _require(model, vae, clip)
         self._model, self._vae, self._clip, self._vision = model.model, vae, clip, clip_vision
         self._latent_channels = model.model.latent_format.latent_channels
-        self.family = family_of(model)
+        self.family = family_of_model(model).name
         modules = [vae.first_stage_model, clip.cond_stage_model, *([clip_vision.model] if clip_vision else [])]
         content = [self.family, type(model.model).__name__, *map(weights_hash, modules)]
         self.fingerprint = sha256("/".join(content).encode()).hexdigest()
@@ -81,10 +75,11 @@ class Encoder:
         """What the text encoders make of a caption."""
         ((tokens, options),) = self._clip.encode_from_tokens_scheduled(self._clip.tokenize(caption), show_pbar=False)
         wanted = self._model.diffusion_model.txt_in.input_embedder.in_features
+        title = FAMILIES[self.family].title
         if tokens.shape[-1] != wanted:
             raise ValueError(
                 f"The text encoder gives {tokens.shape[-1]:d} values per token, but "
-                f"{FAMILIES[self.family]} takes {quoted(wanted)}. Load the text encoders of {FAMILIES[self.family]}."
+                f"{title} takes {quoted(wanted)}. Load the text encoders of {title}."
             )
         return tokens, options
 
@@ -108,9 +103,9 @@ class Encoder:
         wanted = (1, self._latent_channels, (frames - 1) // 4 + 1, height // factor, width // factor)
         if tuple(latent.shape) != wanted:
             raise ValueError(
-                f"The VAE makes {quoted(list(latent.shape))} of a clip, but {FAMILIES[self.family]} needs "
+                f"The VAE makes {quoted(list(latent.shape))} of a clip, but {FAMILIES[self.family].title} needs "
                 f"{quoted(list(wanted))}. "
-                f"Load the VAE of {FAMILIES[self.family]}."
+                f"Load the VAE of {FAMILIES[self.family].title}."
             )
         return latent
 
@@ -143,7 +138,7 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def _require(model: ModelPatcher, vae: comfy.sd.VAE, clip: comfy.sd.CLIP) -> None:
-    require_hunyuanvideo(model)
+    title = family_of_model(model).title
     if isinstance(model.model, FOREIGN):
         raise ValueError(
             f"No dataset can be built for a {type(model.model).__name__}: DisCa trains HunyuanVideo 1.0 (text to "
@@ -151,12 +146,12 @@ def _require(model: ModelPatcher, vae: comfy.sd.VAE, clip: comfy.sd.CLIP) -> Non
         )
     channels = model.model.latent_format.latent_channels
     if vae.first_stage_model is None:
-        raise ValueError(f"The VAE file is none that ComfyUI knows. Load the VAE of HunyuanVideo {family_of(model)}.")
+        raise ValueError(f"The VAE file is none that ComfyUI knows. Load the VAE of {title}.")
     if vae.latent_channels != channels:
         raise ValueError(
-            f"The VAE has {vae.latent_channels:d} latent channels, but HunyuanVideo {family_of(model)} has "
+            f"The VAE has {vae.latent_channels:d} latent channels, but {title} has "
             f"{channels:d}. "
-            f"Load the VAE of HunyuanVideo {family_of(model)}."
+            f"Load the VAE of {title}."
         )
     if clip.patcher.patches:
         raise ValueError("A LoRA is on the text encoders. Take them from before it: a dataset is of the plain ones.")

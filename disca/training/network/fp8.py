@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ...models.family import family_of
+
 FP8 = torch.float8_e4m3fn
 
 
@@ -25,9 +27,9 @@ def store_fp8(network: nn.Module) -> int:
     ComfyUI's layers cast them at each call (`comfy_cast_weights`), then undo the scale (`weight_function`). With it the
     largest value is near the type's largest: a plain cast puts most weights of a transformer among its subnormals.
     """
-    count = 0
+    count, prefixes = 0, family_of(network).prefixes
     for name, layer in network.named_modules():
-        if not name.startswith(("double_blocks.", "single_blocks.")) or not isinstance(layer, nn.Linear):
+        if not name.startswith(prefixes) or not isinstance(layer, nn.Linear):
             continue
         if layer.weight.requires_grad or layer.weight.dtype == FP8:
             continue

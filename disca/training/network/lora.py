@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ...models.family import family_of
+
 EMBEDDERS = ("time_in", "time_r_in", "guidance_in")
 PREFIX = "diffusion_model."  # of the network's keys where ComfyUI loads a LoRA
 
@@ -72,12 +74,11 @@ def add_lora(
 
 def lora_targets(network: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers of attention and MLP in the double and single blocks, by their names in the network."""
+    prefixes = family_of(network).prefixes
     return {
         name: module
         for name, module in network.named_modules()
-        if name.startswith(("double_blocks.", "single_blocks."))
-        and isinstance(module, nn.Linear)
-        and not name.endswith(".lin")
+        if name.startswith(prefixes) and isinstance(module, nn.Linear) and not name.endswith(".lin")
     }
 
 

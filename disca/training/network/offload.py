@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from ...models.family import family_of
+
 LEAST_BYTES = 2**20  # smaller tensors stay: a copy costs more than it saves
-
-
 ONLY_FROZEN = (
     "memory.swap_blocks is above 0, but the blocks' own weights are trained, and only frozen weights can wait on the "
     "host. Set it to 0, or train with lora.rank above 0."
@@ -169,7 +169,8 @@ def swap_blocks(network: nn.Module, count: int, device: torch.device) -> Swap:
     For one GPU: under `fully_shard` the weights are FSDP's to move. Not left to ComfyUI's layers, which cast weights
     from the host themselves: into a buffer that the next layer overwrites while backward still needs it.
     """
-    blocks = [*network.double_blocks, *network.single_blocks]
+    family = family_of(network)
+    blocks = [family.module(network, block) for block in family.blocks(network)]
     if not 0 <= count <= len(blocks):
         raise ValueError(
             f"memory.swap_blocks is {count:d}, but the network has {len(blocks)} blocks. Set at most that."

@@ -1,4 +1,4 @@
-"""The network as training sees it: u(x_t, r, t) of ComfyUI's HunyuanVideo, with times of each sample's own."""
+"""The network as training sees it: u(x_t, t, r) of ComfyUI's HunyuanVideo, with times of each sample's own."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,8 +8,9 @@ import torch
 from comfy.ldm.flux.layers import timestep_embedding
 from torch import Tensor, nn
 
-from ...host.blocks import CALL, Block, blocks_of
-from .blocks import Pass, TrainingCall, make_out_of_place, module_of, training_handlers
+from ...models.blocks import CALL
+from ...models.family import Block, family_of
+from .blocks import Answer, Pass, TrainingCall, make_out_of_place, training_handlers
 
 Condition = Mapping[str, Tensor]  # context [B, L, D] and, as the model needs, y, txt_byt5, clip_fea, concat, guidance
 INPUTS = ("context", "y", "txt_byt5", "clip_fea", "attention_mask", "guidance")
@@ -32,13 +33,14 @@ class Network:
         _require_training()
         self.module = module
         self.checkpointed, self.offloaded, self.dtype = checkpointed, offloaded, dtype
-        self.blocks = blocks_of(module)
+        self.family = family_of(module)
+        self.blocks = self.family.blocks(module)
         self.handlers = training_handlers(module)
         make_out_of_place(self.block_modules())
 
     def block_modules(self) -> list[nn.Module]:
         """The blocks themselves, in the order they run."""
-        return [module_of(self.module, block) for block in self.blocks]
+        return [self.family.module(self.module, block) for block in self.blocks]
 
     def spread(self, count: int) -> list[Block]:
         """So many blocks, or all if there are fewer, spread over the first two thirds of the network."""
@@ -46,26 +48,26 @@ class Network:
         places = {max(0, round((i + 1) * reach / count) - 1) for i in range(count)}
         return [self.blocks[place] for place in sorted(places)]
 
-    def velocity(self, x_t: Tensor, t: Tensor, condition: Condition, r: Tensor | None = None, **options) -> Tensor:
-        """u(x_t, r, t) [B, C, T, H, W] at the times t, r [B]; without r, what the network answers when told only t."""
-        return self._run(self._call(), x_t, t, condition, r, **options)[0]
+    def velocity(self, x_t: Tensor, t: Tensor, r: Tensor | None, condition: Condition, **options) -> Tensor:
+        """u(x_t, t, r) [B, C, T, H, W] at the times t, r [B]; without r, what the network answers when told only t."""
+        return self._run(self._call(), x_t, t, r, condition, **options)[0]
 
-    def velocity_and_features(self, x_t: Tensor, t: Tensor, condition: Condition, r: Tensor | None = None):
+    def velocity_and_features(self, x_t: Tensor, t: Tensor, r: Tensor | None, condition: Condition):
         """u and C, the last hidden features: [image and text] tokens in one tensor (1.0) or two (1.5)."""
-        u, kept = self._run(self._call(), x_t, t, condition, r)
+        u, kept = self._run(self._call(), x_t, t, r, condition)
         return u, kept.features
 
-    def predicted_velocity(
-        self, predictor: nn.Module, cached: Sequence[Tensor], x_t: Tensor, t: Tensor, condition: Condition, r: Tensor
+    def answered_velocity(
+        self, answer: Answer, x_t: Tensor, t: Tensor, r: Tensor | None, condition: Condition
     ) -> Tensor:
-        """u with the Predictor in place of the blocks: P(C, x_t, r, t) through the network's own final layer."""
-        return self._run(self._call(rule=predictor, cached=cached), x_t, t, condition, r)[0]
+        """u with an answer in place of the blocks, through the network's own final layer."""
+        return self._run(self._call(answer=answer), x_t, t, r, condition)[0]
 
     def taps(
-        self, x_t: Tensor, t: Tensor, condition: Condition, r: Tensor | None, blocks: Sequence[Block]
+        self, x_t: Tensor, t: Tensor, r: Tensor | None, condition: Condition, blocks: Sequence[Block]
     ) -> list[Tensor]:
         """The image tokens [B, L, h] after each of the `blocks`."""
-        return self._run(self._call(tapped=frozenset(blocks)), x_t, t, condition, r)[1].taps
+        return self._run(self._call(tapped=frozenset(blocks)), x_t, t, r, condition)[1].taps
 
     def _call(self, **kind) -> TrainingCall:
         return TrainingCall(**kind, checkpointed=self.checkpointed, offloaded=self.offloaded)
@@ -75,8 +77,8 @@ class Network:
         call: TrainingCall,
         x_t: Tensor,
         t: Tensor,
-        condition: Condition,
         r: Tensor | None,
+        condition: Condition,
         transformer_options: Mapping = {},
     ) -> tuple[Tensor, Pass]:
         told = {name: self._cast(value) for name, value in condition.items() if value is not None}
@@ -107,7 +109,10 @@ def _times_r(module: nn.Module, r: Tensor | None) -> Iterator[None]:
         yield
         return
     if module.time_r_in is None:
-        raise ValueError("The network has no time_r_in, so it cannot be told r. Add it first: see states.with_time_r.")
+        raise ValueError(
+            "The network has no time_r_in, so it cannot be told r. Start from a MeanFlow model, or train one "
+            "with algorithm: meanflow, which adds it."
+        )
 
     def embed(_: nn.Module, args: tuple) -> Tensor:
         return timestep_embedding(r, args[0].shape[-1], time_factor=1000.0).to(args[0])

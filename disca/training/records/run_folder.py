@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...messages import cause, quoted
-from ..engine.iteration import BANDS
+from ..contract.protocol import BANDS
 
 STATE, LOG = "state.json", "log.jsonl"
 STATE_SECONDS = 0.5  # the state is rewritten no more often

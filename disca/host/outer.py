@@ -1,0 +1,134 @@
+"""The wrapper around a whole sampling run: checks that it can be right, gives it fresh state, reports, lets it go."""
+
+import inspect
+import logging
+from dataclasses import dataclass
+
+from comfy.model_patcher import ModelPatcher, create_model_options_clone
+from comfy.patcher_extension import WrappersMP, get_all_callbacks
+
+from ..messages import listing
+from ..methods.method import FULL, Method, Now
+from ..models.checks import (
+    family_of_model,
+    require_channels,
+    require_conditioning,
+    require_no_foreign_cache,
+    require_sigmas,
+)
+from ..models.family import family_of
+from ..report import Report
+from ..schedule import MAX_CACHE_AGE, oldest_features
+from . import progress, samplers
+from .features import FeatureStore
+from .observation import others
+from .observation.observed import Observed
+from .run import KEY, ON_REPORT, Run
+
+NO_PREDICTOR = "no Predictor is on the model"
+ALL_ANCHORS = "every step is an anchor"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What a patched MODEL carries from run to run: settings, no state."""
+
+    method: Method | None = None
+    cache_device: str = "auto"
+
+
+def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+    """One sampling run: checks that it can be right, gives it fresh state, reports, and lets the state go."""
+    guider = executor.class_obj
+    original = guider.model_options
+    require_channels(guider.model_patcher, noise)
+    require_conditioning(guider.model_patcher, guider.conds)
+    require_sigmas(sigmas)
+    arguments = inspect.signature(executor.original).bind(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    masked = arguments.arguments.get("denoise_mask") is not None
+    run = _new_run(guider.model_patcher, original, sampler, sigmas.float().tolist(), masked)
+    guider.model_options = create_model_options_clone(original)
+    guider.model_options["transformer_options"][KEY] = run
+    levels = guider.model_options["transformer_options"]["wrappers"]
+    _put_innermost(levels[WrappersMP.APPLY_MODEL])
+    _put_outermost(levels[WrappersMP.PREDICT_NOISE])
+    try:
+        samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    finally:
+        guider.model_options = original
+        run.store.clear()
+    run.finite.look(None, "the sampled latent", samples)
+    _judge(run, original, sampler)
+    _tell(run.finish(), original["transformer_options"])
+    return samples
+
+
+def _put_innermost(wrappers: dict[str, list]) -> None:
+    """Calls our wrapper of this level last, when others have put compiled networks in their place."""
+    wrappers[KEY] = wrappers.pop(KEY)
+
+
+def _put_outermost(wrappers: dict[str, list]) -> None:
+    """Calls our wrapper of this level first: it sees what the sampler gets, whoever answers."""
+    rest = {key: wrappers.pop(key) for key in [*wrappers] if key != KEY}
+    wrappers.update(rest)
+
+
+def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], masked: bool) -> Run:
+    attachment: Attachment = model.get_attachment(KEY)
+    family, network = family_of_model(model), model.model.diffusion_model
+    networks = model.get_additional_models_with_key(KEY)
+    method = attachment.method if len(sigmas) > 1 else None
+    if attachment.method is not None:
+        require_no_foreign_cache(options["transformer_options"])
+    store, observed = FeatureStore(attachment.cache_device), Observed(samplers.name_of(sampler), masked)
+    run = Run(sigmas, network, method, networks[0].model if networks else None, store, observed)
+    anchors = _anchors(method, sigmas) if method else frozenset()
+    if method is None or len(anchors) == len(sigmas) - 1:
+        run.report.only_full = ALL_ANCHORS if attachment.method else NO_PREDICTOR
+    warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
+    if method is not None and networks:
+        warnings.append(_age_warning(anchors, sigmas))
+    run.report.warnings += [warning for warning in warnings if warning]
+    for warning in run.report.warnings:
+        logger.warning("DisCa: %s", warning)
+    return run
+
+
+def _anchors(method: Method, sigmas: list[float]) -> frozenset[int]:
+    """The steps that the method plans in full; ValueError if it does not fit the run."""
+    decider = method.when.fresh(sigmas)
+    return frozenset(step for step in range(len(sigmas) - 1) if decider.decide(Now(step)) == FULL)
+
+
+def _age_warning(anchors: frozenset[int], sigmas: list[float]) -> str | None:
+    step, age = oldest_features(anchors, sigmas)
+    if age <= MAX_CACHE_AGE:
+        return None
+    return (
+        f"step {step:d} predicts from features {age:.2f} older in sigma, predictors are trained for "
+        f"{MAX_CACHE_AGE}; put an anchor before it"
+    )
+
+
+def _judge(run: Run, options: dict, sampler) -> None:
+    """What the run turned out to be, where it was not what was asked for: said first in the report, and logged."""
+    unreached = run.reach.told()
+    run.alarm(unreached)
+    if unreached and (names := others.on_the_way(options, run.network)):
+        run.alarm(f"other nodes on this MODEL: {listing(names, 3, str)}")
+    run.alarm(run.reach.told_idle())
+    if family_of(run.network).takes_r(run.network) and not samplers.extrapolates(sampler):
+        run.alarm(run.observed.told())
+    run.alarm(run.finite.told())
+    for alarm in run.report.alarms:
+        logger.warning("DisCa: %s", alarm)
+
+
+def _tell(report: Report, options: dict) -> None:
+    logger.info("DisCa: %s", "; ".join(report.lines))
+    progress.show(progress.LINE_BREAK.join(report.short))
+    for callback in get_all_callbacks(ON_REPORT, options):
+        callback(report)
