@@ -28,7 +28,7 @@ from .data.account import Account, UnusableError
 from .data.clips import Cut, read_clip
 from .data.dataset import DatasetWriter
 from .data.folder import Clip, find_clips
-from .data.shards import file_hash
+from .data.tensors import file_hash
 from .network.comfy import choose_device, prepare_comfy
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _add(
     if text is not None:
         writer.add(key, recipe.sample(clip, text, account), clip.caption, recipe.source(clip))
     elif key in writer:
-        writer.claim(key, recipe.source(clip))
+        writer.claim(key, clip.caption, recipe.source(clip))
     return text is not None
 
 
@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--height", type=int, default=size.height)
     parser.add_argument("--frames", type=int, default=size.frames, help="4n + 1 (default %(default)s)")
     parser.add_argument("--fps", type=float, default=size.fps, help="default %(default)s; 0 takes every frame")
-    parser.add_argument("--prune", action="store_true", help="drop samples that are no longer in the folder of videos")
+    parser.add_argument("--prune", action="store_true", help="delete samples that are not in the folder of videos")
     parser.add_argument("--strict", action="store_true", help="end at a clip that cannot be used, not leave it out")
     parser.add_argument("--cpu", action="store_true", help="encode on the CPU")
     return parser

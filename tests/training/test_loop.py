@@ -203,7 +203,7 @@ def test_an_error_without_a_word_while_saving_is_named_by_its_kind(tmp_path, mon
 def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole(unbroken, tmp_path, monkeypatch, place):
     run(tmp_path, stop=after(3))
     if place == "state":
-        monkeypatch.setattr("disca.training.data.shards.save_file", full_disk)
+        monkeypatch.setattr("disca.training.data.tensors.save_file", full_disk)
     elif place == "export":
         monkeypatch.setattr(Regression, "export", full_disk)
     else:

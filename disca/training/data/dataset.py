@@ -1,20 +1,17 @@
 """The samples that are trained on: random access to a dataset, and batches of equal shapes."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...messages import cause, quoted
 from ...models.family import FAMILIES
-from .index import read_index
+from .index import INDEX, File, Index, read_index
 from .order import order
 from .remote import RemoteFolder
-from .shards import INDEX, REBUILD, Index, Item, Part, file_hash, sample_hash
+from .sample import REBUILD, Sample, read_sample, read_tensors
 from .writer import DatasetWriter
 
 __all__ = [
@@ -31,25 +28,17 @@ __all__ = [
 ]
 
 CACHE_BYTES = 200 * 2**30
-OPEN_SHARDS = 32
 TEXT = ("context", "y", "txt_byt5", "attention_mask")  # what a caption becomes; the rest comes from the video
 
-Sample = dict[str, Tensor]  # latent [C, T, H, W], context [L, D], and what else the network is given, without a batch
-Batch = dict[
-    str, Tensor
-]  # the same with a batch dimension, and index [B]: each sample's position in the whole training
+Batch = dict[str, Tensor]  # samples with a batch dimension, and index [B]: the position of each in the whole training
 
 
 class Dataset:
     """Encoded videos and captions, one sample per index."""
 
-    def __init__(self, index: Index, locate: Callable[[Part], Path]):
-        self.index = index
-        self.null = self._read_null(locate)  # see `unconditional`
-        self._parts = {part.name: part for part in index.shards}
-        self._locate = locate
-        self._open = OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self, index: Index, locate: Callable[[File], Path]):
+        self.index, self._locate = index, locate
+        self.null = read_tensors(locate(index.null), index.null) if index.null else {}  # see `unconditional`
 
     @property
     def family(self) -> str:
@@ -63,7 +52,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all samples and their order."""
+        """A hash of all samples."""
         return self.index.fingerprint
 
     def __len__(self) -> int:
@@ -71,70 +60,25 @@ class Dataset:
 
     def __getitem__(self, i: int) -> Sample:
         item = self.index.items[i]
-        sample = self._read(item)
-        for name in item.zeros:
-            sample[name] = torch.zeros(item.shapes[name], dtype=sample["latent"].dtype)
-        return sample
+        return read_sample(self._locate(item.file), item)
 
     def name(self, i: int) -> str:
         """What to call a sample in a message."""
         item = self.index.items[i]
-        return f"{quoted(item.source or item.key)} in {quoted(item.shard)}"
-
-    def _read(self, item: Item) -> Sample:
-        names = [name for name in item.shapes if name not in item.zeros]
-        try:
-            with self._lock:
-                file = self._file(item.shard)
-                sample = {name: file.get_tensor(f"{item.key}/{name}").clone() for name in names}
-        except SafetensorError as error:
-            raise ValueError(
-                f"{quoted(item.shard)} is damaged at item {quoted(item.key)} ({cause(error)}). {REBUILD}"
-            ) from error
-        if wrong := next((name for name in names if tuple(sample[name].shape) != item.shapes[name]), None):
-            raise ValueError(
-                f"{quoted(item.shard)} is damaged at item {quoted(item.key)}: {quoted(wrong)} has the shape "
-                f"{quoted(list(sample[wrong].shape))}, not {quoted(list(item.shapes[wrong]))} as the index says. "
-                f"{REBUILD}"
-            )
-        if sample_hash(sample) != item.sha256:
-            raise ValueError(
-                f"{quoted(item.shard)} is damaged: item {quoted(item.key)} is not what was written. {REBUILD}"
-            )
-        return sample
-
-    def _file(self, shard: str) -> object:
-        if shard not in self._open:
-            self._open[shard] = safe_open(self._locate(self._parts[shard]), framework="pt")
-            if len(self._open) > OPEN_SHARDS:
-                self._open.popitem(last=False)
-        self._open.move_to_end(shard)
-        return self._open[shard]
-
-    def _read_null(self, locate: Callable[[Part], Path]) -> Sample:
-        if self.index.null is None:
-            return {}
-        path = locate(self.index.null)
-        if file_hash(path) != self.index.null.sha256:
-            raise ValueError(f"{quoted(path)} is damaged: its SHA-256 is not the one in the index. {REBUILD}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
-            raise ValueError(f"{quoted(path)} is no safetensors file ({cause(error)}). {REBUILD}") from error
+        return f"{quoted(item.source or item.key)} in {quoted(item.file.name)}"
 
 
 def open_dataset(path: str, cache: str = "", cache_bytes: int = CACHE_BYTES) -> Dataset:
-    """The dataset in a folder, or at an fsspec url with copies of its shards in `cache`, checked as far as is cheap."""
+    """The dataset in a folder, or at an fsspec url with copies of its files in `cache`, checked as far as is cheap."""
     if "://" in path:
         remote = RemoteFolder(path, cache, cache_bytes)
         index = read_index(_index_bytes(lambda: remote.read(INDEX), path), f"{path}/{INDEX}")
         return Dataset(_not_empty(index, path), remote.locate)
     folder = Path(path).expanduser()
     index = read_index(_index_bytes((folder / INDEX).read_bytes, path), str(folder / INDEX))
-    for part in index.shards:
-        _local(folder, part)
-    return Dataset(_not_empty(index, path), lambda part: _local(folder, part))
+    for item in index.items:
+        _local(folder, item.file)
+    return Dataset(_not_empty(index, path), lambda file: _local(folder, file))
 
 
 def collate(samples: list[Sample], positions: list[int]) -> list[Batch]:
@@ -201,13 +145,14 @@ def _not_empty(index: Index, path: str) -> Index:
     return index
 
 
-def _local(folder: Path, part: Part) -> Path:
-    path = folder / part.name
-    if not path.is_file():
-        raise ValueError(f"{quoted(path)} is missing, though the index lists it. {REBUILD}")
-    size = path.stat().st_size
-    if size != part.size:
+def _local(folder: Path, file: File) -> Path:
+    path = folder / file.name
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ValueError(f"{quoted(path)} is missing, though the index lists it ({cause(error)}). {REBUILD}") from None
+    if size != file.size:
         raise ValueError(
-            f"{quoted(path)} is cut short or changed: it has {size:,} bytes, {part.size:,} are needed. {REBUILD}"
+            f"{quoted(path)} is cut short or changed: it has {size:,} bytes, {file.size:,} are needed. {REBUILD}"
         )
     return path

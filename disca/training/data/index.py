@@ -1,24 +1,88 @@
-"""Reads the index of a dataset: a file from outside, of which nothing is taken for granted."""
+"""The index of a dataset: what is in it, in JSON. It comes from outside: nothing that is read is taken for granted."""
 
 import json
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
+from hashlib import sha256
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...limits import require_choice, require_number, require_text
 from ...messages import cause, listing, quoted
 from ...models.family import FAMILIES
 from ...weights.files import Shape
-from .shards import FORMAT, NULL, SHARD, Index, Item, Part
 
+FORMAT = 2
+INDEX = "index.json"
+NULL = "null.safetensors"
+SAMPLES = "samples"
 MOST_BYTES = 2**30  # of an index: some million samples
-MOST_FILE = 2**50
+MOST_FILE = 2**32  # of a sample: several times the longest clip that is encoded
 MOST_SIDE = 2**24  # of a tensor
 MOST_TENSORS, MOST_SIDES = 32, 8
 NEEDED = {"latent": 4, "context": 2}  # tensors that every sample has -> dimensions
 MOST_ZEROS = 16  # times the latent's elements, or MOST_SIDE, may a tensor have that is made and not stored
 HASH = re.compile(r"[0-9a-f]{64}")
+KEY = re.compile(r"[a-z0-9_-]{1,100}")  # names a file that is in its folder, and no other's in capitals
+
+
+class File(NamedTuple):
+    """A file of the dataset, by its path from the dataset's folder, and what must be in it."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Item(NamedTuple):
+    """One sample: its file, and what it was made from."""
+
+    key: str  # hash of the video, its caption, the cut and the encoder
+    size: int
+    sha256: str
+    shapes: dict[str, Shape]
+    zeros: tuple[str, ...]  # tensors without a value other than zero: made, not stored
+    caption: str = ""
+    source: str = ""
+
+    @property
+    def file(self) -> File:
+        """Where its tensors are."""
+        return File(sample_name(self.key), self.size, self.sha256)
+
+
+@dataclass(frozen=True)
+class Index:
+    """The whole of index.json."""
+
+    family: str
+    encoder: str
+    null: File | None = None
+    items: tuple[Item, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is trained on."""
+        content = [self.family, self.encoder, [[item.key, item.sha256] for item in self.items]]
+        return sha256(json.dumps(content).encode()).hexdigest()
+
+
+def sample_name(key: str) -> str:
+    """The sample's file, in a folder with few others."""
+    return f"{SAMPLES}/{key[:2]}/{key}.safetensors"
+
+
+def index_text(index: Index) -> str:
+    """The index as JSON."""
+    content = {
+        "format": FORMAT,
+        "family": index.family,
+        "encoder": index.encoder,
+        "null": index.null and index.null._asdict(),
+        "items": [item._asdict() for item in index.items],
+    }
+    return json.dumps(content, ensure_ascii=False, indent=0)
 
 
 def read_index(text: str | bytes, where: str) -> Index:
@@ -47,37 +111,36 @@ def read_index(text: str | bytes, where: str) -> Index:
 
 def require_item(item: Item) -> None:
     """ValueError in a sentence unless an index can hold the item."""
-    _item(json.loads(json.dumps(item._asdict())), {item.shard}, {})
+    _item(json.loads(json.dumps(item._asdict())), {})
 
 
 def _index(content: dict) -> Index:
-    _require_keys("the index", content, ("family", "encoder", "null", "shards", "items"))
+    _require_keys("the index", content, ("family", "encoder", "null", "items"))
     require_choice("family", content["family"], list(FAMILIES))
     require_text("encoder", content["encoder"])
-    null = None if content["null"] is None else _part(content["null"], NULL)
-    shards = tuple(_part(part, SHARD) for part in _list("shards", content["shards"]))
-    names, seen = {part.name for part in shards}, {}
-    items = tuple(_item(item, names, seen) for item in _list("items", content["items"]))
-    return Index(content["family"], content["encoder"], null, shards, items)
+    null = None if content["null"] is None else _null(content["null"])
+    seen = {}
+    items = tuple(_item(item, seen) for item in _list("items", content["items"]))
+    if len({item.key for item in items}) < len(items):
+        raise ValueError("two items have the same key")
+    return Index(content["family"], content["encoder"], null, items)
 
 
-def _part(content: Any, name: str | re.Pattern) -> Part:
-    _require_keys("a file", content, Part._fields)
-    require_text("name", content["name"])
-    if not re.fullmatch(name, content["name"]):  # an index must not reach files outside its folder
+def _null(content: Any) -> File:
+    _require_keys("a file", content, File._fields)
+    if content["name"] != NULL:
         raise ValueError(f"a file is named {quoted(content['name'])}")
-    require_number("size", content["size"], True, 0, MOST_FILE)
-    _require_hash(content["sha256"])
-    return Part(**content)
+    _require_bytes(content)
+    return File(**content)
 
 
-def _item(content: Any, shards: Collection[str], seen: dict[tuple, dict[str, Shape]]) -> Item:
+def _item(content: Any, seen: dict[tuple, dict[str, Shape]]) -> Item:
     _require_keys("an item", content, Item._fields)
-    for name in ("key", "shard", "caption", "source"):
+    for name in ("key", "caption", "source"):
         require_text(name, content[name])
-    if content["shard"] not in shards:
-        raise ValueError(f"item {quoted(content['key'])} is in {quoted(content['shard'])}, which is not listed")
-    _require_hash(content["sha256"])
+    if not KEY.fullmatch(content["key"]):  # an index must not reach files outside its folder
+        raise ValueError(f"{quoted(content['key'])} cannot be the key of an item")
+    _require_bytes(content)
     shapes = _shapes(content["shapes"])
     shapes = seen.setdefault(tuple(shapes.items()), shapes)  # one dict for all items of the same shapes
     zeros = _list("zeros", content["zeros"])
@@ -112,9 +175,10 @@ def _require_keys(what: str, content: Any, keys: Collection[str]) -> None:
         raise ValueError(f"{what} has {quoted(extra[0])}, which is not known")
 
 
-def _require_hash(value: Any) -> None:
-    if not isinstance(value, str) or not HASH.fullmatch(value):
-        raise ValueError(f"'sha256' is {quoted(value)}, but must be 64 digits and letters a to f")
+def _require_bytes(content: dict) -> None:
+    require_number("size", content["size"], True, 0, MOST_FILE)
+    if not isinstance(content["sha256"], str) or not HASH.fullmatch(content["sha256"]):
+        raise ValueError(f"'sha256' is {quoted(content['sha256'])}, but must be 64 digits and letters a to f")
 
 
 def _list(name: str, value: Any) -> list:

@@ -1,7 +1,6 @@
-"""Makes a dataset, item by item; a kill at any moment costs the item at hand."""
+"""Makes a dataset, sample by sample; a kill at any moment costs the one at hand."""
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,58 +12,32 @@ from ...limits import require_here
 from ...messages import cause, quoted
 from ...models.family import FAMILIES
 from ..records.lock import FolderLock
-from . import pending
-from .index import read_index
-from .shards import (
-    INDEX,
-    NULL,
-    SHARD,
-    Index,
-    Item,
-    Part,
-    file_hash,
-    index_text,
-    part_of,
-    write_aside,
-    write_tensors,
-)
-
-SHARD_BYTES = 256 * 2**20
-KEY = re.compile(r"[A-Za-z0-9._-]{1,100}")
+from .index import INDEX, KEY, NULL, SAMPLES, File, Index, Item, index_text, read_index, sample_name
+from .sample import read_item, write_sample
+from .tensors import file_hash, write_aside, write_tensors
 
 log = logging.getLogger(__name__)
 
 
 class DatasetWriter:
-    """A dataset's folder, opened to add items; as a context it finishes the dataset when its block ends without error.
+    """A dataset's folder, opened to add samples; as a context it finishes the dataset if its block ends without error.
 
-    One writer at a time, else FolderInUseError. Items wait as files of their own in pending/ until they
-    fill a shard. Interrupted and run again, it gives the bytes of an unbroken run.
+    One writer at a time, else FolderInUseError. Interrupted and run again, it gives the bytes of an unbroken run: what
+    is not in the index yet is taken when its key is asked for, and the index is in the order of keys.
     """
 
-    def __init__(
-        self,
-        path: str,
-        encoder: str,
-        family: str,
-        null: dict[str, Tensor] | None = None,
-        shard_bytes: int = SHARD_BYTES,
-    ):
+    def __init__(self, path: str, encoder: str, family: str, null: dict[str, Tensor] | None = None):
         require_here("the dataset", path)
         self._folder = Path(path).expanduser()
-        self._pending = self._folder / "pending"
-        self._shard_bytes = shard_bytes
         self._lock = FolderLock(self._folder, "This dataset", "built")
         self._lock.acquire()
         try:
-            with _in_place(self._pending):
-                self._pending.mkdir(exist_ok=True)
             self._index = _continued(self._folder, encoder, family)
-            self._keys = {item.key for item in self._index.items}
+            _make_folder(self._folder / SAMPLES)
+            self._items = {item.key: item for item in self._index.items}
             self._claims: dict[str, str] = {}  # source -> key, of this run
-            self.replaced: list[str] = []  # sources whose items went for others, once the dataset is finished
-            self._waiting = self._found_waiting()
-            self._waiting_bytes = sum(path.stat().st_size for path in self._waiting)
+            self._pruned = False
+            self.replaced: list[str] = []  # sources whose samples went for others, once the dataset is finished
             if null is not None and not self.has_null:
                 self.write_null(null)
         except BaseException:
@@ -78,65 +51,57 @@ class DatasetWriter:
 
     def write_null(self, tensors: dict[str, Tensor]) -> None:
         """Stores the conditioning of the empty caption, once for the whole dataset."""
-        write_tensors(self._folder / NULL, tensors)
-        self._index = replace(self._index, null=part_of(self._folder / NULL))
+        path = self._folder / NULL
+        write_tensors(path, tensors)
+        self._index = replace(self._index, null=File(NULL, path.stat().st_size, file_hash(path)))
         self._write_index()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._keys
+        return key in self._items or self._finds(key)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._items)
 
     def add(self, key: str, sample: dict[str, Tensor], caption: str = "", source: str = "") -> None:
         """Stores a sample under its key, unless it is there, and claims the key for the source."""
         if not KEY.fullmatch(key):
             raise ValueError(
-                f"{quoted(key)} cannot be the key of an item: use up to 100 letters, digits, dots and dashes."
+                f"{quoted(key)} cannot be the key of a sample: use up to 100 small letters, digits and dashes."
             )
-        if source:
-            self.claim(key, source)
-        if key in self._keys:
-            return
-        number = pending.number_of(self._waiting[-1]) + 1 if self._waiting else 0
-        path = pending.write_item(self._pending, number, key, sample, caption, source)
-        self._waiting.append(path)
-        self._waiting_bytes += path.stat().st_size
-        self._keys.add(key)
-        if self._waiting_bytes >= self._shard_bytes:
-            self._write_shard()
+        if key not in self._items:
+            path = self._folder / sample_name(key)
+            _make_folder(path.parent)
+            write_sample(path, sample)
+            self._items[key] = read_item(path, key)
+        self.claim(key, caption, source)
 
-    def claim(self, key: str, source: str) -> None:
+    def claim(self, key: str, caption: str, source: str) -> None:
         """Says what the sample of this key is made from now: clips are renamed, and their captions changed.
 
-        When the dataset is finished, items that the source had under other keys go, unless another source claims them.
+        When the dataset is finished, samples that the source had under other keys go unless another source claims them.
         """
-        self._claims[source] = key
+        item = self._items[key]
+        self._items[key] = item._replace(caption=caption or item.caption, source=item.source or source)
+        if source:
+            self._claims[source] = key
 
     def prune(self, keys: set[str]) -> int:
-        """Leaves out all items but these, and says how many went."""
-        self._write_shard()
-        items = tuple(item for item in self._index.items if item.key in keys)
-        gone = len(self._index.items) - len(items)
-        self._index = replace(self._index, items=items)
-        self._keys = {item.key for item in items}
-        return gone
+        """Leaves out all samples but these, and says how many went; what builds left that did not end goes too."""
+        before = len(self._items)
+        self._items = {key: item for key, item in self._items.items() if key in keys}
+        self._pruned = True
+        return before - len(self._items)
 
     def close(self) -> None:
-        """Writes what waits as the last shard, and removes shards that no item is in."""
-        self._write_shard()
-        items = self._claimed()
-        used = {item.shard for item in items}
-        self._keys = {item.key for item in items}
-        self.replaced = [item.source for item in self._index.items if item.key not in self._keys]
-        shards = tuple(part for part in self._index.shards if part.name in used)
-        self._index = replace(self._index, items=items, shards=shards)
+        """Writes the index, and then removes the files of samples that left it."""
+        before, self._items = self._items, self._claimed()
+        left = sorted(before.keys() - self._items)
+        self.replaced = [before[key].source for key in left]
+        self._index = replace(self._index, items=tuple(self._items[key] for key in sorted(self._items)))
         self._write_index()
-        for path in self._folder.glob("shard-*.safetensors"):
-            if path.name not in used and SHARD.fullmatch(path.name) and path.is_file():
+        for path in self._unlisted() if self._pruned else [self._folder / sample_name(key) for key in left]:
+            with suppress(OSError):  # in use on Windows: it goes when the dataset is pruned again
                 path.unlink()
-        with suppress(OSError):  # somebody else's file in it
-            self._pending.rmdir()
 
     def __enter__(self) -> "DatasetWriter":
         return self
@@ -148,45 +113,36 @@ class DatasetWriter:
         finally:
             self._lock.release()
 
-    def _found_waiting(self) -> list[Path]:
-        waiting = []
-        for path in sorted(filter(pending.is_ours, self._pending.iterdir())):
-            key = pending.key_of(path)
-            if path.suffix == ".safetensors" and key not in self._keys and pending.is_whole(path):
-                waiting.append(path)
-                self._keys.add(key)
-            else:
-                path.unlink()
-        return waiting
+    def _finds(self, key: str) -> bool:
+        """Whether a build that did not end left the sample, which is then taken."""
+        path = self._folder / sample_name(key)
+        if not KEY.fullmatch(key) or not path.is_file():
+            return False
+        try:
+            self._items[key] = read_item(path, key)
+        except ValueError as error:
+            log.warning("%s It is made anew.", cause(error))
+        return key in self._items
 
-    def _write_shard(self) -> None:
-        if not self._waiting:
-            return
-        number = max((int(part.name[6:12]) for part in self._index.shards), default=-1) + 1
-        path = self._folder / f"shard-{number:06}.safetensors"
-        tensors, items = {}, []
-        for waiting in self._waiting:
-            item, sample = pending.read_item(waiting, path.name)
-            items.append(item)
-            tensors |= {f"{item.key}/{name}": tensor for name, tensor in sample.items()}
-        write_tensors(path, tensors)
-        self._append(part_of(path), items)
-        for waiting in self._waiting:
-            waiting.unlink()
-        self._waiting, self._waiting_bytes = [], 0
-
-    def _append(self, part: Part, items: list[Item]) -> None:
-        self._index = replace(self._index, shards=(*self._index.shards, part), items=(*self._index.items, *items))
-        self._write_index()
-
-    def _claimed(self) -> tuple[Item, ...]:
+    def _claimed(self) -> dict[str, Item]:
         """The items with their sources of this run, without those whose source has another sample now."""
         sources = {key: source for source, key in reversed(self._claims.items())}  # the first of equal clips
-        return tuple(
-            item._replace(source=sources.get(item.key, item.source))
-            for item in self._index.items
-            if item.key in sources or item.source not in self._claims
-        )
+        return {
+            key: item._replace(source=sources.get(key, item.source))
+            for key, item in self._items.items()
+            if key in sources or item.source not in self._claims
+        }
+
+    def _unlisted(self) -> list[Path]:
+        """The files of samples, whole or not, that are not in the dataset; nobody else's."""
+        found = {path: path.name.split(".")[0] for path in self._folder.glob(f"{SAMPLES}/*/*") if path.is_file()}
+        return [
+            path
+            for path, key in found.items()
+            if key not in self._items
+            and KEY.fullmatch(key)
+            and path.relative_to(self._folder).as_posix().removesuffix(".part") == sample_name(key)
+        ]
 
     def _write_index(self) -> None:
         text = index_text(self._index)
@@ -207,15 +163,18 @@ def _continued(folder: Path, encoder: str, family: str) -> Index:
             f"{quoted(encoder[:12])}. Use the models it was built with, or "
             "another folder."
         )
-    shards = tuple(part for part in index.shards if _is_there(folder, part))
-    names = {part.name for part in shards}
-    items = tuple(item for item in index.items if item.shard in names)
-    if len(shards) < len(index.shards):
-        log.warning("%d items of missing or damaged shards have to be encoded again.", len(index.items) - len(items))
+    items = tuple(item for item in index.items if _is_there(folder, item.file))
+    if lost := len(index.items) - len(items):
+        log.warning("%d samples are missing or damaged, and have to be encoded again.", lost)
     null = index.null if index.null and _is_there(folder, index.null) else None
     if null and file_hash(folder / NULL) != null.sha256:
         null = None  # small enough to be read whole, and made again
-    return replace(index, null=null, shards=shards, items=items)
+    return replace(index, null=null, items=items)
+
+
+def _make_folder(path: Path) -> None:
+    with _in_place(path):
+        path.mkdir(exist_ok=True)
 
 
 @contextmanager
@@ -228,6 +187,6 @@ def _in_place(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _is_there(folder: Path, part: Part) -> bool:
-    path = folder / part.name
-    return path.is_file() and path.stat().st_size == part.size
+def _is_there(folder: Path, file: File) -> bool:
+    path = folder / file.name
+    return path.is_file() and path.stat().st_size == file.size

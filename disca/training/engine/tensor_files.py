@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from ...messages import quoted
-from ..data.shards import write_tensors
+from ..data.tensors import write_tensors
 from . import eight_bits
 from .distributed import World
 

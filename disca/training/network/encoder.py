@@ -158,7 +158,7 @@ def _require(model: ModelPatcher, vae: comfy.sd.VAE, clip: comfy.sd.CLIP) -> Non
 
 
 def _stored(sample: Sample) -> Sample:
-    """As shards hold it: bfloat16, which is what the network computes in."""
+    """As datasets hold it: bfloat16, which is what the network computes in."""
     return {
         name: tensor.to("cpu", torch.bfloat16) if tensor.is_floating_point() else tensor.cpu()
         for name, tensor in sample.items()
