@@ -57,7 +57,7 @@ SAMPLES, FIRST = 32, 900_000  # held-out scenes: no training comes that far
 STEPS = (20, 10, 8, 4)
 SCHEDULES = [preset for preset in PRESETS.values() if ", N=" in preset.name]
 
-METHODS = {"Predictor": disca, "reuse": reuse, "extrapolation": extrapolation}
+METHODS = {"DisCa": disca, "reuse": reuse, "extrapolation": extrapolation}
 Figures = dict[str, float]
 Make = Callable[[Rule], Method]
 
@@ -125,7 +125,8 @@ def pair_figures(toy: Toy) -> Figures:
 def path_figures(toy: Toy) -> Figures:
     """The error of u at the predicted steps of a 20-step run that stays on the uncached path, N = 4."""
     anchors, sigmas = SCHEDULES[0].of(20), toy.sigmas(20)
-    velocities = {name: toy.velocity(make, SCHEDULES[0]) for name, make in METHODS.items()}
+    methods = {"Predictor": disca, "reuse": reuse, "extrapolation": extrapolation}
+    velocities = {name: toy.velocity(make, SCHEDULES[0]) for name, make in methods.items()}
     errors = {name: [] for name in velocities}
     x = toy.noise
     for i, (t, r) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)):
@@ -146,7 +147,7 @@ def schedule_figures(toy: Toy, reference: Tensor) -> Figures:
     figures = {"between 20 and 40 uncached steps": distance(uncached, finer)}
     for preset in SCHEDULES:
         anchors, name = preset.of(20), preset.name.split(", ")[-1]
-        for method, make in {**METHODS, "DisCa": disca}.items():
+        for method, make in METHODS.items():
             video = toy.cached(make, preset)
             figures[f"{method}, {name}, to 20 uncached steps"] = distance(video, uncached)
             figures[f"{method}, {name}, to the teacher"] = distance(video, reference)

@@ -346,7 +346,7 @@ def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
 def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypatch):
     import tiny_encoders as tiny
 
-    encoder = importlib.import_module(f"{pack('disca.training').__name__}.encoder")
+    encoder = importlib.import_module(f"{pack('disca.training').__name__}.network.encoder")
     monkeypatch.setattr(encoder, "model_without_weights", tiny.tiny_model)
     before = folder_paths.get_input_directory()
     (tmp_path / "clips").mkdir()
