@@ -44,6 +44,7 @@ from disca.training.contract.settings import PairSettings, PredictorSettings  # 
 from disca.training.contract.times import Draws  # noqa: E402
 from disca.training.network.blocks import make_out_of_place  # noqa: E402
 from disca.training.network.velocity import Network  # noqa: E402
+from disca.training.records.run_folder import RunFolder  # noqa: E402
 from disca.training.toy_chain import train_chain  # noqa: E402
 from disca.training.toy_weights import sha256  # noqa: E402
 from disca.weights.files import open_weights  # noqa: E402
@@ -185,7 +186,7 @@ def result_of(seed: int, stage: str) -> Path:
     """What that stage gave with that seed; that of seed 0 ships with the pack."""
     if seed == 0:
         return WEIGHTS / f"{stage}.safetensors"
-    return next((runs_on(TEACHER) / f"seed-{seed}" / stage / "export").glob("*.safetensors"))
+    return next(RunFolder(runs_on(TEACHER) / f"seed-{seed}" / stage).export.glob("*.safetensors"))
 
 
 def runs_on(weights: Path) -> Path:

@@ -22,9 +22,10 @@ from ..training.budget.memory import table
 from ..training.contract.settings import Settings
 from ..training.contract.yaml_settings import write_settings
 from ..training.records.lock import RUN, FolderLock, run_lock
-from ..training.records.run_folder import read_state
+from ..training.records.log import read_state
+from ..training.records.run_folder import SETTINGS, RunFolder
 from .watch import pictures, watch
-from .worker import FOLDER, Worker, clear
+from .worker import Worker, clear
 
 __all__ = [
     "build_dataset",
@@ -39,7 +40,7 @@ __all__ = [
 
 ROOT = "disca"  # in ComfyUI's output folder
 RUNS, DATASETS = "runs", "datasets"
-OURS = (".lock", "run.yaml", "index.json")  # by which the folder of a run or a dataset is known
+OURS = (".lock", SETTINGS, "index.json")  # by which the folder of a run or a dataset is known
 
 logger = logging.getLogger(__name__)
 
@@ -62,27 +63,25 @@ class Trained(NamedTuple):
 def train(settings: Settings) -> Trained:
     """Trains in a process of its own to the end; an interrupt lets it save first, a second one does not."""
     compat.require("loading")  # the result is loaded when all is done
-    out = Path(settings.out)
-    _make_folder(out / FOLDER)
+    run = RunFolder(settings.out)
+    _make_folder(run.worker.path)
     plan = "" if settings.data.path == TOY else table(settings)
-    with FolderLock(out / FOLDER, *RUN):
-        with run_lock(out):  # for now; the worker takes it next
-            clear(out)
-        file = out / FOLDER / "run.yaml"  # the run writes its own once it has seen that it may go on
-        write_settings(settings, file)
-        logger.info(f"DisCa trains in {quoted(out)}. {plan}")
+    with FolderLock(run.worker.path, *RUN):
+        with run_lock(run.path):  # for now; the worker takes it next
+            clear(run)
+        write_settings(settings, run.worker.settings)  # the run writes its own once it has seen that it may go on
+        logger.info(f"DisCa trains in {quoted(run.path)}. {plan}")
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
-        with Worker(file) as worker:
-            watch(worker, out, settings.total)
-            if told := worker.failure():
-                raise RuntimeError(cause(told))
+        with Worker(run.worker) as worker:
+            watch(worker, run)
+            if failure := worker.failure():
+                raise RuntimeError(cause(failure))
     from .trained import load_result
 
-    export = out / "export"
-    told = read_state(out).get("message", "Done")
-    report = f"{cause(told)}. The result is in {quoted(export)}.\n\n{plan}".strip()
-    return Trained(load_result(settings, export), report, [_picture(path) for path in pictures(out, "curves.png")])
+    message = read_state(run).get("message", "Done")
+    report = f"{cause(message)}. The result is in {quoted(run.export)}.\n\n{plan}".strip()
+    return Trained(load_result(settings, run.export), report, [_picture(path) for path in pictures(run, run.curves)])
 
 
 def _make_folder(folder: Path) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from ..host.progress import show
 from ..messages import cause, quoted
 from ..training.records.curves import draw_curves
-from ..training.records.run_folder import LOG, read_log, read_state
+from ..training.records.log import read_log, read_state
+from ..training.records.run_folder import RunFolder
 from .worker import Worker
 
 LOOK_SECONDS, DRAW_SECONDS = 0.3, 5.0
@@ -22,9 +23,9 @@ MOST_SIDE, MOST_PIXELS, MOST_STRETCH = 2**14, 2**26, 8  # of a preview: larger o
 logger = logging.getLogger(__name__)
 
 
-def watch(worker: Worker, out: Path, total: int) -> None:
-    """Shows how far the run is until it has ended; raises the interrupt behind it."""
-    bar, interrupts, pictures, shown = comfy.utils.ProgressBar(total), 0, Pictures(out), ""
+def watch(worker: Worker, run: RunFolder) -> None:
+    """Shows how far the run is until it has ended; then raises the interrupt, if there was one."""
+    bar, interrupts, pictures, shown = comfy.utils.ProgressBar(1), 0, Pictures(run), ""
     while not worker.ended():
         if comfy.model_management.processing_interrupted():
             comfy.model_management.interrupt_current_processing(False)
@@ -33,30 +34,30 @@ def watch(worker: Worker, out: Path, total: int) -> None:
             worker.ask_to_stop()
         if interrupts > 1:
             worker.kill()
-        state = read_state(out)
+        state = read_state(run)
         try:
-            bar.update_absolute(state.get("iteration", 0), total, pictures.newer())
+            bar.update_absolute(state.get("iteration", 0), state.get("total"), pictures.newer())
         except comfy.model_management.InterruptProcessingException:  # it came since we looked
             interrupts += 1
             continue
-        told = "Saving and stopping. Interrupt again to stop at once." if interrupts else _told(state, pictures.loss)
-        if told != shown:
-            show(told)
-            shown = told
+        line = "Saving and stopping. Interrupt again to stop at once." if interrupts else _line(state, pictures.loss)
+        if line != shown:
+            show(line)
+            shown = line
         time.sleep(LOOK_SECONDS)
     if interrupts and (interrupts > 1 or not worker.failure()):
-        told = _ending(read_state(out), interrupts)
-        show(told)
-        logger.info(f"DisCa: interrupted. {cause(told)}")
+        ending = _ending(read_state(run), interrupts)
+        show(ending)
+        logger.info(f"DisCa: interrupted. {cause(ending)}")
         raise comfy.model_management.InterruptProcessingException()
 
 
 class Pictures:
     """The loss curves above the last previews, drawn anew when there is more to see; what is damaged is left out."""
 
-    def __init__(self, out: Path):
+    def __init__(self, run: RunFolder):
         self.loss = None
-        self._out, self._next, self._lines = out, 0.0, 0
+        self._run, self._next, self._lines = run, 0.0, 0
         self._refused: set[Path] = set()
 
     def newer(self) -> tuple[str, Image.Image, None] | None:
@@ -65,10 +66,10 @@ class Pictures:
         if started < self._next:
             return None
         try:
-            lines = read_log(self._out / LOG)
+            lines = read_log(self._run)
             drawn = self._draw(lines) if len(lines) != self._lines else None
         except (OSError, ValueError) as error:  # a full disk, say: the training is worth more than its picture
-            self._say(self._out, error)
+            self._warn(self._run.path, error)
             drawn = None
         self._next = time.monotonic() + max(DRAW_SECONDS, (time.monotonic() - started) / DRAW_SHARE)
         return drawn
@@ -76,18 +77,18 @@ class Pictures:
     def _draw(self, lines: list[dict[str, Any]]) -> tuple[str, Image.Image, None] | None:
         self._lines = len(lines)
         self.loss = next((loss for loss in lines[-1]["loss"].values() if loss is not None), None) if lines else None
-        draw_curves(lines, self._out / "worker" / "curves.png")
-        images = list(filter(None, map(self._image, pictures(self._out, "worker/curves.png"))))
+        draw_curves(lines, self._run.worker.curves)
+        images = list(filter(None, map(self._image, pictures(self._run, self._run.worker.curves))))
         return ("JPEG", _stacked(images), None) if images else None
 
     def _image(self, path: Path) -> Image.Image | None:
         try:
             return open_picture(path)
         except ValueError as error:
-            self._say(path, error)
+            self._warn(path, error)
             return None
 
-    def _say(self, path: Path, error: Exception) -> None:
+    def _warn(self, path: Path, error: Exception) -> None:
         if path not in self._refused:
             logger.warning(f"DisCa: {quoted(path)} cannot be shown: {cause(error)}. The training goes on.")
         self._refused.add(path)
@@ -105,10 +106,9 @@ def open_picture(path: Path) -> Image.Image:
         raise ValueError(quoted(str(error))) from None
 
 
-def pictures(out: Path, curves: str) -> list[Path]:
+def pictures(run: RunFolder, curves: Path) -> list[Path]:
     """The curves and the last previews, as far as they are there."""
-    previews = sorted((out / "previews").glob("*.png"))
-    return [path for path in (out / curves, *previews[-1:]) if path.is_file()]
+    return [path for path in (curves, run.last_preview()) if path and path.is_file()]
 
 
 def _stacked(images: list[Image.Image]) -> Image.Image:
@@ -122,13 +122,15 @@ def _stacked(images: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _told(state: dict[str, Any], loss: float | None) -> str:
+def _line(state: dict[str, Any], loss: float | None) -> str:
     if not state:
         return "Loading the model"
-    told = f"{cause(state['message'])}: {state['iteration']:d} of {state['total']:d}"
-    told += f", loss {loss:.4g}" if loss is not None else ""
-    left = state["seconds_left"]
-    return told + (f", {cause(time.strftime('%H:%M:%S', time.gmtime(left)))} left" if left and 0 < left < 86400 else "")
+    line = f"{cause(state['message'])}: {state['iteration']:d} of {state['total']:d}"
+    line += f", loss {loss:.4g}" if loss is not None else ""
+    seconds = state["seconds_left"]
+    if not seconds or not 0 < seconds < 86400:
+        return line
+    return f"{line}, {cause(time.strftime('%H:%M:%S', time.gmtime(seconds)))} left"
 
 
 def _ending(state: dict[str, Any], interrupts: int) -> str:

@@ -21,33 +21,31 @@ from pathlib import Path
 import comfy.model_management
 import torch
 
+from ..files import remove
 from ..messages import cause, quoted
-from ..training.engine.checkpoints import remove
-from ..training.records.run_folder import STATE
+from ..training.records.run_folder import RunFolder
 
 PROGRAM = Path(__file__).resolve().parents[1] / "training" / "worker.py"
-FOLDER = "worker"  # in the run's folder: what the server keeps there
-STOP = "stop"  # disca.training.worker.STOP
 LOGS = "test_run_id_*"  # PyTorch's folders of a process's output, a new one for each start
-SAID = "[disca] "  # what disca.training puts before its lines
+PREFIX = "[disca] "  # of the lines of disca.training
 TRACEBACK = "Traceback (most recent call last)"
-TOLD = (1, 2)  # exit codes with which disca.training ends after it has said why
-KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only the second, which is as hard there
+EXPLAINED = (1, 2)  # exit codes with which disca.training ends after a line that says why
+KILL_SIGNAL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only the second, which is as hard there
 
 
 class Worker:
-    """One training in its own process, from its start to the end of the `with`."""
+    """A training by the settings in a folder, in its own process, from its start to the end of the `with`."""
 
-    def __init__(self, settings: Path):
+    def __init__(self, folder: RunFolder):
         if not torch.distributed.is_available():
             raise ValueError(
                 "This PyTorch was built without torch.distributed, which training needs. "
                 "Install one from pytorch.org that has it."
             )
-        self._stop = settings.with_name(STOP)
+        self._folder = folder
         self._result = None
         with ThreadPoolExecutor(1) as thread:  # in the main thread it would take over the server's signals
-            self._process = thread.submit(_start, settings, settings.parent).result()
+            self._process = thread.submit(_start, folder).result()
         atexit.register(self.ask_to_stop)
 
     def __enter__(self) -> "Worker":
@@ -58,7 +56,7 @@ class Worker:
         if not self.ended():  # what went wrong is here, not there
             self.ask_to_stop()
             return
-        self._stop.unlink(missing_ok=True)
+        self._folder.forget_stop()
         if self._result and not self._result.failures:
             shutil.rmtree(self.log.parents[2], ignore_errors=True)
 
@@ -74,11 +72,11 @@ class Worker:
 
     def ask_to_stop(self) -> None:
         """Lets it save and end after the iteration it is at."""
-        self._stop.touch()
+        self._folder.ask_to_stop()
 
     def kill(self) -> None:
         """Ends it at once."""
-        self._process.close(KILL)
+        self._process.close(KILL_SIGNAL)
 
     def failure(self) -> str | None:
         """Why it ended, in a sentence; None if all went well."""
@@ -86,8 +84,8 @@ class Worker:
             return None
         code = self._result.failures[0].exitcode
         printed = self.log.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
-        sentence = printed.rpartition(SAID)[2].partition("\r")[0].strip()
-        if code in TOLD and SAID in printed and TRACEBACK not in sentence:
+        sentence = printed.rpartition(PREFIX)[2].partition("\r")[0].strip()
+        if code in EXPLAINED and PREFIX in printed and TRACEBACK not in sentence:
             return f"{cause(sentence)} (The log is {quoted(self.log)}.)"
         end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code:d}"
         lines = [line.strip() for line in re.split(r"[\r\n]+", printed) if line.strip()]
@@ -97,10 +95,9 @@ class Worker:
         )
 
 
-def clear(out: Path) -> None:
+def clear(run: RunFolder) -> None:
     """Takes away what an earlier start in the run's folder left to the server."""
-    folder = out / FOLDER
-    for path in (out / STATE, folder / STOP, *folder.glob(LOGS)):
+    for path in (run.state, run.worker.stop, *run.worker.path.glob(LOGS)):
         remove(path)
 
 
@@ -109,7 +106,7 @@ def comfy_folder() -> Path:
     return Path(inspect.getfile(comfy.model_management)).resolve().parents[1]
 
 
-def _start(settings: Path, logs: Path):
+def _start(folder: RunFolder):
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
 
     # it speaks of torchrun and of signals that are not its to handle here; how a run ended is said by `failure`
@@ -118,7 +115,7 @@ def _start(settings: Path, logs: Path):
     return start_processes(
         name="disca",
         entrypoint=sys.executable,
-        args={0: (str(PROGRAM), os.fspath(settings))},
+        args={0: (str(PROGRAM), os.fspath(folder.settings))},
         envs={0: environment},
-        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder.path), redirects=Std.ALL),
     )

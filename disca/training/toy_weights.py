@@ -11,7 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..toy import WEIGHTS
-from .records.run_folder import read_log
+from .records.log import read_log
+from .records.run_folder import RunFolder
 
 SUMS = "SHA256SUMS"
 LINES = 50  # of each stage in the short log
@@ -21,14 +22,14 @@ def ship(results: dict[str, Path], folder: Path = WEIGHTS) -> None:
     """Writes the exports of a chain's stages, each run.../export/*.safetensors, as the folder has them."""
     folder.mkdir(parents=True, exist_ok=True)
     for stage, export in results.items():
-        run = export.parents[1]
+        run = RunFolder(export.parents[1])
         _write_half(export, folder / f"{stage}.safetensors")
-        shutil.copy(run / "curves.png", folder / f"{stage}-curves.png")
-        shutil.copy(max((run / "previews").iterdir()), folder / f"{stage}-preview.png")
+        shutil.copy(run.curves, folder / f"{stage}-curves.png")
+        shutil.copy(run.last_preview(), folder / f"{stage}-preview.png")
     log = folder / "log.jsonl"
     before = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     kept = [line for line in before if line["stage"] not in results]
-    found = [line for stage, export in results.items() for line in _short_log(stage, export.parents[1])]
+    found = [line for stage, export in results.items() for line in _short_log(stage, RunFolder(export.parents[1]))]
     log.write_text("".join(json.dumps(line) + "\n" for line in kept + found), encoding="utf-8")
     sums = ["  ".join((sha256(path), path.name)) for path in sorted(folder.glob("*.safetensors"))]
     (folder / SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
@@ -45,9 +46,9 @@ def _write_half(source: Path, target: Path) -> None:
         save_file(state, target, file.metadata())
 
 
-def _short_log(stage: str, run: Path) -> list[dict]:
+def _short_log(stage: str, run: RunFolder) -> list[dict]:
     """Means of equal parts of the run: losses of each part, and seconds of an iteration."""
-    log = read_log(run / "log.jsonl")
+    log = read_log(run)
     size = max(1, len(log) // LINES)
     found = []
     for start in range(0, len(log), size):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[2]
 LOOK_SECONDS = 1.0
-STOP = "stop"  # beside run.yaml: the server's own, which no other training heeds
 
 
 def stop_without_server(server: int) -> None:
@@ -30,8 +29,10 @@ def run() -> int:
     if os.name != "nt":
         threading.Thread(target=stop_without_server, args=(os.getppid(),), daemon=True).start()
     from disca.training.__main__ import main
+    from disca.training.records.run_folder import RunFolder
 
-    return main(sys.argv[1:], Path(sys.argv[1]).with_name(STOP).exists)
+    own = RunFolder(Path(sys.argv[1]).parent)  # the server's, whose stop no other training heeds
+    return main(sys.argv[1:], own.asked_to_stop)
 
 
 if __name__ == "__main__":

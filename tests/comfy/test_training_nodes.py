@@ -214,8 +214,8 @@ def test_what_is_wrong_is_said_in_the_workers_words(train):
 def test_a_worker_that_is_killed_leaves_an_error_that_names_its_log(train, output, pack, monkeypatch):
     started = pack("disca.server.worker")._start
 
-    def start(settings, logs):
-        process = started(settings, logs)
+    def start(folder):
+        process = started(folder)
         os.kill(process.pids()[0], signal.SIGKILL)
         return process
 
@@ -278,7 +278,7 @@ def test_a_damaged_preview_is_left_out_and_said_once(predictor_run, pack, output
     out = tmp_path / "run"
     shutil.copytree(output / "disca" / "runs" / "predictor", out)
     (out / "previews" / "step-999999.png").write_bytes(content)
-    pictures = pack("disca.server.watch").Pictures(out)
+    pictures = pack("disca.server.watch").Pictures(pack("disca.training.records.run_folder").RunFolder(out))
     for _ in range(2):
         pictures._next, pictures._lines = 0.0, 0
         kind, sheet, _ = pictures.newer()
@@ -291,7 +291,7 @@ def test_curves_that_cannot_be_drawn_do_not_end_the_watching(predictor_run, pack
     out = tmp_path / "run"
     shutil.copytree(output / "disca" / "runs" / "predictor", out)
     shutil.rmtree(out / "worker")
-    pictures = pack("disca.server.watch").Pictures(out)
+    pictures = pack("disca.server.watch").Pictures(pack("disca.training.records.run_folder").RunFolder(out))
     assert pictures.newer() is None
     assert [message for message in caplog.messages if "cannot be shown" in message]
 

@@ -26,13 +26,14 @@ from disca.training.engine.ema import Ema  # noqa: E402
 from disca.training.engine.loop import train  # noqa: E402
 from disca.training.network.comfy import comfy_folder  # noqa: E402
 from disca.training.records.lock import FolderInUseError, run_lock  # noqa: E402
-from disca.training.records.run_folder import read_log, read_state  # noqa: E402
+from disca.training.records.log import read_log, read_state  # noqa: E402
+from disca.training.records.run_folder import RunFolder  # noqa: E402
 from disca.training.records.tensorboard import crc32c  # noqa: E402
 
 
 def figures(out: Path) -> list[dict]:
     """The log without what depends on the clock."""
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_log(out / "log.jsonl")]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_log(RunFolder(out))]
 
 
 def difference(first: dict, second: dict) -> float:
@@ -59,14 +60,14 @@ def unbroken(tmp_path_factory):
 
 def test_the_loss_falls(tmp_path):
     run(tmp_path, iterations=40, every=100)
-    losses = [line["loss"]["network"] for line in read_log(tmp_path / "log.jsonl")]
+    losses = [line["loss"]["network"] for line in read_log(RunFolder(tmp_path))]
     assert sum(losses[-5:]) < sum(losses[:5]) / 2
 
 
 @pytest.mark.parametrize("stopped", [1, 4, 7])
 def test_a_resumed_run_gives_the_same_bits_as_an_unbroken_one(unbroken, tmp_path, stopped):
     run(tmp_path, stop=after(stopped))
-    assert read_log(tmp_path / "log.jsonl")[-1]["iteration"] == stopped
+    assert read_log(RunFolder(tmp_path))[-1]["iteration"] == stopped
     run(tmp_path, training=Regression(seed=1))
     assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
     assert figures(tmp_path) == figures(unbroken)
@@ -79,7 +80,7 @@ def test_a_run_that_died_repeats_what_came_after_its_checkpoint(unbroken, tmp_pa
         log.write('{"iteration": 9, "lo')
     run(tmp_path)
     assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
-    assert [line["iteration"] for line in read_log(tmp_path / "log.jsonl")] == list(range(1, 9))
+    assert [line["iteration"] for line in read_log(RunFolder(tmp_path))] == list(range(1, 9))
 
 
 def test_a_finished_run_gives_its_export_again_and_can_be_made_longer(unbroken, tmp_path):
@@ -152,7 +153,7 @@ def test_a_sample_with_nan_is_named_and_the_others_are_trained_on(tmp_path, capl
     caplog.set_level(logging.INFO)
     weights = run(tmp_path, dataset=Points(spoiled=(5,)), iterations=LENGTH)
     assert "Skipped sample 5" in caplog.text
-    assert [line["skipped"] for line in read_log(tmp_path / "log.jsonl") if line["skipped"]] == [[5], [5]]
+    assert [line["skipped"] for line in read_log(RunFolder(tmp_path)) if line["skipped"]] == [[5], [5]]
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
@@ -169,7 +170,7 @@ def test_a_sample_whose_loss_or_gradient_is_not_finite_is_found(tmp_path, only_g
                 yield loss._replace(value=loss.value + (zero.sqrt() if only_gradient else zero / zero).sum())
 
     run(tmp_path, dataset=Marked(), training=Spoiling(), batch=1, accumulate=2)
-    skipped = [line["skipped"] for line in read_log(tmp_path / "log.jsonl") if line["skipped"]]
+    skipped = [line["skipped"] for line in read_log(RunFolder(tmp_path)) if line["skipped"]]
     assert skipped and all(found == [5] for found in skipped)
 
 
@@ -259,7 +260,7 @@ def test_files_in_the_place_of_folders_do_not_end_the_training(unbroken, tmp_pat
 def test_a_stop_file_that_was_left_over_stops_no_new_run(tmp_path):
     (tmp_path / "stop").touch()
     run(tmp_path, iterations=4)
-    assert [line["iteration"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4]
+    assert [line["iteration"] for line in read_log(RunFolder(tmp_path))] == [1, 2, 3, 4]
 
 
 def test_the_running_average_follows_quickly_at_first():
@@ -314,13 +315,13 @@ def test_a_damaged_line_of_the_log_is_left_out_and_said_once(unbroken, tmp_path,
     run(tmp_path)
     told = [message for message in caplog.messages if "damaged" in message]
     assert len(told) == 1 and told[0].startswith("1 damaged lines of '")
-    assert [line["iteration"] for line in read_log(tmp_path / "log.jsonl")] == [1, 3, 4, 5, 6, 7, 8]
+    assert [line["iteration"] for line in read_log(RunFolder(tmp_path))] == [1, 3, 4, 5, 6, 7, 8]
     assert Image.open(tmp_path / "curves.png").height == 2 * 320
 
 
 def test_a_log_that_cannot_be_cut_at_the_start_does_not_end_the_training(unbroken, tmp_path, monkeypatch, caplog):
     run(tmp_path, stop=after(3))
-    monkeypatch.setattr("disca.training.records.run_folder._cut", full_disk)
+    monkeypatch.setattr("disca.training.records.log._cut", full_disk)
     run(tmp_path)
     assert saved_bytes(tmp_path, 8) == saved_bytes(unbroken, 8)
     assert [message for message in caplog.messages if "log.jsonl' could not be written (No space" in message]
@@ -361,7 +362,7 @@ def test_records_that_cannot_be_written_do_not_end_the_training(unbroken, tmp_pa
 )
 def test_a_damaged_state_says_nothing(tmp_path, text):
     (tmp_path / "state.json").write_bytes(text)
-    assert read_state(tmp_path) == {}
+    assert read_state(RunFolder(tmp_path)) == {}
 
 
 def test_only_the_last_checkpoints_stay(tmp_path):
@@ -493,4 +494,4 @@ def test_a_sample_of_no_weight_moves_nothing_and_is_still_in_the_curves(tmp_path
     before = {key: weight.clone() for key, weight in training.parts["network"].state_dict().items()}
     train(settings(tmp_path), given(training, Points()))
     assert all(torch.equal(weight, before[key]) for key, weight in training.parts["network"].state_dict().items())
-    assert read_log(tmp_path / "log.jsonl")[0]["loss"]["network"] > 0
+    assert read_log(RunFolder(tmp_path))[0]["loss"]["network"] > 0

@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from ...files import ASIDE, remove, replacing
 from ...messages import cause, quoted
 from ..contract.settings import Settings
 from . import state, tensor_files
@@ -27,7 +28,6 @@ from .parts import Part
 from .tensor_files import SavedTensors
 
 PREFIX = "step-"
-ASIDE = ".partial"
 STATE = "state"
 FILE = rf"{STATE}/[\w-]+\.safetensors"  # of the state, as meta.json lists it
 
@@ -61,17 +61,8 @@ def publish(export: Path, place: Path) -> None:
     """Copies the files of an export to a place that stays the same over the run; each appears whole or not at all."""
     place.mkdir(exist_ok=True)
     for file in export.iterdir():
-        aside = place / f"{file.name}.partial"
-        shutil.copyfile(file, aside)
-        os.replace(aside, place / file.name)
-
-
-def remove(path: Path) -> None:
-    """Takes away a file, a link, or a folder with what is in it, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        with replacing(place / file.name) as aside:
+            shutil.copyfile(file, aside)
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> Path | None:

@@ -17,7 +17,8 @@ from ..contract.settings import Settings
 from ..contract.yaml_settings import write_settings
 from ..records.curves import draw_curves
 from ..records.lock import FolderInUseError, run_lock
-from ..records.run_folder import Records, read_log
+from ..records.log import Records, read_log
+from ..records.run_folder import RunFolder
 from ..records.tensorboard import Events
 from . import checkpoints
 from .checkpoints import Progress
@@ -29,7 +30,6 @@ from .parts import Part
 
 MOST_BAD_IN_A_ROW = 8
 MOST_ACCUMULATED = 2**16  # batches of an iteration: a checkpoint may say anything
-STOP = "stop"  # a file of this name in the run's folder: save and stop
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Run:
 
     def __init__(self, settings: Settings, training: Training, dataset: Samples, world: World):
         self.settings, self.training, self.world = settings, training, world
-        self.out = Path(settings.out)
+        self.folder = RunFolder(settings.out)
         shard(training.shards(), training.parts.values(), world, settings.model.dtype)
         self.parts = [Part(name, module, settings) for name, module in training.parts.items()]
         self.product = self.parts[0]
@@ -102,7 +102,7 @@ class Run:
         ) as bar:
             while self.progress.iteration < self.settings.total:
                 self._iterate(bar)
-                stopped = bool(self.world.most(int(stop() or (self.out / STOP).exists())))
+                stopped = bool(self.world.most(int(stop() or self.folder.asked_to_stop())))
                 if stopped or self._due(self.settings.save.every):
                     self._save()
                 if self._due(self.settings.preview.every):
@@ -110,7 +110,7 @@ class Run:
                 if stopped:
                     break
         self._end()
-        return self.out / "export"
+        return self.folder.export
 
     def close(self) -> None:
         """Stops the threads and closes the files."""
@@ -119,7 +119,7 @@ class Run:
             self.events.close()
 
     def _resume(self) -> tuple[Progress, Path | None]:
-        found = checkpoints.newest(self._checkpoints, self._say)
+        found = checkpoints.newest(self.folder.checkpoints, self._say)
         self.world.barrier()
         if found is None:
             return Progress(), None
@@ -147,11 +147,11 @@ class Run:
         return accumulate
 
     def _open_records(self) -> tuple[Records, Events]:
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / STOP).unlink(missing_ok=True)
-        write_settings(self.settings, self.out / "run.yaml")
-        records = Records(self.out, self.settings.total, self.progress.iteration)
-        return records, Events(self.out / "tensorboard", self.progress.iteration)
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self.folder.forget_stop()
+        write_settings(self.settings, self.folder.settings)
+        records = Records(self.folder, self.settings.total, self.progress.iteration)
+        return records, Events(self.folder.tensorboard, self.progress.iteration)
 
     def _begin(self) -> None:
         self._tell("Checking the first batch")
@@ -222,17 +222,17 @@ class Run:
             self.training.export(folder, weights)
 
         self.saved = checkpoints.save(
-            self._checkpoints, self.progress, self.parts, self.ema, self.fingerprint, self.world, export,
+            self.folder.checkpoints, self.progress, self.parts, self.ema, self.fingerprint, self.world, export,
             self.settings.save.keep,
         )  # fmt: skip
         if self.world.leads:
-            checkpoints.publish(self.saved / "export", self.out / "export")
+            checkpoints.publish(self.saved / "export", self.folder.export)
             self._draw_curves()
         self._tell("Training")
 
     def _draw_curves(self) -> None:
         try:
-            draw_curves(read_log(self.records.log), self.out / "curves.png")
+            draw_curves(read_log(self.folder), self.folder.curves)
         except OSError as error:  # the checkpoint is what matters
             self._say(f"The curves could not be drawn ({cause(error.strerror)}).")
 
@@ -248,7 +248,7 @@ class Run:
 
     def _preview(self) -> None:
         self._tell("Sampling previews")
-        path = self.out / "previews" / f"step-{self.progress.iteration:06d}.png"
+        path = self.folder.preview(self.progress.iteration)
         if self.world.leads:
             with suppress(OSError):  # then the picture cannot be written either, which is said
                 path.parent.mkdir(exist_ok=True)
@@ -266,15 +266,11 @@ class Run:
 
     def _end(self) -> None:
         if self.world.leads:
-            (self.out / STOP).unlink(missing_ok=True)
+            self.folder.forget_stop()
         done = self.progress.iteration == self.settings.total
         message = "Done" if done else f"Stopped at iteration {self.progress.iteration:d}; start again to go on"
-        self._say(f"{message}. The result is in {quoted(self.out / 'export')}.")
+        self._say(f"{message}. The result is in {quoted(self.folder.export)}.")
         self._tell(message)
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.out / "checkpoints"
 
     def _say(self, told: str) -> None:
         if self.world.leads:
@@ -282,4 +278,4 @@ class Run:
 
     def _tell(self, message: str, now: bool = True) -> None:
         if self.records:
-            self.records.tell(self.progress.iteration, message, now)
+            self.records.set_state(self.progress.iteration, message, now)

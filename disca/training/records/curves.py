@@ -1,11 +1,12 @@
 """The losses of a run as a picture: one panel for each part, one line for each band of t."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
+
+from ...files import replacing
 
 WIDTH, HEIGHT = 960, 320
 LEFT, RIGHT, TOP, BOTTOM = 80, 150, 34, 34
@@ -25,9 +26,8 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
     picture = Image.new("RGB", (WIDTH, HEIGHT * len(panels)), "white")
     for place, (name, series) in enumerate(panels.items()):
         _panel(ImageDraw.Draw(picture), place * HEIGHT, name, series)
-    aside = path.with_suffix(".partial")
-    picture.save(aside, "PNG")
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        picture.save(aside, "PNG")
 
 
 def curves(lines: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
@@ -35,13 +35,13 @@ def curves(lines: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
     names = list(dict.fromkeys(name for line in lines for name in line["loss"]))
     panels = {}
     for name in names:
-        told = [(line["iteration"], line["loss"][name], line["bands"][name]) for line in lines if name in line["loss"]]
-        count = len(told[0][2])
+        found = [(line["iteration"], line["loss"][name], line["bands"][name]) for line in lines if name in line["loss"]]
+        count = len(found[0][2])
         series = {
-            f"t {band / count:.2f}-{(band + 1) / count:.2f}": [(x, bands[band]) for x, _, bands in told]
+            f"t {band / count:.2f}-{(band + 1) / count:.2f}": [(x, bands[band]) for x, _, bands in found]
             for band in range(count)
         }
-        series["all"] = [(x, loss) for x, loss, _ in told]
+        series["all"] = [(x, loss) for x, loss, _ in found]
         smooth = {key: _smoothed([(x, y) for x, y in points if y is not None]) for key, points in series.items()}
         panels[name] = {key: points for key, points in smooth.items() if points}
     return {name: series for name, series in panels.items() if series}

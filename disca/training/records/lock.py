@@ -45,7 +45,7 @@ class FolderLock:
             locked = _lock(file)
             holder = _read(file)
             if locked is False or (holder and not self._is_over(holder, bool(locked))):
-                raise FolderInUseError(self._told(holder, locked is False))
+                raise FolderInUseError(self._message(holder, locked is False))
             _write(file, {"process": os.getpid(), "since": time.time(), "job": self._job, **_machine()})
         except BaseException:
             file.close()
@@ -82,7 +82,7 @@ class FolderLock:
         here = _machine()
         return locked and any(here[key] and holder.get(key) == here[key] for key in here)
 
-    def _told(self, holder: dict[str, Any], alive: bool) -> str:
+    def _message(self, holder: dict[str, Any], alive: bool) -> str:
         who = "another process"
         if holder:
             since = _clock(holder.get("since"))
@@ -92,10 +92,10 @@ class FolderLock:
         return f"{what} is being {doing} by {who}: {where}. Stop it, or choose another folder.{over}"
 
 
-def run_lock(out: Path) -> FolderLock:
+def run_lock(folder: Path) -> FolderLock:
     """The lock of a run's folder; restarts of a torchrun job that was given an id take over from each other."""
     job = os.environ.get("TORCHELASTIC_RUN_ID", NO_JOB)
-    return FolderLock(out, *RUN, "" if job == NO_JOB else job)
+    return FolderLock(folder, *RUN, "" if job == NO_JOB else job)
 
 
 def _open(path: str, flags: int) -> int:

@@ -1,140 +1,46 @@
-"""What a run tells: one line for each iteration, and where it stands now."""
+"""The folder of a run: what lies where, for all who write there or read it."""
 
-import json
-import logging
-import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from ...messages import cause, quoted
-from ..contract.protocol import BANDS
-
-STATE, LOG = "state.json", "log.jsonl"
-STATE_SECONDS = 0.5  # the state is rewritten no more often
-MOST_BYTES = 2**20  # of a line, or of the state; longer ones are not ours
-MOST_PARTS = 8  # that are trained at once
-MOST_TEXT = 500
-
-log = logging.getLogger(__name__)
+SETTINGS = "run.yaml"
 
 
-class Records:
-    """The files log.jsonl and state.json of a run. Where they cannot be written the run goes on, and says so once."""
+class RunFolder:
+    """The files and folders of a run, whether they are there or not."""
 
-    def __init__(self, out: Path, total: int, done: int):
-        self.log = out / LOG
-        self._state, self._total = out / STATE, total
-        self._started, self._done, self._told = time.monotonic(), done, 0.0
-        self._failed: set[Path] = set()
-        try:
-            _cut(self.log, done)
-        except OSError as error:
-            self._say(self.log, error)
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.settings = self.path / SETTINGS
+        self.log = self.path / "log.jsonl"  # a line for each iteration
+        self.state = self.path / "state.json"  # where the run stands now
+        self.curves = self.path / "curves.png"
+        self.previews = self.path / "previews"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.export = self.path / "export"  # what the inference nodes load
+        self.stop = self.path / "stop"  # while there is such a file, the run is to save and stop
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Appends an iteration's figures to the log."""
-        try:
-            with open(self.log, "a", encoding="utf-8") as out:
-                out.write(json.dumps(line) + "\n")
-        except OSError as error:
-            self._say(self.log, error)
+    @property
+    def worker(self) -> "RunFolder":
+        """What the server keeps in the run's folder for the process that trains: settings, stop and curves."""
+        return RunFolder(self.path / "worker")
 
-    def tell(self, iteration: int, message: str, now: bool = False) -> None:
-        """Says where the run stands; never half-written, so that others may read it at any time."""
-        if not now and time.monotonic() - self._told < STATE_SECONDS:
-            return
-        self._told = time.monotonic()
-        state = {
-            "iteration": iteration,
-            "total": self._total,
-            "seconds_left": self.seconds_left(iteration),
-            "message": message,
-        }
-        aside = self._state.with_suffix(".partial")
-        try:
-            aside.write_text(json.dumps(state), encoding="utf-8")
-            os.replace(aside, self._state)
-        except PermissionError:  # Windows, while it is being read: what is told next takes its place
-            pass
-        except OSError as error:
-            self._say(self._state, error)
+    def ask_to_stop(self) -> None:
+        """Lets the run save and end after the iteration it is at."""
+        self.stop.touch()
 
-    def seconds_left(self, iteration: int) -> float | None:
-        """An estimate from the iterations since the start."""
-        if iteration <= self._done:
-            return None
-        return (time.monotonic() - self._started) / (iteration - self._done) * (self._total - iteration)
+    def asked_to_stop(self) -> bool:
+        """Whether somebody has asked."""
+        return self.stop.exists()
 
-    def _say(self, path: Path, error: OSError) -> None:
-        if path not in self._failed:
-            log.warning(f"{quoted(path)} could not be written ({cause(error.strerror)}). The training goes on.")
-        self._failed.add(path)
+    def forget_stop(self) -> None:
+        """Takes back what was asked."""
+        self.stop.unlink(missing_ok=True)
 
+    def preview(self, iteration: int) -> Path:
+        """The picture of the previews of an iteration."""
+        return self.previews / f"step-{iteration:06d}.png"
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; damaged ones, and a last one that was cut short, are left out."""
-    return [line for line in _lines(path) if line is not None]
-
-
-def read_state(out: Path) -> dict[str, Any]:
-    """What state.json says; nothing while it is not there, or if it is damaged."""
-    try:
-        with open(out / STATE, "rb") as file:
-            state = json.loads(file.read(MOST_BYTES))
-    except (OSError, ValueError, RecursionError):  # on Windows it may just be being replaced
-        return {}
-    sound = isinstance(state, dict) and all(holds(state.get(key)) for key, holds in STATE_KEYS.items())
-    return state if sound else {}
-
-
-def _cut(path: Path, done: int) -> None:
-    """Takes out what came after the checkpoint that the run goes on from, and what is damaged."""
-    lines = list(_lines(path))
-    if damaged := lines.count(None):
-        log.warning(f"{damaged:d} damaged lines of {quoted(path)} are left out.")
-    aside = path.with_suffix(".partial")
-    kept = [line for line in lines if line is not None and line["iteration"] <= done]
-    aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(aside, path)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Each line, or None where it is none of ours."""
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        while text := file.readline(MOST_BYTES):
-            try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
-                line = None
-            yield line if _is_line(line) else None
-
-
-def _is_line(line: Any) -> bool:
-    """Whether what is drawn and shown of a line is there, and is what it should be."""
-    if not (isinstance(line, dict) and _is_count(line.get("iteration"))):
-        return False
-    losses, bands = line.get("loss"), line.get("bands")
-    if not (isinstance(losses, dict) and isinstance(bands, dict) and losses.keys() == bands.keys()):
-        return False
-    named = len(losses) <= MOST_PARTS and all(map(_is_text, losses))
-    banded = all(isinstance(values, list) and len(values) == BANDS for values in bands.values())
-    return named and banded and all(map(_is_figure, [*losses.values(), *sum(bands.values(), [])]))
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**48
-
-
-def _is_figure(value: object) -> bool:
-    return value is None or (type(value) in (int, float) and abs(value) < 1e300)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) < MOST_TEXT and value.isprintable()
-
-
-STATE_KEYS = {"iteration": _is_count, "total": _is_count, "seconds_left": _is_figure, "message": _is_text}
+    def last_preview(self) -> Path | None:
+        """The last picture of previews that is there."""
+        return max(self.previews.glob("*.png"), default=None)
