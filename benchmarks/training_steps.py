@@ -61,7 +61,7 @@ def measure(size: Size, algorithm: str, rate: float) -> str:
     _, device = dtype_and_device()
     settings, training = made(size, algorithm, device)
     optimisers = {
-        name: make_optimiser(settings.optimiser, part.parameters(), 1e-5) for name, part in training.parts.items()
+        name: make_optimiser(part.optimiser, part.module.parameters(), 1e-5) for name, part in training.parts.items()
     }
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -77,11 +77,12 @@ def train(settings: Settings) -> Trained:
             watch(worker, run)
             if failure := worker.failure():
                 raise RuntimeError(cause(failure))
-    from .trained import load_result
+    from ..training.choose import TRAININGS
 
+    result = TRAININGS[settings.algorithm].load(settings, run.export)
     message = read_state(run).get("message", "Done")
     report = f"{cause(message)}. The result is in {quoted(run.export)}.\n\n{plan}".strip()
-    return Trained(load_result(settings, run.export), report, [_picture(path) for path in pictures(run, run.curves)])
+    return Trained(result, report, [_picture(path) for path in pictures(run, run.curves)])
 
 
 def _make_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from .contract.protocol import Samples, Training
 from .contract.settings import Settings
 from .data.dataset import Dataset, open_dataset, require_fits
 
-TRAININGS = {
+TRAININGS: dict[str, type[Training]] = {  # by the name that `algorithm` gives in a run's settings
     "flow": FlowMatching,
     "cfg": CfgDistillation,
     "meanflow": MeanFlowDistillation,

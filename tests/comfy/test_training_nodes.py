@@ -132,7 +132,8 @@ def test_a_method_of_ones_own_reaches_the_run(train, output):
 
 def test_the_run_is_the_one_that_the_inputs_describe(predictor_run, output):
     settings = read_settings(output / "disca" / "runs" / "predictor" / "run.yaml")
-    assert (settings.algorithm, settings.data.batch, settings.total) == ("predictor", 2, 3)
+    iterations = settings.predictor.mse_iterations, settings.predictor.gan_iterations
+    assert (settings.algorithm, settings.data.batch, sum(iterations)) == ("predictor", 2, 3)
     assert (settings.optimiser.lr, settings.cfg.guidance, settings.preview.every) == (1e-3, (1.0, 5.0), 3)
     assert predictor_run[1].startswith("Done. The result is in")
 

@@ -27,7 +27,7 @@ def test_it_describes_a_run(example, tmp_path):
     if "://" not in written["data"]["path"]:
         (place / written["data"]["path"]).mkdir(parents=True)
     settings = read_settings(copy)
-    assert settings.algorithm == written["algorithm"] and settings.total > 0
+    assert settings.algorithm == written["algorithm"]
 
 
 def test_a_stage_of_the_toy_chain_alone_starts_from_the_shipped_weights():

@@ -113,7 +113,7 @@ def test_accumulating_gives_the_gradient_of_all_samples_at_once(tmp_path):
 def test_the_export_is_the_running_average(tmp_path):
     training = Regression()
     averaged = run(tmp_path, training=training)
-    weights = training.parts["network"].state_dict()
+    weights = training.modules["network"].state_dict()
     assert averaged.keys() == weights.keys()
     assert difference(averaged, weights) > 1e-4
 
@@ -491,7 +491,7 @@ def test_a_sample_of_no_weight_moves_nothing_and_is_still_in_the_curves(tmp_path
             yield from (loss._replace(weight=torch.zeros(len(loss.value))) for loss in super().losses(batch, iteration))
 
     training = Weightless()
-    before = {key: weight.clone() for key, weight in training.parts["network"].state_dict().items()}
+    before = {key: weight.clone() for key, weight in training.modules["network"].state_dict().items()}
     train(settings(tmp_path), given(training, Points()))
-    assert all(torch.equal(weight, before[key]) for key, weight in training.parts["network"].state_dict().items())
+    assert all(torch.equal(weight, before[key]) for key, weight in training.modules["network"].state_dict().items())
     assert read_log(RunFolder(tmp_path))[0]["loss"]["network"] > 0

@@ -223,15 +223,40 @@ def test_flow_matching_leaves_out_a_tenth_of_the_prompts_at_times_that_lean_to_n
     assert t.median().item() == pytest.approx(SHIFT / (1.0 + SHIFT), abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "path", "rank", "rates"),
+    [
+        ("flow", "base", 0, [1e-4]),
+        ("cfg", "base", 0, [1e-5]),
+        ("cfg", "base", 2, [5e-5]),
+        ("meanflow", "cfg", 2, [5e-5]),
+        ("predictor", "meanflow", 0, [1e-4, 0.03]),
+    ],
+)
+def test_each_training_has_learning_rates_of_its_own(tmp_path, files, algorithm, path, rank, rates):
+    predictor, lora = predictor_settings(lr_discriminator=0.03), LoraSettings(rank=rank)
+    open_rate = OptimiserSettings(lr=0.0, ema=0.0)
+    run = settings(tmp_path, algorithm, files[path], predictor=predictor, lora=lora, optimiser=open_rate)
+    training = make_training(run, ToyDataset(), CPU)
+    assert [part.optimiser.lr for part in training.parts.values()] == rates
+
+
+def test_the_discriminator_moves_without_momentum(tmp_path, files):
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings())
+    parts = make_training(run, ToyDataset(), CPU).parts
+    assert parts["discriminator"].optimiser.betas == (0.0, 0.999)
+    assert parts["predictor"].optimiser == run.optimiser
+
+
 def test_the_predictor_and_the_discriminator_get_their_own_gradients_only(tmp_path, files):
     run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(mse_iterations=0))
     training = make_training(run, ToyDataset(), CPU)
     grown = []
     for loss in training.losses(batch(), iteration=5):
         loss.value.sum().backward()
-        grown.append((loss.name, {part for part, m in training.parts.items() if _has_gradient(m)}))
+        grown.append((loss.name, {name for name, part in training.parts.items() if _has_gradient(part.module)}))
         for part in training.parts.values():
-            part.zero_grad()
+            part.module.zero_grad()
     assert grown == [("predictor", {"predictor"}), ("discriminator", {"discriminator"})]
     assert not _has_gradient(training.network.module)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from disca.training.contract.protocol import Loss  # noqa: E402
+from disca.training.contract.protocol import Loss, Trainable  # noqa: E402
 from disca.training.contract.settings import DataSettings, OptimiserSettings, SaveSettings, Settings  # noqa: E402
 from disca.training.engine import checkpoints  # noqa: E402
 from disca.training.engine.loop import train  # noqa: E402
@@ -45,17 +45,28 @@ class Points:
 
 def given(training, dataset):
     """What makes the loop's training and samples, where they are there already."""
-    return lambda settings, device: (training, dataset)
+
+    def make(settings: Settings, device: torch.device):
+        training.prepare(settings)
+        return training, dataset
+
+    return make
 
 
 class Regression:
     """Two parts: a network that learns the map with noise on its input, and a critic that learns its error."""
 
+    may_change = frozenset({"cfg.guidance"})
+
     def __init__(self, seed: int = 0):
         torch.manual_seed(seed)
         network = nn.Sequential(nn.Linear(WIDTH, 16), nn.Tanh(), nn.Linear(16, WIDTH))
-        self.parts = {"network": network, "critic": nn.Linear(WIDTH, 1)}
+        self.modules = {"network": network, "critic": nn.Linear(WIDTH, 1)}
         self.seen: list[int] = []
+
+    def prepare(self, settings: Settings) -> None:
+        self.iterations = settings.iterations
+        self.parts = {name: Trainable(module, settings.optimiser) for name, module in self.modules.items()}
 
     def losses(self, batch: dict[str, Tensor], iteration: int) -> Iterator[Loss]:
         positions = batch["index"].tolist()
@@ -63,10 +74,10 @@ class Regression:
         draws = [torch.Generator().manual_seed(position) for position in positions]
         t = torch.stack([torch.rand((), generator=draw) for draw in draws]).to(batch["x"].device)
         x = batch["x"] + 0.1 * t[:, None, None]
-        error = (self.parts["network"](x) - batch["y"]).square().mean((1, 2))
+        error = (self.modules["network"](x) - batch["y"]).square().mean((1, 2))
         yield Loss("network", error, t)
         if iteration >= 3:
-            guess = self.parts["critic"](batch["x"]).mean((1, 2))
+            guess = self.modules["critic"](batch["x"]).mean((1, 2))
             yield Loss("critic", (guess - error.detach()).square(), t, {"guess": float(guess.detach().mean())})
 
     def probe(self, batch: dict[str, Tensor]) -> list[str]:
@@ -80,8 +91,12 @@ class Regression:
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         save_file(weights, folder / "network.safetensors")
 
+    @staticmethod
+    def load(settings: Settings, export: Path) -> dict[str, Tensor]:
+        return load_file(export / "network.safetensors")
+
     def shards(self) -> list[nn.Module]:
-        return [self.parts["network"][2]]  # and the rest whole in every process, as around a network's blocks
+        return [self.modules["network"][2]]  # and the rest whole in every process, as around a network's blocks
 
 
 def settings(

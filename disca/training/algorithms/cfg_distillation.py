@@ -3,29 +3,20 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
-from ..contract.protocol import Batch, Loss, Samples
-from ..contract.settings import Settings
+from ..contract.protocol import Batch, Loss
 from ..contract.times import Draws
-from ..network.build import Distillation, distillation
 from ..network.conditions import condition_of, latents, without_prompt
-from ..network.export import export_distilled
+from ..network.export import exported_model
+from .distillation import StudentTraining
 from .losses import cfg_distillation_loss
 from .previews import Previews, distance, one_call, original
 
 
-class CfgDistillation:
+class CfgDistillation(StudentTraining):
     """Trains a student that is told the guidance scale."""
 
-    def __init__(
-        self, settings: Settings, dataset: Samples, device: torch.device, networks: Distillation | None = None
-    ):
-        self.settings, self.dataset, self.device = settings, dataset, device
-        self.networks = networks or distillation(settings, device, added="guidance_in")
-        self.network = self.networks.student
-        self.parts: dict[str, nn.Module] = {"network": self.networks.product}
+    embedder = "guidance_in"
+    load = staticmethod(exported_model)
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
         """The loss of Algorithm 1, at a guidance scale of each sample's own."""
@@ -62,11 +53,3 @@ class CfgDistillation:
         }
         previews.write(path, rows, self.networks.student.module)
         return {"student to teacher": distance(rows["student"], rows["teacher"])}
-
-    def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
-        """The student, or its LoRA."""
-        export_distilled(folder, self.networks, weights, self.settings)
-
-    def shards(self) -> list[nn.Module]:
-        """The blocks of both networks."""
-        return self.networks.block_modules()

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from ...meanflow import shifted
-from ..contract.protocol import Batch, Loss, Samples
+from ..contract.protocol import Batch, Loss, Samples, trainable
 from ..contract.settings import Settings
 from ..contract.times import Draws
 from ..network.build import base_network
 from ..network.conditions import condition_of, dropped, latents, without_prompt
-from ..network.export import export_network
+from ..network.export import export_network, exported_model
 from .losses import flow_matching_loss
 from .previews import Previews, original
 
+LEARNING_RATE = 1e-4
 DROP = 0.1  # share of samples without their prompt
 SHIFT = 1.5  # times lean towards noise, where a video's contents are decided
 
@@ -24,10 +25,14 @@ SHIFT = 1.5  # times lean towards noise, where a video's contents are decided
 class FlowMatching:
     """Trains a whole network on videos."""
 
+    may_change = frozenset[str]()
+    load = staticmethod(exported_model)
+
     def __init__(self, settings: Settings, dataset: Samples, device: torch.device):
         self.settings, self.dataset, self.device = settings, dataset, device
+        self.iterations = settings.iterations
         self.network = base_network(settings, device)
-        self.parts: dict[str, nn.Module] = {"network": self.network.module}
+        self.parts = {"network": trainable(self.network.module, settings.optimiser, LEARNING_RATE)}
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
         """The flow-matching loss."""

@@ -3,33 +3,26 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..contract.protocol import Batch, Loss, Samples
-from ..contract.settings import Settings
+from ..contract.protocol import Batch, Loss
 from ..contract.times import Draws
 from ..contract.velocity import Velocity
-from ..network.build import Distillation, distillation
 from ..network.conditions import guided_condition, latents, rows
-from ..network.export import export_distilled
+from ..network.export import exported_meanflow_model
 from ..network.velocity import Condition
 from .derivative import central_difference, dual_numbers
+from .distillation import StudentTraining
 from .losses import adaptive_weight, meanflow_loss
 from .previews import Previews, distance, mean_flow, one_call
 from .probe import probe_derivative
 
 
-class MeanFlowDistillation:
+class MeanFlowDistillation(StudentTraining):
     """Trains a student that is told where a step ends."""
 
-    def __init__(
-        self, settings: Settings, dataset: Samples, device: torch.device, networks: Distillation | None = None
-    ):
-        self.settings, self.dataset, self.device = settings, dataset, device
-        self.networks = networks or distillation(settings, device, added="time_r_in")
-        self.network = self.networks.student
-        self.parts: dict[str, nn.Module] = {"network": self.networks.product}
+    embedder = "time_r_in"
+    load = staticmethod(exported_meanflow_model)
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
         """The loss of Algorithm 2; with a guided teacher at a guidance scale of each sample's own."""
@@ -64,14 +57,6 @@ class MeanFlowDistillation:
         }
         previews.write(path, rows, self.networks.student.module)
         return {"student to teacher": distance(rows["student"], rows["teacher"])}
-
-    def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
-        """The student, or its LoRA."""
-        export_distilled(folder, self.networks, weights, self.settings)
-
-    def shards(self) -> list[nn.Module]:
-        """The blocks of both networks."""
-        return self.networks.block_modules()
 
     def _student(self, condition: Condition) -> Velocity:
         def u(x_t: Tensor, t: Tensor, r: Tensor, chosen: Tensor | None = None, **options) -> Tensor:

@@ -1,41 +1,49 @@
 """Predictor training: the two-block network learns what the frozen MeanFlow model answers (DisCa, Algorithm 3)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..contract.protocol import Batch, Loss, Samples
+from ..contract.protocol import Batch, Loss, Samples, Trainable, trainable
 from ..contract.settings import Settings
 from ..contract.times import Draws
 from ..network.build import frozen_network, new_predictor, predictor_spec
 from ..network.conditions import guided_condition, latents
-from ..network.export import export_predictor
+from ..network.export import export_predictor, exported_predictor
 from ..network.velocity import Condition, Network
 from .discriminator import Discriminator, adversarial_loss, discriminator_loss
 from .losses import adaptive_weight, mse
 from .pairs import Pair, Pairs, by_predictor, following
 from .previews import Previews, cached, distance, mean_flow
 
+LEARNING_RATE = 1e-4
+DISCRIMINATOR_BETAS = (0.0, 0.999)  # without momentum
 RAMP = 100  # iterations over which the adversarial term comes in
 
 
 class PredictorTraining:
     """First squared error alone, then with the discriminator."""
 
+    may_change = frozenset({"predictor.gan_iterations"})
+    load = staticmethod(exported_predictor)
+
     def __init__(self, settings: Settings, dataset: Samples, device: torch.device, network: Network | None = None):
         self.settings, self.dataset, self.device = settings, dataset, device
         self.network = network or frozen_network(settings, device)
+        self.iterations = settings.predictor.mse_iterations + settings.predictor.gan_iterations
         module = self.network.module
         self.spec = predictor_spec(module, settings)
         self.predictor = new_predictor(self.spec, settings, device)
         self.pairs = Pairs(settings.predictor, self.network, self.predictor)
-        self.parts: dict[str, nn.Module] = {"predictor": self.predictor}
+        self.parts = {"predictor": trainable(self.predictor, settings.optimiser, LEARNING_RATE)}
         if settings.predictor.gan_iterations:
             self.tapped = self.network.spread(settings.predictor.taps)
             self.discriminator = Discriminator(module.params.hidden_size, len(self.tapped)).to(device)
-            self.parts["discriminator"] = self.discriminator
+            optimiser = replace(settings.optimiser, lr=settings.predictor.lr_discriminator, betas=DISCRIMINATOR_BETAS)
+            self.parts["discriminator"] = Trainable(self.discriminator, optimiser)
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
         """Algorithm 3, lines 3 to 15: the Predictor's loss, then the discriminator's."""

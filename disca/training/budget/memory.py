@@ -95,13 +95,17 @@ def operations(shape: Shape, job: Job) -> float:
 
 
 def total_operations(shape: Shape, settings: Settings) -> float:
-    """Floating-point operations of the whole run on one process, its two phases for a Predictor."""
+    """Floating-point operations of the whole run on one process."""
+    return settings.data.accumulate * sum(count * operations(shape, job) for count, job in _phases(settings))
+
+
+def _phases(settings: Settings) -> list[tuple[int, Job]]:
+    """How many iterations do what: a Predictor's have two phases."""
     job, predictor = job_of_run(settings), settings.predictor
-    phases = [(settings.iterations, job)]
-    if job.algorithm == "predictor":
-        plain, adversarial = replace(job, adversarial=False), replace(job, adversarial=True)
-        phases = [(predictor.mse_iterations, plain), (predictor.gan_iterations, adversarial)]
-    return settings.data.accumulate * sum(count * operations(shape, phase) for count, phase in phases)
+    if job.algorithm != "predictor":
+        return [(settings.iterations, job)]
+    plain, adversarial = replace(job, adversarial=False), replace(job, adversarial=True)
+    return [(predictor.mse_iterations, plain), (predictor.gan_iterations, adversarial)]
 
 
 def cheapest(shape: Shape, job: Job, card: float, gpus: int = 1) -> Savings | None:
@@ -123,11 +127,12 @@ def table(settings: Settings) -> str:
     needs = peak(shape, job, own)
     parts = ", ".join(f"{name} {need / GB:.1f}" for name, need in needs.items())
     work, samples = total_operations(shape, settings), shape.batch * settings.data.accumulate
+    iterations = sum(count for count, _ in _phases(settings))
     lines = [
         f"{settings.algorithm} on a network of {shape.weights / 1e9:.3g} billion weights, "
         f"{shape.tokens:,} tokens, batch {shape.batch:d}",
         f"memory with these settings: {sum(needs.values()) / GB:.1f} GB ({parts})",
-        f"work: {work / 1e15:,.3f} PFLOP on each card for {settings.total:d} iterations of {samples:d} samples",
+        f"work: {work / 1e15:,.3f} PFLOP on each card for {iterations:d} iterations of {samples:d} samples",
         "",
         "card     needed    at least   settings",
     ]

@@ -1,10 +1,13 @@
 """What the loop asks of a training, and what it gets back."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
+
+from .settings import OptimiserSettings, Settings
 
 BANDS = 4  # of t, in which losses are logged: [0, 1/4), ... [3/4, 1]
 
@@ -22,6 +25,18 @@ class Loss(NamedTuple):
     weight: Tensor | float = 1.0  # [B], of each sample beside the others; curves show the value without it
 
 
+class Trainable(NamedTuple):
+    """What is optimised, and how its weights move."""
+
+    module: nn.Module
+    optimiser: OptimiserSettings  # its learning rate is meant as it is: 0 is 0
+
+
+def trainable(module: nn.Module, settings: OptimiserSettings, lr: float) -> Trainable:
+    """The module with the learning rate of the settings, or this one where they leave it to the training."""
+    return Trainable(module, replace(settings, lr=settings.lr or lr))
+
+
 class Samples(Protocol):
     """The samples that are trained on, by index."""
 
@@ -35,7 +50,9 @@ class Samples(Protocol):
 class Training(Protocol):
     """One algorithm on one model. All draws come from (seed, index of the sample)."""
 
-    parts: dict[str, nn.Module]  # what is optimised; the first is the product
+    parts: dict[str, Trainable]  # the first is the product
+    iterations: int  # of the whole run
+    may_change: frozenset[str]  # settings that a run may go on with another value of, beside those of all trainings
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
         """One loss at a time; backward runs before the next is asked for. Gradients reach only the part it names."""
@@ -54,6 +71,11 @@ class Training(Protocol):
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Writes what the inference nodes load, with these trained weights of the product in place of its own."""
+        ...
+
+    @staticmethod
+    def load(settings: Settings, export: Path) -> Any:
+        """What the graph takes of an export: a MODEL, or a LoadedPredictor."""
         ...
 
     def shards(self) -> list[nn.Module]:

@@ -36,7 +36,7 @@ class OptimiserSettings(Checked):
     """How a part's weights move."""
 
     name: Literal["adamw", "adamw8bit"] = "adamw"
-    lr: float = number(0.0, least=0, most=1)  # 0: see Settings.learning_rate
+    lr: float = number(0.0, least=0, most=1)  # 0: the training's own
     betas: tuple[float, float] = number((0.9, 0.999), least=0, most=1, below=True)
     weight_decay: float = number(0.0, least=0, most=1)
     warmup: int = number(0, least=0, most=MANY)  # iterations
@@ -165,7 +165,7 @@ class Settings(Checked):
     data: DataSettings
     model: ModelSettings = field(default_factory=ModelSettings)
     seed: int = number(0, least=0, most=MOST_SEED)
-    iterations: int = number(1000, least=1, most=MANY)  # the predictor's are mse_iterations + gan_iterations
+    iterations: int = number(1000, least=1, most=MANY)  # but for a Predictor, which counts its own
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     cfg: CfgSettings = field(default_factory=CfgSettings)
@@ -175,22 +175,6 @@ class Settings(Checked):
     save: SaveSettings = field(default_factory=SaveSettings)
     preview: PreviewSettings = field(default_factory=PreviewSettings)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    @property
-    def total(self) -> int:
-        """Iterations of the whole run."""
-        if self.algorithm == "predictor":
-            return self.predictor.mse_iterations + self.predictor.gan_iterations
-        return self.iterations
-
-    @property
-    def learning_rate(self) -> float:
-        """optimiser.lr, or if that is 0: 1e-4 for flow and predictor, else 5e-5 with LoRA and 1e-5 without."""
-        if self.optimiser.lr:
-            return self.optimiser.lr
-        if self.algorithm in ("flow", "predictor"):
-            return 1e-4
-        return 5e-5 if self.lora.rank else 1e-5
 
 
 MEANFLOW_PRESETS: dict[str, dict[str, Any]] = {"anchored": {}, "paper": {"anchor": 0.0, "adaptive": 0.0}}

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,8 @@ STATE = "state"
 FILE = rf"{STATE}/[\w-]+\.safetensors"  # of the state, as meta.json lists it
 
 # What may differ between the runs before and after: it changes no number of the training, or only how far it goes.
-FREE = {"out", "iterations", "device", "data.path", "data.cache", "data.batch", "data.accumulate"}
-FREE_SECTIONS = {"memory", "save", "preview"}
-FREE_PREDICTOR = {"predictor.gan_iterations"}
+MAY_CHANGE = {"out", "iterations", "device", "data.path", "data.cache", "data.batch", "data.accumulate"}
+SECTIONS_THAT_MAY_CHANGE = {"memory", "save", "preview"}
 FILES = {"model.path", "model.teacher"}  # compared by name: a folder may be moved
 
 SAMPLES = "data.batch x data.accumulate"
@@ -44,14 +43,14 @@ class SaveError(RuntimeError):
     """A checkpoint could not be written; the one before is whole."""
 
 
-def fingerprint(settings: Settings, dataset: str) -> dict[str, Any]:
-    """The settings that make the numbers of a run, by their keys."""
+def fingerprint(settings: Settings, dataset: str, may_change: Set[str]) -> dict[str, Any]:
+    """The settings that make the numbers of a run, by their keys: all but those that may change when it goes on."""
     found: dict[str, Any] = {"the dataset": dataset}
     for key, value in asdict(settings).items():
-        if key in FREE_SECTIONS:
+        if key in SECTIONS_THAT_MAY_CHANGE:
             continue
         entries = {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
-        found |= {name: entry for name, entry in entries.items() if name not in FREE | FREE_PREDICTOR}
+        found |= {name: entry for name, entry in entries.items() if name not in MAY_CHANGE | may_change}
     found |= {key: os.path.basename(found[key]) for key in FILES}
     found[SAMPLES] = settings.data.batch * settings.data.accumulate
     return json.loads(json.dumps(found))

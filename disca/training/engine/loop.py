@@ -82,11 +82,11 @@ class Run:
     def __init__(self, settings: Settings, training: Training, dataset: Samples, world: World):
         self.settings, self.training, self.world = settings, training, world
         self.folder = RunFolder(settings.out)
-        shard(training.shards(), training.parts.values(), world, settings.model.dtype)
-        self.parts = [Part(name, module, settings) for name, module in training.parts.items()]
+        shard(training.shards(), [part.module for part in training.parts.values()], world, settings.model.dtype)
+        self.parts = [Part(name, part, training.iterations) for name, part in training.parts.items()]
         self.product = self.parts[0]
         self.ema = Ema(self.product.weights, settings.optimiser.ema) if settings.optimiser.ema else None
-        self.fingerprint = checkpoints.fingerprint(settings, dataset.fingerprint)
+        self.fingerprint = checkpoints.fingerprint(settings, dataset.fingerprint, training.may_change)
         self.progress, self.saved = self._resume()
         self.feed = Feed(dataset, settings.seed, world, settings.data.batch, self._accumulate())
         self.progress.samples = self.progress.samples or self.feed.samples
@@ -95,12 +95,12 @@ class Run:
 
     def go(self, stop: Callable[[], bool]) -> Path:
         """Iterates to the end or until it is to stop, saving on the way."""
-        if self.progress.iteration < self.settings.total:
+        if self.progress.iteration < self.training.iterations:
             self._begin()
         with tqdm(
-            total=self.settings.total, initial=self.progress.iteration, disable=not self.world.leads, unit="it"
+            total=self.training.iterations, initial=self.progress.iteration, disable=not self.world.leads, unit="it"
         ) as bar:
-            while self.progress.iteration < self.settings.total:
+            while self.progress.iteration < self.training.iterations:
                 self._iterate(bar)
                 stopped = bool(self.world.most(int(stop() or self.folder.asked_to_stop())))
                 if stopped or self._due(self.settings.save.every):
@@ -124,7 +124,7 @@ class Run:
         if found is None:
             return Progress(), None
         progress = checkpoints.load(found, self.parts, self.ema, self.fingerprint, self.world)
-        self._say(f"Going on from {quoted(found)}, iteration {progress.iteration:d} of {self.settings.total:d}.")
+        self._say(f"Going on from {quoted(found)}, iteration {progress.iteration:d} of {self.training.iterations:d}.")
         return progress, found
 
     def _accumulate(self) -> int:
@@ -150,7 +150,7 @@ class Run:
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self.folder.forget_stop()
         write_settings(self.settings, self.folder.settings)
-        records = Records(self.folder, self.settings.total, self.progress.iteration)
+        records = Records(self.folder, self.training.iterations, self.progress.iteration)
         return records, Events(self.folder.tensorboard, self.progress.iteration)
 
     def _begin(self) -> None:
@@ -211,7 +211,9 @@ class Run:
                 )
 
     def _due(self, every: int) -> bool:
-        return bool(every) and (self.progress.iteration % every == 0 or self.progress.iteration == self.settings.total)
+        return bool(every) and (
+            self.progress.iteration % every == 0 or self.progress.iteration == self.training.iterations
+        )
 
     def _save(self) -> None:
         self._tell("Saving")
@@ -267,7 +269,7 @@ class Run:
     def _end(self) -> None:
         if self.world.leads:
             self.folder.forget_stop()
-        done = self.progress.iteration == self.settings.total
+        done = self.progress.iteration == self.training.iterations
         message = "Done" if done else f"Stopped at iteration {self.progress.iteration:d}; start again to go on"
         self._say(f"{message}. The result is in {quoted(self.folder.export)}.")
         self._tell(message)

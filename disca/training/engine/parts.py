@@ -1,44 +1,37 @@
 """A part of what is trained: its weights and the optimiser that moves them."""
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ...messages import quoted
-from ..contract.settings import Settings
+from ..contract.protocol import Trainable
 from .distributed import World, average_gradients, local, norm
 from .optimiser import make_optimiser, set_learning_rate
-
-DISCRIMINATOR = "discriminator"
 
 
 class Part:
     """One trained part, with one optimiser, its own warm-up and its own gradient clipping."""
 
-    def __init__(self, name: str, module: nn.Module, settings: Settings):
+    def __init__(self, name: str, trainable: Trainable, iterations: int):
         self.name = name
-        self.module = module
-        self.weights = {key: weight for key, weight in module.named_parameters() if weight.requires_grad}
+        self.module, self._settings = trainable
+        self.weights = {key: weight for key, weight in self.module.named_parameters() if weight.requires_grad}
         if not self.weights:
             raise ValueError(f"The part {quoted(name)} has no weights to train.")
-        self.buffers = persistent_buffers(module)
+        self.buffers = persistent_buffers(self.module)
         self.updates = 0
-        self._total = settings.total
-        self._lr, self._optimiser_settings = settings.learning_rate, settings.optimiser
-        if name == DISCRIMINATOR:
-            self._lr = settings.predictor.lr_discriminator
-            self._optimiser_settings = replace(settings.optimiser, betas=(0.0, 0.999))
-        self.optimiser = make_optimiser(self._optimiser_settings, list(self.weights.values()), self._lr)
+        self._iterations = iterations
+        self.optimiser = make_optimiser(self._settings, list(self.weights.values()), self._settings.lr)
 
     @property
     def lr(self) -> float:
         """The learning rate of the next update: it rises during the warm-up, and may fall to zero over the run."""
-        warmup, decay = self._optimiser_settings.warmup, self._optimiser_settings.decay
+        warmup, decay = self._settings.warmup, self._settings.decay
         rise = min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
-        fall = 0.5 + 0.5 * math.cos(math.pi * self.updates / self._total) if decay == "cosine" else 1.0
-        return self._lr * rise * fall
+        fall = 0.5 + 0.5 * math.cos(math.pi * self.updates / self._iterations) if decay == "cosine" else 1.0
+        return self._settings.lr * rise * fall
 
     def gradient_norm(self, world: World) -> float:
         """The norm of the whole gradient, averaged over processes; NaN or infinite if an entry is."""
@@ -47,7 +40,7 @@ class Part:
 
     def update(self, gradient_norm: float) -> None:
         """One step of the optimiser along the gradient, clipped."""
-        clip = self._optimiser_settings.clip
+        clip = self._settings.clip
         if clip and gradient_norm > clip:
             torch._foreach_mul_([local(gradient) for gradient in self._gradients()], clip / gradient_norm)
         set_learning_rate(self.optimiser, self.lr)

@@ -1,11 +1,17 @@
-"""What a training hands to the inference nodes: a network, a LoRA or a Predictor, as safetensors."""
+"""What a training hands to the inference nodes: a network, a LoRA or a Predictor, as safetensors, and how it loads."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import comfy.sd
+from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ...models.checks import LoadedPredictor
+from ...models.loading import load_meanflow_model, load_predictor
+from ...models.lora import load_lora
 from ...weights.predictor_file import write_predictor
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.settings import Settings
@@ -47,11 +53,32 @@ def export_predictor(
     write_predictor(str(folder / PREDICTOR), spec, _with_trained(predictor, weights))
 
 
+def exported_model(settings: Settings, export: Path) -> ModelPatcher:
+    """The MODEL that a run gave; one that is whole is taken before a LoRA on its base."""
+    return _exported(settings, export, comfy.sd.load_diffusion_model)
+
+
+def exported_meanflow_model(settings: Settings, export: Path) -> ModelPatcher:
+    """The same with its input for r."""
+    return _exported(settings, export, load_meanflow_model)
+
+
+def exported_predictor(settings: Settings, export: Path) -> LoadedPredictor:
+    """The Predictor that a run gave."""
+    return load_predictor(str(export / PREDICTOR))
+
+
 def metadata(settings: Settings) -> dict[str, str]:
     """Where the weights come from."""
     section = getattr(settings, settings.algorithm, None)
     told = {} if section is None else {f"disca.{key}": str(value) for key, value in asdict(section).items()}
     return {"disca.algorithm": settings.algorithm, "disca.seed": str(settings.seed), **told}
+
+
+def _exported(settings: Settings, export: Path, load: Callable[[str], ModelPatcher]) -> ModelPatcher:
+    if (export / NETWORK).exists():
+        return load(str(export / NETWORK))
+    return load_lora(load(settings.model.path), str(export / LORA), 1.0)[0]
 
 
 def _with_trained(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
