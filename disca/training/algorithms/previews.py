@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from ...files import replacing
 from ...meanflow import shifted_sigmas
 from ...methods.anchors import AtAnchors
 from ...methods.disca import disca
@@ -55,7 +56,8 @@ class Previews:
         for strip in strips:
             sheet.paste(strip, (0, top))
             top += strip.height
-        sheet.save(path)
+        with replacing(path) as aside:
+            sheet.save(aside, "PNG")
 
 
 def original(network: Network, previews: Previews, scale: float, lora: Lora | None = None) -> Tensor:
