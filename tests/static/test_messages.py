@@ -47,8 +47,8 @@ OURS = {  # what is ours by other ways: kept in an object that only our constant
     ("disca/training/__main__.py", "error"),
     ("disca/training/build.py", "error"),
     ("disca/training/engine/feed.py", "named(index)"),
-    ("disca/training/engine/loop.py", "name"),
-    ("disca/training/engine/loop.py", "told"),
+    ("disca/training/engine/reporter.py", "name"),
+    ("disca/training/engine/reporter.py", "listed"),
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 sys.path.insert(1, str(Path(__file__).parent))
 from worlds import Points, Regression, given, program, settings  # noqa: E402
 
-from disca.training.engine.distributed import joined  # noqa: E402
+from disca.training.engine.distributed import process_group  # noqa: E402
 from disca.training.engine.loop import train  # noqa: E402
 from disca.training.records.lock import run_lock  # noqa: E402
 
@@ -72,7 +72,7 @@ def test_two_processes_are_both_refused_where_a_run_is_being_trained(tmp_path):
     with run_lock(tmp_path), pytest.raises(AssertionError) as error:
         program("train", str(tmp_path), two=True, restarts=0)
     assert f"This run is being trained by process {os.getpid()} on" in str(error.value)
-    assert "The leading process could not take the run's folder, and says why." in str(error.value)
+    assert "The main process could not take the run's folder, and says why." in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
@@ -81,7 +81,7 @@ def test_restarts_on_several_machines_need_a_store_of_their_own(monkeypatch):
     for key, value in {**about, "TORCHELASTIC_MAX_RESTARTS": "3"}.items():
         monkeypatch.setenv(key, value)
     monkeypatch.delenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", raising=False)
-    with pytest.raises(RuntimeError, match="Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), joined("cpu"):
+    with pytest.raises(RuntimeError, match="Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), process_group("cpu"):
         pass
 
 

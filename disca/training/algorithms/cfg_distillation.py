@@ -35,9 +35,9 @@ class CfgDistillation(StudentTraining):
         """Warns if the prompt makes no difference to the teacher: then there is nothing to guide by."""
         draws = Draws(self.settings.seed, batch["index"], self.device)
         noise, t = draws.noise(latents(batch)), draws.uniform()
-        told = self.networks.teacher(noise, t, condition_of(batch))
-        untold = self.networks.teacher(noise, t, without_prompt(batch, self.dataset.null))
-        share = ((told - untold).norm() / told.norm()).item()
+        prompted = self.networks.teacher(noise, t, condition_of(batch))
+        unprompted = self.networks.teacher(noise, t, without_prompt(batch, self.dataset.null))
+        share = ((prompted - unprompted).norm() / prompted.norm()).item()
         line = f"The prompt changes the teacher's velocity by {share:.1%}."
         if share < 1e-4:
             line = f"WARNING: {line} Guidance has nothing to work on: is the teacher one that was distilled already?"

@@ -60,8 +60,8 @@ class MeanFlowDistillation(StudentTraining):
 
     def _student(self, condition: Condition) -> Velocity:
         def u(x_t: Tensor, t: Tensor, r: Tensor, chosen: Tensor | None = None, **options) -> Tensor:
-            told = condition if chosen is None else rows(condition, chosen)
-            return self.networks.student.velocity(x_t, t, r, told, **options)
+            own = condition if chosen is None else rows(condition, chosen)
+            return self.networks.student.velocity(x_t, t, r, own, **options)
 
         return u
 

@@ -43,8 +43,9 @@ class Previews:
 
     def condition(self, network: Network, scale: float) -> Condition:
         """The prompts; with the guidance scale for a model that is told it."""
-        told = network.module.params.guidance_embed
-        return condition_of(self.batch, torch.full_like(self.batch["latent"][:, 0, 0, 0, 0], scale) if told else None)
+        if not network.module.params.guidance_embed:
+            return condition_of(self.batch, None)
+        return condition_of(self.batch, torch.full_like(self.batch["latent"][:, 0, 0, 0, 0], scale))
 
     def write(self, path: Path | None, rows: Mapping[str, Tensor], network: nn.Module) -> None:
         """The rows [B, C, T, H, W] of latents as one picture; None: not this process's to write."""
@@ -97,9 +98,9 @@ def colours(latents: Tensor, network: nn.Module) -> Tensor:
     return (torch.einsum("bcthw,co->bothw", latents, factors) + bias[:, None, None, None] + 1.0) / 2.0
 
 
-def _euler(network: Network, previews: Previews, told: float, cfg: float, lora: Lora | None) -> Tensor:
+def _euler(network: Network, previews: Previews, guidance: float, cfg: float, lora: Lora | None) -> Tensor:
     with adapters_off(network.module, lora) if lora else nullcontext():
-        u = guided(network, previews.condition(network, told), previews.null, cfg)
+        u = guided(network, previews.condition(network, guidance), previews.null, cfg)
         return sample(u, previews.noise, previews.sigmas)
 
 

@@ -63,7 +63,7 @@ class Training(Protocol):
         ...
 
     def preview(self, path: Path | None) -> dict[str, float]:
-        """Samples with fixed seeds; writes a picture at the path, which only the leading process is given.
+        """Samples with fixed seeds; writes a picture at the path, which only the main process is given.
 
         Gives distances worth watching by name, such as that of the student's samples to the teacher's.
         """

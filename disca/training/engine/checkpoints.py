@@ -28,7 +28,7 @@ from .parts import Part
 from .tensor_files import SavedTensors
 
 PREFIX = "step-"
-STATE = "state"
+STATE, EXPORT = "state", "export"
 FILE = rf"{STATE}/[\w-]+\.safetensors"  # of the state, as meta.json lists it
 
 # What may differ between the runs before and after: it changes no number of the training, or only how far it goes.
@@ -127,12 +127,12 @@ def save(
     acts = [
         (lambda: _clear(folder), True),
         (lambda: tensor_files.write(tensors, aside / STATE, world), False),
-        (lambda: export(aside / "export"), True),
+        (lambda: export(aside / EXPORT), True),
         (lambda: _finish(aside, target, meta), True),
     ]
-    for act, only_leader in acts:
-        _together(act, only_leader, world, target)
-    if world.leads:
+    for act, only_main in acts:
+        _together(act, only_main, world, target)
+    if world.is_main:
         steps = _steps(folder)
         place = steps.index(target) + 1
         for other in steps[: max(0, place - keep)] + steps[place:]:  # a later one was passed over as not whole
@@ -140,17 +140,17 @@ def save(
     return target
 
 
-def _together(act: Callable[[], None], only_leader: bool, world: World, target: Path) -> None:
+def _together(act: Callable[[], None], only_main: bool, world: World, target: Path) -> None:
     failure: Exception | None = None
     try:
-        if world.leads or not only_leader:
+        if world.is_main or not only_main:
             act()
     except (OSError, RuntimeError, SafetensorError) as error:
         failure = error
-    if not world.most(int(failure is not None)):
+    if not world.any(failure is not None):
         return
     aside = target.with_name(target.name + ASIDE)
-    if world.leads:
+    if world.is_main:
         shutil.rmtree(aside, ignore_errors=True)
     raise SaveError(_explain(failure, target)) from failure
 
@@ -159,7 +159,7 @@ def _explain(failure: Exception | None, target: Path) -> str:
     failure = failure and (failure.__cause__ or failure)
     lines = str(failure).strip().splitlines() or [type(failure).__name__]
     reason = lines[-1] if failure is not None else "the writing process says why"
-    whole = newest(target.parent, lambda told: None)
+    whole = newest(target.parent, lambda line: None)
     last = (
         f"The last whole one is {quoted(whole)}, and nothing is lost up to it" if whole else "There is none before it"
     )
@@ -198,19 +198,19 @@ def _saved_tensors(folder: Path, meta: Meta) -> SavedTensors:
 
 
 def _of_another_version(folder: Path, meta: OtherFormat) -> str:
-    told = f"{quoted(folder)} has format {meta.format:d}, but this version of DisCa reads format {FORMAT}. "
+    message = f"{quoted(folder)} has format {meta.format:d}, but this version of DisCa reads format {FORMAT}. "
     if meta.format == 1:
-        told += "Reading format 1 can run code that somebody put into it. What is in its export folder stays good. "
-    return told + "Go on with the version that wrote it, or choose another 'out' folder to start anew."
+        message += "Reading format 1 can run code that somebody put into it. What is in its export folder stays good. "
+    return message + "Go on with the version that wrote it, or choose another 'out' folder to start anew."
 
 
 def _require_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if differing:
-        told = "; ".join(
+        changes = "; ".join(
             f"{quoted(key)} was {quoted(before.get(key))} and is {quoted(now.get(key))}" for key in differing[:8]
         )
         raise ValueError(
-            f"{quoted(folder)} is a checkpoint of another run: {told}. "
+            f"{quoted(folder)} is a checkpoint of another run: {changes}. "
             "Set these back to go on with it, or choose another 'out' folder to start anew."
         )

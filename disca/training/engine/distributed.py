@@ -29,7 +29,7 @@ class World:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
 
@@ -41,7 +41,11 @@ class World:
         dist.all_reduce(total)
         return total.cpu()
 
-    def most(self, value: int) -> int:
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in one of the processes."""
+        return bool(self.max(int(flag)))
+
+    def max(self, value: int) -> int:
         """The greatest value of all processes."""
         if self.size == 1:
             return value
@@ -54,7 +58,7 @@ class World:
         if self.size == 1:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        given = torch.zeros(self.most(len(text)), dtype=torch.uint8, device=self.device)
+        given = torch.zeros(self.max(len(text)), dtype=torch.uint8, device=self.device)
         given[: len(text)] = text.to(self.device)
         all_given = [torch.empty_like(given) for _ in range(self.size)]
         dist.all_gather(all_given, given)
@@ -67,7 +71,7 @@ class World:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[World]:
+def process_group(device: str) -> Iterator[World]:
     """The world that torchrun's environment describes, or one process without it; left at the end."""
     chosen = choose_device(device)
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
@@ -132,11 +136,11 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor, world: World) -> Tensor | None:
-    """The tensor put together from all processes, on the CPU of the leader; all of them must ask."""
+def full_tensor(tensor: Tensor, world: World) -> Tensor | None:
+    """The tensor put together from all processes, on the CPU of the main one; all of them must ask."""
     tensor = tensor.detach()
     tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return tensor.cpu() if world.leads else None
+    return tensor.cpu() if world.is_main else None
 
 
 def norm(tensors: list[Tensor], world: World) -> float:

@@ -5,14 +5,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from ..contract.protocol import Batch, Sample, Samples
+from ..contract.protocol import Batch, Samples
 from ..data.dataset import collate
 from ..data.order import order
 from .distributed import World
 
-
-class Micro(list[Batch]):
-    """What goes through the network before the next samples are taken: one batch for each shape."""
+MicroBatch = list[Batch]  # what goes through the network before the next samples are taken: a batch for each shape
 
 
 class Feed:
@@ -29,7 +27,7 @@ class Feed:
         """Samples of an iteration, from all processes."""
         return self._batch * self.accumulate * self._world.size
 
-    def take(self, position: int) -> list[Micro]:
+    def take(self, position: int) -> list[MicroBatch]:
         """This process's share of the samples position .. position + samples; the next ones are read meanwhile."""
         micros = self._ahead[1].result() if self._ahead and self._ahead[0] == position else self._read(position)
         following = position + self.samples
@@ -50,16 +48,16 @@ class Feed:
         """The dataset's index of the sample at a position."""
         return order(len(self._dataset), self._seed, position)
 
-    def _read(self, position: int) -> list[Micro]:
+    def _read(self, position: int) -> list[MicroBatch]:
         micros = []
         for micro in range(self.accumulate):
             first = position + (micro * self._world.size + self._world.rank) * self._batch
             positions = list(range(first, first + self._batch))
-            micros.append(Micro(collate([self._dataset[self.index(place)] for place in positions], positions)))
+            micros.append(collate([self._dataset[self.index(place)] for place in positions], positions))
         return micros
 
 
-def not_finite(batch: Batch) -> set[int]:
+def bad_positions(batch: Batch) -> set[int]:
     """The positions of samples that hold NaN or infinity."""
     bad = torch.zeros(len(batch["index"]), dtype=torch.bool)
     for tensor in batch.values():
@@ -83,6 +81,3 @@ def without(batch: Batch, bad: set[int]) -> Batch:
 def sample_seed(seed: int, position: int) -> int:
     """A seed for what is drawn for the samples from a position on."""
     return (seed * 0x9E3779B97F4A7C15 + position * 0xBF58476D1CE4E5B9 + 1) % 2**63
-
-
-__all__ = ["Feed", "Micro", "Sample", "not_finite", "sample_seed", "without"]

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from ..contract.protocol import BANDS, Batch, Loss, Training
 from .distributed import World, local
-from .feed import Micro, not_finite, sample_seed, without
+from .feed import MicroBatch, bad_positions, sample_seed, without
 from .parts import Part
 
 ATTEMPTS = 4
 
 
 @dataclass
-class Figures:
+class LossSums:
     """Sums over samples: what the log's means are made of."""
 
     losses: dict[str, list[list[float]]] = field(default_factory=dict)  # part -> band -> [sum, count]
@@ -31,8 +31,8 @@ class Figures:
         for name, value in loss.extra.items():
             _add(self.extra.setdefault(name, [0.0, 0]), float(value), 1)
 
-    def merge(self, other: "Figures") -> None:
-        """Takes in another process's figures."""
+    def merge(self, other: "LossSums") -> None:
+        """Takes in another process's sums."""
         for name, bands in other.losses.items():
             mine = self.losses.setdefault(name, [[0.0, 0] for _ in range(BANDS)])
             for band, (total, count) in zip(mine, bands, strict=True):
@@ -42,9 +42,9 @@ class Figures:
 
     def means(self) -> dict[str, dict]:
         """For the log: loss by part, loss by part and band, further figures by name."""
-        whole = {name: [sum(part) for part in zip(*bands, strict=True)] for name, bands in self.losses.items()}
+        totals = {name: [sum(part) for part in zip(*bands, strict=True)] for name, bands in self.losses.items()}
         return {
-            "loss": {name: _mean(total) for name, total in whole.items()},
+            "loss": {name: _mean(total) for name, total in totals.items()},
             "bands": {name: [_mean(band) for band in bands] for name, bands in self.losses.items()},
             "extra": {name: _mean(total) for name, total in self.extra.items()},
         }
@@ -54,7 +54,7 @@ class Figures:
 class Outcome:
     """What an iteration came to."""
 
-    figures: Figures
+    sums: LossSums
     bad: set[int]  # positions of the samples left out
     norms: dict[str, float]  # of the gradient, by part; empty if there is nothing to step along
 
@@ -65,50 +65,50 @@ class Accumulator:
     def __init__(self, training: Training, parts: list[Part], world: World, seed: int):
         self._training, self._parts, self._world, self._seed = training, parts, world, seed
 
-    def run(self, iteration: int, micros: list[Micro], samples: int, positions: range) -> Outcome:
+    def run(self, iteration: int, micros: list[MicroBatch], samples: int, positions: range) -> Outcome:
         """Gradients of all samples but those with NaN or infinity in data, loss or gradient, which are found out."""
         bad = set().union(
-            *self._world.gather([bad for micro in micros for batch in micro for bad in not_finite(batch)])
+            *self._world.gather([bad for micro in micros for batch in micro for bad in bad_positions(batch)])
         )
         careful = False
         for _ in range(ATTEMPTS):
-            figures, found = self._pass(iteration, micros, samples, bad, careful)
+            sums, found = self._pass(iteration, micros, samples, bad, careful)
             if found:
                 bad |= found
                 continue
             norms = {part.name: part.gradient_norm(self._world) for part in self._parts if part.has_gradient()}
             if len(bad) == samples:
-                return Outcome(figures, bad, {})
+                return Outcome(sums, bad, {})
             if all(math.isfinite(norm) for norm in norms.values()):
-                return Outcome(figures, bad, norms)
+                return Outcome(sums, bad, norms)
             if careful:
                 break
             careful = True
-        return Outcome(figures, set(positions), {})
+        return Outcome(sums, set(positions), {})
 
     def _pass(
-        self, iteration: int, micros: list[Micro], samples: int, bad: set[int], careful: bool
-    ) -> tuple[Figures, set[int]]:
+        self, iteration: int, micros: list[MicroBatch], samples: int, bad: set[int], careful: bool
+    ) -> tuple[LossSums, set[int]]:
         for part in self._parts:
             part.zero_grad()
-        figures, found = Figures(), set()
+        sums, found = LossSums(), set()
         for micro in micros:
             for batch, counted in self._padded(micro):
                 left_out = bad if counted else bad | set(batch["index"].tolist())
-                found |= self._backward(without(batch, left_out), left_out, iteration, samples, figures)
-                if careful and self._spoiled():
+                found |= self._backward(without(batch, left_out), left_out, iteration, samples, sums)
+                if careful and self._gradient_is_spoiled():
                     found |= set(batch["index"].tolist()) - left_out
-        total = Figures()
-        for other, _ in (gathered := self._world.gather([asdict(figures), sorted(found)])):
-            total.merge(Figures(**other))
+        total = LossSums()
+        for other, _ in (gathered := self._world.gather([asdict(sums), sorted(found)])):
+            total.merge(LossSums(**other))
         return total, set().union(*(others for _, others in gathered))
 
-    def _padded(self, micro: Micro) -> list[tuple[Batch, bool]]:
+    def _padded(self, micro: MicroBatch) -> list[tuple[Batch, bool]]:
         """All processes go through the network equally often; a batch that fills up does not count."""
-        wanted = self._world.most(len(micro))
+        wanted = self._world.max(len(micro))
         return [(batch, True) for batch in micro] + [(micro[-1], False)] * (wanted - len(micro))
 
-    def _backward(self, batch: Batch, bad: set[int], iteration: int, samples: int, figures: Figures) -> set[int]:
+    def _backward(self, batch: Batch, bad: set[int], iteration: int, samples: int, sums: LossSums) -> set[int]:
         positions = batch["index"].tolist()
         counts = torch.tensor([position not in bad for position in positions])
         torch.manual_seed(sample_seed(self._seed, positions[0]))  # for draws that have no generator of their own
@@ -119,16 +119,16 @@ class Accumulator:
             found |= {position for position, ok in zip(positions, (finite | ~counts).tolist(), strict=True) if not ok}
             kept = torch.where(counts.to(loss.value.device), loss.weight * loss.value, 0.0)
             (kept.sum() * (self._world.size / samples)).backward()
-            figures.add(loss, counts & finite)
+            sums.add(loss, counts & finite)
         return found
 
-    def _spoiled(self) -> bool:
+    def _gradient_is_spoiled(self) -> bool:
         """Whether a gradient is not finite by now; if so, all are cleared, to tell what the next samples do."""
         gradients = [
             local(weight.grad) for part in self._parts for weight in part.weights.values() if weight.grad is not None
         ]
-        spoiled = not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
-        if not self._world.most(int(spoiled)):
+        not_finite = not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        if not self._world.any(not_finite):
             return False
         for part in self._parts:
             part.zero_grad()

@@ -91,9 +91,9 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _require(holds: bool, told: str) -> None:
+def _require(holds: bool, fault: str) -> None:
     if not holds:
-        raise ValueError(f"{FILE}: {cause(told)}")
+        raise ValueError(f"{FILE}: {cause(fault)}")
 
 
 def _require_counts(found: dict[str, Any], key: str) -> None:

@@ -56,7 +56,7 @@ class Chunk(NamedTuple):
 
 
 def write(tensors: dict[str, Tensor], folder: Path, world: World) -> None:
-    """Writes what this process holds of the tensors; of those that all hold whole, the leading process does."""
+    """Writes what this process holds of the tensors; of those that all hold whole, the main process does."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (pieces, rows) in enumerate(_groups(tensors, world)):
         write_tensors(folder / f"{world.rank:05}-{number:05}{SUFFIX}", pieces, {ROWS: json.dumps(rows)})
@@ -131,7 +131,7 @@ def _groups(tensors: dict[str, Tensor], world: World) -> Iterator[tuple[dict[str
     pieces, rows, size = {}, {}, 0
     for name, tensor in tensors.items():
         held, first = _held(tensor)
-        if not (held.numel() if isinstance(tensor, DTensor) else world.leads):
+        if not (held.numel() if isinstance(tensor, DTensor) else world.is_main):
             continue
         rows[name] = [first, tensor.shape[0] if tensor.dim() else 1]
         found = {f"{name}/{piece}": part for piece, part in eight_bits.pieces(held).items()} or {name: held}

@@ -1,0 +1,83 @@
+"""What a run says on its way: on the console, in its log and state, and for TensorBoard."""
+
+import logging
+from typing import Any
+
+from tqdm import tqdm
+
+from ..contract.settings import Settings
+from ..contract.yaml_settings import write_settings
+from ..records.log import Records
+from ..records.run_folder import RunFolder
+from ..records.tensorboard import Events
+from .distributed import World
+from .meta import Progress
+
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Speaks for all processes in the main one, and is silent in the others."""
+
+    def __init__(self, folder: RunFolder, iterations: int, world: World):
+        self._folder, self._iterations, self._is_main = folder, iterations, world.is_main
+        self._progress = Progress()
+        self._records: Records | None = None
+        self._events: Events | None = None
+        self._bar: tqdm | None = None
+
+    def open(self, settings: Settings, progress: Progress) -> None:
+        """Makes the run's folder, and begins its records after the iterations that are done."""
+        self._progress = progress
+        if not self._is_main:
+            return
+        self._folder.path.mkdir(parents=True, exist_ok=True)
+        self._folder.forget_stop()
+        write_settings(settings, self._folder.settings)
+        self._records = Records(self._folder, self._iterations, progress.iteration)
+        self._events = Events(self._folder.tensorboard, progress.iteration)
+
+    def say(self, line: str) -> None:
+        """Prints a line."""
+        if self._is_main:
+            log.info(line)
+
+    def set_state(self, message: str, now: bool = True) -> None:
+        """Says what the run is at to those who watch its folder."""
+        if self._records:
+            self._records.set_state(self._progress.iteration, message, now)
+
+    def open_bar(self) -> None:
+        """Shows how far the run is, until `close_bar`."""
+        done = self._progress.iteration
+        self._bar = tqdm(total=self._iterations, initial=done, disable=not self._is_main, unit="it")
+
+    def close_bar(self) -> None:
+        """Leaves the bar as it is; what is printed next stands below it."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def add_iteration(self, line: dict[str, Any]) -> None:
+        """Writes an iteration's line of the log."""
+        if not self._is_main:
+            return
+        self._records.add(line)
+        self._events.add(line)
+        self._bar.update()
+        losses = {name: f"{loss:.4g}" for name, loss in line["loss"].items() if loss is not None}
+        self._bar.set_postfix(losses, refresh=False)
+        self.set_state("Training", now=False)
+
+    def add_previews(self, distances: dict[str, float]) -> None:
+        """Says how far apart the rows of the previews are."""
+        if not distances or not self._is_main:
+            return
+        self._events.add_previews(self._progress.iteration, distances)
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in distances.items())
+        self.say(f"Previews of iteration {self._progress.iteration:d}: {listed}.")
+
+    def close(self) -> None:
+        """Closes bar and files."""
+        self.close_bar()
+        if self._events:
+            self._events.close()
