@@ -480,7 +480,18 @@ def test_each_epoch_draws_every_sample_once(length):
 def test_epochs_and_seeds_differ_and_nothing_else_matters():
     epochs = [[order(1000, seed, epoch * 1000 + i) for i in range(1000)] for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(epoch) for epoch in epochs}) == 4
-    assert order(10**12, 0, 12345) == order(10**12, 0, 12345)  # far more than could be listed
+
+
+def test_the_order_depends_on_no_draw_before_it():
+    drawn = [order(1000, 0, position) for position in (2500, 3, 999, 1000)]
+    torch.manual_seed(7)
+    assert [order(1000, 0, position) for position in (1000, 999, 3, 2500)] == drawn[::-1]
+
+
+def test_drawing_the_order_leaves_other_random_numbers_as_they_are():
+    before = torch.get_rng_state()
+    order(1_000_000, 3, 5_000_000)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_every_sample_is_as_likely_at_every_place():
