@@ -17,7 +17,8 @@ import toy_world  # noqa: E402 (prepares ComfyUI)
 
 from disca.methods.disca import disca  # noqa: E402
 from disca.training.choose import chosen  # noqa: E402
-from disca.training.contract.settings import PairSettings, Settings  # noqa: E402
+from disca.training.contract.method_settings import PairSettings  # noqa: E402
+from disca.training.contract.settings import Settings  # noqa: E402
 from disca.training.engine.loop import train  # noqa: E402
 from disca.training.toy_chain import stage_settings  # noqa: E402
 

@@ -40,7 +40,7 @@ from disca.training.algorithms.sampling import (  # noqa: E402
     mean_velocity,
     sample,
 )
-from disca.training.contract.settings import PairSettings, PredictorSettings  # noqa: E402
+from disca.training.contract.method_settings import PairSettings, PredictorSettings  # noqa: E402
 from disca.training.contract.times import Draws  # noqa: E402
 from disca.training.network.blocks import make_out_of_place  # noqa: E402
 from disca.training.network.velocity import Network  # noqa: E402

@@ -22,12 +22,12 @@ from disca.training.network.velocity import Network  # isort: skip
 from disca.training.network.build import Distillation, add_embedder  # isort: skip
 from disca.training.engine.optimiser import make_optimiser  # isort: skip
 from disca.training.algorithms.predictor_training import PredictorTraining  # isort: skip
+from disca.training.contract.method_settings import PredictorSettings  # isort: skip
 from disca.training.contract.settings import (  # isort: skip
     DataSettings,
     LoraSettings,
     ModelSettings,
     OptimiserSettings,
-    PredictorSettings,
     Settings,
 )
 
@@ -75,7 +75,7 @@ def measure(size: Size, algorithm: str, rate: float) -> str:
     job = Job(algorithm, settings.lora.rank, adversarial=True, ema=False)
     share = operations(shape, job) / seconds / rate
     found = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
-    budget = sum(peak(shape, job, Savings(checkpoint=True)).values()) / 1e9
+    budget = sum(peak(shape, job, Savings(recompute_blocks=True)).values()) / 1e9
     return (
         f"HunyuanVideo {size.family} {algorithm}: {seconds:.3g} s an iteration, {share:.0%} of the matrix rate, "
         f"peak {found:.1f} GB (computed {budget:.1f} GB)"
@@ -90,7 +90,7 @@ def made(size: Size, algorithm: str, device: torch.device):
         out="",
         data=DataSettings(""),
         model=ModelSettings(dtype="bf16" if dtype == torch.bfloat16 else "fp32"),
-        optimiser=OptimiserSettings(ema=0.0),
+        optimizer=OptimiserSettings(ema=0.0),
         lora=LoraSettings(rank=0 if algorithm == "predictor" else RANK),
         predictor=PredictorSettings(mse_iterations=0),
     )

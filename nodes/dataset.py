@@ -43,7 +43,7 @@ class DiscaBuildDataset(io.ComfyNode):
                     "size",
                     options=[
                         *(io.DynamicCombo.Option(name, []) for name in SIZES),
-                        io.DynamicCombo.Option("own", _size_inputs()),
+                        io.DynamicCombo.Option("custom", _size_inputs()),
                     ],
                     tooltip="Every clip is scaled and cropped to it. Train at the size at which you will sample.",
                 ),
@@ -116,8 +116,8 @@ class DiscaBuildDataset(io.ComfyNode):
         return io.NodeOutput(dataset, built)
 
 
-def _size(size: str, **own: int) -> tuple[int, int, int]:
-    return (own["width"], own["height"], own["frames"]) if size == "own" else SIZES[size]
+def _size(size: str, **custom: int) -> tuple[int, int, int]:
+    return (custom["width"], custom["height"], custom["frames"]) if size == "custom" else SIZES[size]
 
 
 def _size_inputs() -> list[io.Input]:

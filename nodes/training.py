@@ -1,30 +1,16 @@
 """Train Predictor, Train MeanFlow, Train CFG."""
 
-from dataclasses import replace
-
 from comfy_api.v0_0_2 import io, ui
 
 from ..disca.host.compat import room
-from ..disca.training.contract.settings import (
-    MEANFLOW_PRESETS,
-    PREDICTOR_PRESETS,
-    LoraSettings,
-    MeanFlowSettings,
-    PairSettings,
-    PredictorSettings,
-    Settings,
-)
-from .training_inputs import (
-    guidance_inputs,
-    iterations_input,
-    run_settings,
-    shared_inputs,
-    source_inputs,
-    weights_input,
-)
+from ..disca.training.contract.method_settings import MeanFlowSettings, PairSettings, PredictorSettings
+from ..disca.training.contract.settings import LoraSettings, Settings
+from .setting_input import method_input, setting_input
+from .training_inputs import guidance_inputs, run_settings, shared_inputs, source_inputs, weights_input
 from .types import TRAINING_CATEGORY, DiscaPredictor
 
-MEANFLOW, PREDICTOR = MeanFlowSettings(), PredictorSettings()
+PREDICTOR = ("delta_max", "depth", "form", "start", "gan_weight", "lr_discriminator", "discriminator_blocks")
+PAIRS = ("line", "trajectory", "cached")
 REPORT = "Where the result is, and the memory and time that the run takes on each size of card."
 
 
@@ -39,20 +25,9 @@ class DiscaTrainPredictor(io.ComfyNode):
             search_aliases=["feature cache", "learnable cache", "training", "train hunyuan"],
             inputs=[
                 *source_inputs("my_predictor", "The MeanFlow model that the Predictor is for: its bf16 file."),
-                io.DynamicCombo.Input(
-                    "method",
-                    options=[
-                        io.DynamicCombo.Option("default", []),
-                        io.DynamicCombo.Option("paper", []),
-                        io.DynamicCombo.Option("own", _predictor_inputs()),
-                    ],
-                    tooltip="default: a Predictor that adds to the cached features, starting from reuse, on states "
-                    "that the cached sampler visits. paper: as the authors describe it.",
-                ),
-                iterations_input("mse_iterations", PREDICTOR.mse_iterations, "Iterations by squared error, first."),
-                iterations_input(
-                    "gan_iterations", PREDICTOR.gan_iterations, "Iterations with a discriminator as well, after those."
-                ),
+                method_input(PredictorSettings, _predictor_inputs()),
+                setting_input(PredictorSettings, "mse_iterations"),
+                setting_input(PredictorSettings, "gan_iterations"),
                 *guidance_inputs(advanced=True),
                 *shared_inputs(),
             ],
@@ -71,7 +46,8 @@ class DiscaTrainPredictor(io.ComfyNode):
     def execute(
         cls, method: dict, mse_iterations: int, gan_iterations: int, guidance_low: float, guidance_high: float, **shared
     ) -> io.NodeOutput:
-        predictor = replace(_predictor(**method), mse_iterations=mse_iterations, gan_iterations=gan_iterations)
+        iterations = {"mse_iterations": mse_iterations, "gan_iterations": gan_iterations}
+        predictor = _predictor(iterations=iterations, **method)
         guidance = (guidance_low, guidance_high)
         return _train(run_settings("predictor", guidance=guidance, predictor=predictor, **shared))
 
@@ -89,17 +65,8 @@ class DiscaTrainMeanFlow(io.ComfyNode):
                 *source_inputs(
                     "my_meanflow", "A HunyuanVideo without need of CFG, such as DisCa Train CFG makes: its bf16 file."
                 ),
-                io.DynamicCombo.Input(
-                    "method",
-                    options=[
-                        io.DynamicCombo.Option("anchored", []),
-                        io.DynamicCombo.Option("paper", []),
-                        io.DynamicCombo.Option("own", _meanflow_inputs()),
-                    ],
-                    tooltip="anchored: half of the samples have r = t, and hard ones weigh less, which keeps the "
-                    "model near its teacher. paper: none have, and all weigh alike.",
-                ),
-                iterations_input("iterations", 1000, "Iterations of the whole run.", least=1),
+                method_input(MeanFlowSettings, _meanflow_inputs()),
+                setting_input(Settings, "iterations"),
                 weights_input(),
                 *guidance_inputs(advanced=True),
                 *shared_inputs(),
@@ -132,7 +99,7 @@ class DiscaTrainCFG(io.ComfyNode):
             inputs=[
                 *source_inputs("my_cfg", "A HunyuanVideo that is sampled with CFG: its bf16 file."),
                 *guidance_inputs(advanced=False),
-                iterations_input("iterations", 1000, "Iterations of the whole run.", least=1),
+                setting_input(Settings, "iterations"),
                 weights_input(),
                 *shared_inputs(),
             ],
@@ -158,94 +125,28 @@ def _train(settings: Settings) -> io.NodeOutput:
     return io.NodeOutput(trained.result, trained.report, ui=ui.SavedImages(pictures))
 
 
-def _predictor(method: str, **own) -> PredictorSettings:
-    if method != "own":
-        return PredictorSettings(preset=method, **PREDICTOR_PRESETS[method])
-    pairs = PairSettings(own.pop("pairs_line"), own.pop("pairs_trajectory"), own.pop("pairs_cached"))
-    return PredictorSettings(pairs=pairs, **own)
+def _predictor(method: str, iterations: dict[str, int], **custom) -> PredictorSettings:
+    if method != "custom":
+        return PredictorSettings(preset=method, **iterations)
+    pairs = PairSettings(**{name: custom.pop(f"pairs_{name}") for name in PAIRS})
+    return PredictorSettings(pairs=pairs, **iterations, **custom)
 
 
-def _meanflow(method: str, **own) -> MeanFlowSettings:
-    return MeanFlowSettings(**own) if method == "own" else MeanFlowSettings(preset=method, **MEANFLOW_PRESETS[method])
+def _meanflow(method: str, **custom) -> MeanFlowSettings:
+    return MeanFlowSettings(**custom) if method == "custom" else MeanFlowSettings(preset=method)
 
 
 def _lora(weights: str, **adapters) -> LoraSettings:
     return LoraSettings(**adapters)
 
 
-def _adaptive_input(default: float) -> io.Input:
-    return _share("adaptive", default, "Samples weigh 1 / (error + c) to this power. 0: all weigh alike.")
-
-
-def _share(name: str, default: float, tooltip: str) -> io.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
-
-
 def _predictor_inputs() -> list[io.Input]:
-    pairs = PREDICTOR.pairs
-    return [
-        _share("delta_max", PREDICTOR.delta_max, "Features are at most so much older, in sigma."),
-        io.Int.Input("depth", default=PREDICTOR.depth, min=1, max=8, tooltip="Blocks of the Predictor."),
-        io.Combo.Input(
-            "form",
-            options=["residual", "authors"],
-            tooltip="residual: it adds to the cached features. authors: it makes them anew.",
-        ),
-        io.Combo.Input(
-            "start", options=["identity", "random"], tooltip="identity: it begins by giving the cached features back."
-        ),
-        io.Float.Input(
-            "gan_weight",
-            default=PREDICTOR.gan_weight,
-            min=0.0,
-            max=100.0,
-            step=0.01,
-            tooltip="Weight of the discriminator's judgement beside the squared error.",
-        ),
-        io.Float.Input(
-            "lr_discriminator",
-            default=PREDICTOR.lr_discriminator,
-            min=0.0,
-            max=1.0,
-            step=1e-6,
-            round=False,
-            tooltip="Learning rate of the discriminator.",
-        ),
-        io.Int.Input(
-            "taps", default=PREDICTOR.taps, min=1, max=60, tooltip="So many blocks' features the discriminator sees."
-        ),
-        _share("pairs_line", pairs.line, "Share of states on straight lines from data to noise."),
-        _share("pairs_trajectory", pairs.trajectory, "Share of states on the model's own trajectories."),
-        _share("pairs_cached", pairs.cached, "Share of states that the cached sampler visits."),
-        _adaptive_input(PREDICTOR.adaptive),
-    ]
+    default = PredictorSettings().pairs
+    pairs = [setting_input(PairSettings, name, f"pairs_{name}", default=getattr(default, name)) for name in PAIRS]
+    own = [setting_input(PredictorSettings, name) for name in PREDICTOR]
+    return [*own, *pairs, setting_input(PredictorSettings, "adaptive")]
 
 
 def _meanflow_inputs() -> list[io.Input]:
-    return [
-        _share("R", MEANFLOW.R, "The longest step that is trained, in sigma."),
-        _share("anchor", MEANFLOW.anchor, "Share of samples with r = t."),
-        io.Combo.Input(
-            "derivative",
-            options=["difference", "dual"],
-            tooltip="difference: two more calls of the network. dual: exact, and slower.",
-        ),
-        io.Float.Input(
-            "h",
-            default=MEANFLOW.h,
-            min=1e-4,
-            max=0.5,
-            step=1e-4,
-            round=False,
-            tooltip="Distance in sigma of the two calls.",
-        ),
-        io.Float.Input(
-            "cap",
-            default=MEANFLOW.cap,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            tooltip="The correction is at most so long, of the velocity.",
-        ),
-        _adaptive_input(MEANFLOW.adaptive),
-    ]
+    names = ("R", "share_r_equals_t", "derivative", "h", "cap", "adaptive")
+    return [setting_input(MeanFlowSettings, name) for name in names]

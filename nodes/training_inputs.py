@@ -8,9 +8,11 @@ from comfy_api.v0_0_2 import io
 from ..disca.host.compat import room
 from ..disca.host.folders import file_path
 from ..disca.training.budget.memory import CARDS
+from ..disca.training.contract.fields import fields_of
+from ..disca.training.contract.method_settings import CfgSettings
 from ..disca.training.contract.settings import (
-    CfgSettings,
     DataSettings,
+    LoraSettings,
     MemorySettings,
     ModelSettings,
     OptimiserSettings,
@@ -18,11 +20,13 @@ from ..disca.training.contract.settings import (
     SaveSettings,
     Settings,
 )
+from .setting_input import setting_input
 from .types import NOTHING_THERE
 
 SIZES = {f"{size} GB": float(size) for size in CARDS}
-OPTIMISER, SAVE = OptimiserSettings(), SaveSettings()
+SAVE = SaveSettings()
 PREVIEW = PreviewSettings(every=SAVE.every, guidance=6.0)
+OPTIMISER = ("lr", "warmup", "decay", "weight_decay", "clip", "ema")
 
 
 def source_inputs(run: str, tooltip: str) -> list[io.Input]:
@@ -45,48 +49,34 @@ def source_inputs(run: str, tooltip: str) -> list[io.Input]:
     ]
 
 
-def iterations_input(name: str, default: int, tooltip: str, least: int = 0) -> io.Input:
-    """A number of iterations."""
-    return io.Int.Input(name, default=default, min=least, max=10_000_000, tooltip=tooltip)
-
-
 def guidance_inputs(advanced: bool) -> list[io.Input]:
     """The range of guidance scales that the model is trained for."""
     low, high = CfgSettings().guidance
-    told = "Only for models that are told their guidance scale: it is drawn from here. " if advanced else ""
-    limits = {"min": 0.0, "max": 100.0, "step": 0.1, "advanced": advanced}
+    about = ["Only for models that are told their guidance scale."] if advanced else []
+    about.append(fields_of(CfgSettings)["guidance"].description)
+    ends = (("guidance_low", low, "Its lower end."), ("guidance_high", high, "Its upper end."))
     return [
-        io.Float.Input("guidance_low", default=low, tooltip=f"{told}The least guidance scale.", **limits),
-        io.Float.Input("guidance_high", default=high, tooltip=f"{told}The greatest guidance scale.", **limits),
+        setting_input(CfgSettings, "guidance", id, default=end, tooltip=" ".join([*about, which]), advanced=advanced)
+        for id, end, which in ends
     ]
 
 
 def weights_input() -> io.Input:
     """A LoRA or all weights."""
+    lora = [setting_input(LoraSettings, "rank", default=64, min=1), setting_input(LoraSettings, "alpha")]
     return io.DynamicCombo.Input(
         "weights",
-        options=[
-            io.DynamicCombo.Option(
-                "LoRA",
-                [
-                    io.Int.Input("rank", default=64, min=1, max=1024, tooltip="The width of the adapters."),
-                    io.Float.Input(
-                        "alpha", default=0.0, min=0.0, max=1024.0, tooltip="The adapters' strength. 0: the rank."
-                    ),
-                ],
-            ),
-            io.DynamicCombo.Option("all", []),
-        ],
+        options=[io.DynamicCombo.Option("LoRA", lora), io.DynamicCombo.Option("all", [])],
         tooltip="LoRA: adapters and the time embedders. all: every weight, which needs the largest cards.",
     )
 
 
 def shared_inputs() -> list[io.Input]:
-    """Optimiser, memory, record and seed."""
+    """Optimizer, memory, record and seed."""
     return [
         io.DynamicCombo.Input(
-            "optimiser",
-            options=[io.DynamicCombo.Option("default", []), io.DynamicCombo.Option("own", _optimiser_inputs())],
+            "optimizer",
+            options=[io.DynamicCombo.Option("default", []), io.DynamicCombo.Option("custom", _optimizer_inputs())],
             tooltip="default: AdamW, one sample at a time, a learning rate by what is trained.",
         ),
         io.DynamicCombo.Input(
@@ -94,7 +84,7 @@ def shared_inputs() -> list[io.Input]:
             options=[
                 io.DynamicCombo.Option("auto", []),
                 *(io.DynamicCombo.Option(card, []) for card in SIZES),
-                io.DynamicCombo.Option("own", _memory_inputs()),
+                io.DynamicCombo.Option("custom", _memory_inputs()),
             ],
             tooltip="What is traded for memory. The sizes choose what fits such a card and costs least time, "
             "for this model and dataset. auto: your card.",
@@ -104,17 +94,12 @@ def shared_inputs() -> list[io.Input]:
             options=[
                 io.DynamicCombo.Option("previews", []),
                 io.DynamicCombo.Option("no previews", []),
-                io.DynamicCombo.Option("own", _record_inputs()),
+                io.DynamicCombo.Option("custom", _record_inputs()),
             ],
             tooltip=f"previews: checkpoints and previews every {SAVE.every} iterations. no previews: only checkpoints.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFF,
-            control_after_generate=io.ControlAfterGenerate.fixed,  # a run goes on with the seed it began with
-            tooltip="The seed of all that is drawn.",
+        setting_input(  # fixed: a run goes on with the seed it began with
+            Settings, "seed", control_after_generate=io.ControlAfterGenerate.fixed
         ),
     ]
 
@@ -125,7 +110,7 @@ def run_settings(
     dataset: str,
     run: str,
     guidance: tuple[float, float],
-    optimiser: dict,
+    optimizer: dict,
     memory: dict,
     record: dict,
     seed: int,
@@ -133,7 +118,7 @@ def run_settings(
 ) -> Settings:
     """The run that the inputs of a node describe; `sections` are fields of Settings that only this node sets."""
     device, card = room("training").device()
-    moves, batch, accumulate = _optimiser(**optimiser)
+    moves, batch, accumulate = _optimizer(**optimizer)
     save, preview = _record(**record)
     settings = Settings(
         algorithm=algorithm,
@@ -144,7 +129,7 @@ def run_settings(
             dtype="fp32" if device == "cpu" else "bf16",
         ),
         seed=seed,
-        optimiser=moves,
+        optimizer=moves,
         cfg=CfgSettings(guidance),
         save=save,
         preview=preview,
@@ -155,95 +140,50 @@ def run_settings(
 
 
 def _saving_memory(
-    settings: Settings, card: float, memory: str, eight_bit: bool = False, fp8: bool = False, **own
+    settings: Settings, card: float, memory: str, adamw_8bit: bool = False, fp8: bool = False, **custom
 ) -> Settings:
-    if memory == "own":
+    if memory == "custom":
         return replace(
             settings,
             model=replace(settings.model, weight_dtype="fp8_e4m3fn" if fp8 else "default"),
-            optimiser=replace(settings.optimiser, name="adamw8bit" if eight_bit else "adamw"),
-            memory=MemorySettings(**own),
+            optimizer=replace(settings.optimizer, name="adamw_8bit" if adamw_8bit else "adamw"),
+            memory=MemorySettings(**custom),
         )
     if settings.device == "cpu" or "://" in settings.data.path:
         return settings
     return room("training").fitted(settings, SIZES.get(memory, card))
 
 
-def _optimiser(optimiser: str, batch: int = 1, accumulate: int = 1, **own) -> tuple[OptimiserSettings, int, int]:
-    return replace(OPTIMISER, **own), batch, accumulate
+def _optimizer(optimizer: str, batch: int = 1, accumulate: int = 1, **custom) -> tuple[OptimiserSettings, int, int]:
+    return OptimiserSettings(**custom), batch, accumulate
 
 
-def _record(record: str, save_every: int = SAVE.every, keep: int = SAVE.keep, preview_every: int = SAVE.every, **own):
+def _record(
+    record: str, save_every: int = SAVE.every, keep: int = SAVE.keep, preview_every: int = SAVE.every, **custom
+) -> tuple[SaveSettings, PreviewSettings]:
     every = 0 if record == "no previews" else preview_every
-    previews = {name.removeprefix("preview_"): value for name, value in own.items()}
+    previews = {name.removeprefix("preview_"): value for name, value in custom.items()}
     return SaveSettings(save_every, keep), replace(PREVIEW, every=every, **previews)
 
 
-def _optimiser_inputs() -> list[io.Input]:
-    return [
-        io.Float.Input(
-            "lr",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=1e-6,
-            round=False,
-            tooltip="Learning rate. 0: 1e-4 for a Predictor, 5e-5 for a LoRA, 1e-5 for all weights.",
-        ),
-        iterations_input("warmup", OPTIMISER.warmup, "Iterations over which the learning rate rises."),
-        io.Combo.Input("decay", options=["none", "cosine"], tooltip="cosine: the learning rate falls to 0 at the end."),
-        io.Float.Input(
-            "weight_decay",
-            default=OPTIMISER.weight_decay,
-            min=0.0,
-            max=1.0,
-            step=0.001,
-            tooltip="Pulls weights towards 0.",
-        ),
-        io.Float.Input(
-            "clip", default=OPTIMISER.clip, min=0.0, max=1000.0, step=0.1, tooltip="Longest gradient. 0: any."
-        ),
-        io.Float.Input(
-            "ema",
-            default=OPTIMISER.ema,
-            min=0.0,
-            max=0.99999,
-            step=0.0001,
-            round=False,
-            tooltip="The result is a running average of the weights, each time so much of the old one. 0: no average.",
-        ),
-        io.Int.Input("batch", default=1, min=1, max=1024, tooltip="Samples at a time."),
-        io.Int.Input("accumulate", default=1, min=1, max=1024, tooltip="So many batches make one iteration."),
-    ]
+def _optimizer_inputs() -> list[io.Input]:
+    moves = [setting_input(OptimiserSettings, name) for name in OPTIMISER]
+    return [*moves, setting_input(DataSettings, "batch"), setting_input(DataSettings, "accumulate")]
 
 
 def _memory_inputs() -> list[io.Input]:
     return [
-        io.Boolean.Input("checkpoint", default=True, tooltip="Recomputes blocks instead of keeping what is in them."),
-        io.Boolean.Input("eight_bit", default=False, tooltip="Keeps the optimiser's moments in 8 bits."),
+        setting_input(MemorySettings, "recompute_blocks"),
+        io.Boolean.Input("adamw_8bit", default=False, tooltip="Keeps the optimizer's moments in 8 bits."),
         io.Boolean.Input("fp8", default=False, tooltip="Keeps weights that are not trained in fp8."),
-        io.Boolean.Input("offload_activations", default=False, tooltip="Keeps blocks' inputs in main memory."),
-        io.Int.Input(
-            "swap_blocks", default=0, min=0, max=100, tooltip="So many blocks wait in main memory until they are used."
-        ),
+        setting_input(MemorySettings, "offload_activations"),
+        setting_input(MemorySettings, "swap_blocks"),
     ]
 
 
 def _record_inputs() -> list[io.Input]:
-    return [
-        iterations_input("save_every", SAVE.every, "Iterations between checkpoints.", least=1),
-        io.Int.Input("keep", default=SAVE.keep, min=1, max=100, tooltip="So many checkpoints stay."),
-        iterations_input("preview_every", SAVE.every, "Iterations between previews. 0: none."),
-        io.Int.Input("preview_steps", default=PREVIEW.steps, min=1, max=1000, tooltip="Steps of a preview."),
-        io.Float.Input(
-            "preview_shift", default=PREVIEW.shift, min=0.01, max=100.0, step=0.01, tooltip="Shift of its sigmas."
-        ),
-        io.Float.Input(
-            "preview_guidance",
-            default=PREVIEW.guidance,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            tooltip="Guidance scale of the previews, where the model has guidance.",
-        ),
+    previews = [
+        setting_input(PreviewSettings, name, f"preview_{name}", default=getattr(PREVIEW, name))
+        for name in ("every", "steps", "shift", "guidance")
     ]
+    return [setting_input(SaveSettings, "every", "save_every"), setting_input(SaveSettings, "keep"), *previews]

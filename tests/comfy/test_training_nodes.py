@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from disca.toy.network import new_network
 from disca.toy.world import condition, random_scene
-from disca.training.contract.settings import MemorySettings, PairSettings
+from disca.training.contract.method_settings import PairSettings
+from disca.training.contract.settings import MemorySettings
 from disca.training.contract.yaml_settings import read_settings
 from disca.training.network.build import add_embedder
 
@@ -29,7 +30,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "training"))
 BASE, MEANFLOW = "toy_base.safetensors", "toy_meanflow.safetensors"
 SHARED = {
     "dataset": "toy://shapes",
-    "optimiser": {"optimiser": "own", "lr": 1e-3, "warmup": 0, "decay": "none", "weight_decay": 0.0, "clip": 1.0}
+    "optimizer": {"optimizer": "custom", "lr": 1e-3, "warmup": 0, "decay": "none", "weight_decay": 0.0, "clip": 1.0}
     | {"ema": 0.0, "batch": 2, "accumulate": 1},
     "memory": {"memory": "auto"},
     "record": {"record": "no previews"},
@@ -38,9 +39,21 @@ SHARED = {
     "guidance_high": 5.0,
 }
 PREDICTOR = {"model_name": MEANFLOW, "method": {"method": "default"}, "mse_iterations": 2, "gan_iterations": 1}
-OWN = {"method": "own", "delta_max": 0.3, "depth": 1, "form": "residual", "start": "identity", "gan_weight": 1.0}
-OWN |= {"lr_discriminator": 1e-4, "taps": 2, "pairs_trajectory": 0.0, "pairs_cached": 0.0, "adaptive": 0.5}
-OWN_MEMORY = {"memory": "own", "checkpoint": True, "eight_bit": False, "fp8": False, "offload_activations": False}
+CUSTOM = {"method": "custom", "delta_max": 0.3, "depth": 1, "form": "residual", "start": "identity", "gan_weight": 1.0}
+CUSTOM |= {
+    "lr_discriminator": 1e-4,
+    "discriminator_blocks": 2,
+    "pairs_trajectory": 0.0,
+    "pairs_cached": 0.0,
+    "adaptive": 0.5,
+}
+CUSTOM_MEMORY = {
+    "memory": "custom",
+    "recompute_blocks": True,
+    "adamw_8bit": False,
+    "fp8": False,
+    "offload_activations": False,
+}
 LORA = {"model_name": BASE, "weights": {"weights": "LoRA", "rank": 4, "alpha": 0.0}, "iterations": 2}
 
 
@@ -91,7 +104,7 @@ def told(pack, monkeypatch):
 def previews_at_the_end(iteration: int) -> dict:
     """The input `record` that makes them."""
     steps = {"preview_every": iteration, "preview_steps": 1, "preview_shift": 5.0, "preview_guidance": 3.0}
-    return {"record": "own", "save_every": 1, "keep": 2} | steps
+    return {"record": "custom", "save_every": 1, "keep": 2} | steps
 
 
 def during(out: Path, found: str, act) -> None:
@@ -120,21 +133,21 @@ def test_the_trained_predictor_predicts_in_a_graph(predictor_run, call, apply):
     assert not torch.equal(sampled(call, patched), sampled(call, model))
 
 
-def test_a_method_of_ones_own_reaches_the_run(train, output):
+def test_a_custom_method_reaches_the_run(train, output):
     inputs = PREDICTOR | {"mse_iterations": 1, "gan_iterations": 0}
-    train("DiscaTrainPredictor", "own", **inputs | {"method": OWN | {"pairs_line": 0.4}})
-    predictor = read_settings(output / "disca" / "runs" / "own" / "run.yaml").predictor
+    train("DiscaTrainPredictor", "custom", **inputs | {"method": CUSTOM | {"pairs_line": 0.4}})
+    predictor = read_settings(output / "disca" / "runs" / "custom" / "run.yaml").predictor
     assert (predictor.delta_max, predictor.depth, predictor.adaptive) == (0.3, 1, 0.5)
     assert predictor.pairs == PairSettings(line=0.4)
     with pytest.raises(ValueError, match="the shares of line, trajectory and cached pairs are all 0"):
-        train("DiscaTrainPredictor", "none", **inputs | {"method": OWN | {"pairs_line": 0.0}})
+        train("DiscaTrainPredictor", "none", **inputs | {"method": CUSTOM | {"pairs_line": 0.0}})
 
 
 def test_the_run_is_the_one_that_the_inputs_describe(predictor_run, output):
     settings = read_settings(output / "disca" / "runs" / "predictor" / "run.yaml")
     iterations = settings.predictor.mse_iterations, settings.predictor.gan_iterations
     assert (settings.algorithm, settings.data.batch, sum(iterations)) == ("predictor", 2, 3)
-    assert (settings.optimiser.lr, settings.cfg.guidance, settings.preview.every) == (1e-3, (1.0, 5.0), 3)
+    assert (settings.optimizer.lr, settings.cfg.guidance, settings.preview.every) == (1e-3, (1.0, 5.0), 3)
     assert predictor_run[1].startswith("Done. The result is in")
 
 
@@ -150,11 +163,13 @@ def test_a_finished_run_shows_its_curves_and_previews(predictor_run, pack, outpu
 
 
 def test_a_lora_for_a_model_without_meanflow_gives_a_meanflow_model(train, call, output):
-    inputs = LORA | {"method": {"method": "anchored"}}
+    inputs = LORA | {"method": {"method": "default"}}
     model, _ = train("DiscaTrainMeanFlow", "lora", **inputs)
-    written = load_file(output / "disca" / "runs" / "lora" / "export" / "lora.safetensors")
-    assert len(model.patches) == sum(key.endswith((".lora_up.weight", ".diff", ".diff_b")) for key in written)
-    assert model.model.diffusion_model.params.meanflow and any("time_r_in" in key for key in model.patches)
+    export = output / "disca" / "runs" / "lora" / "export"
+    written, network = load_file(export / "model.safetensors"), model.model.diffusion_model
+    assert {path.name for path in export.iterdir()} == {"lora.safetensors", "model.safetensors"}
+    assert network.params.meanflow and any("time_r_in" in key for key in written)
+    assert all(torch.equal(weight, written[name].to(weight)) for name, weight in network.state_dict().items())
     assert sampled(call, model).isfinite().all()
 
 
@@ -208,7 +223,7 @@ def test_a_second_interrupt_ends_the_run_at_once(train, output, told):
 
 def test_what_is_wrong_is_said_in_the_workers_words(train):
     with pytest.raises(RuntimeError, match=r"memory.swap_blocks is 100, but the network has \d+ blocks") as told:
-        train("DiscaTrainCFG", "wrong", **LORA | {"memory": OWN_MEMORY | {"swap_blocks": 100}})
+        train("DiscaTrainCFG", "wrong", **LORA | {"memory": CUSTOM_MEMORY | {"swap_blocks": 100}})
     assert "Traceback" not in str(told.value)
 
 
@@ -340,7 +355,7 @@ def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
         small, large = (pack("disca.training.budget.cards").fitted(run, card) for card in (24, 141))
         with pytest.raises(ValueError, match="does not fit on a card of 2 GB"):
             pack("disca.training.budget.cards").fitted(run, 2)
-    assert small.optimiser.name == "adamw8bit" and small.model.weight_dtype == "fp8_e4m3fn"
+    assert small.optimizer.name == "adamw_8bit" and small.model.weight_dtype == "fp8_e4m3fn"
     assert large == run and vars(large.memory) == vars(MemorySettings())
 
 
@@ -355,7 +370,7 @@ def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypat
     (tmp_path / "clips" / "red.txt").write_text("all red")
     Image.new("RGB", (32, 16), "blue").save(tmp_path / "clips" / "blue.png")
     inputs = {"family": "1.0", "vae": tiny.tiny_vae("1.0"), "clip": tiny.tiny_clip("1.0"), "fps": 0.0}
-    inputs |= {"size": {"size": "own", "width": 32, "height": 16, "frames": 1}, "first_frame": False}
+    inputs |= {"size": {"size": "custom", "width": 32, "height": 16, "frames": 1}, "first_frame": False}
     try:
         folder_paths.set_input_directory(str(tmp_path))
         name, report = call("DiscaBuildDataset", videos_name="clips", dataset="reds", **inputs)
@@ -382,11 +397,11 @@ def test_a_run_within_another_run_is_refused(predictor_run, train, name):
         ("DiscaTrainCFG", {"iterations": 10**9}, "'iterations' is 1000000000, but must be at most 10000000"),
         ("DiscaTrainCFG", {"weights": {"weights": "LoRA", "rank": 4, "alpha": float("inf")}}, "'alpha' is inf"),
         ("DiscaTrainCFG", {"weights": {"weights": "DoRA"}}, "'weights' is missing, .* one of 'LoRA', 'all'"),
-        ("DiscaTrainCFG", {"optimiser": SHARED["optimiser"] | {"lr": float("nan")}}, "'lr' is nan"),
-        ("DiscaTrainCFG", {"optimiser": SHARED["optimiser"] | {"batch": 10**6}}, "'batch' is 1000000"),
+        ("DiscaTrainCFG", {"optimizer": SHARED["optimizer"] | {"lr": float("nan")}}, "'lr' is nan"),
+        ("DiscaTrainCFG", {"optimizer": SHARED["optimizer"] | {"batch": 10**6}}, "'batch' is 1000000"),
         (
             "DiscaTrainCFG",
-            {"optimiser": SHARED["optimiser"] | {"decay": "\ud800"}},
+            {"optimizer": SHARED["optimizer"] | {"decay": "\ud800"}},
             "'decay' is .* one of 'none', 'cosine'",
         ),
         ("DiscaTrainCFG", {"model_name": "\ud800"}, "There is no file .* in models/diffusion_models"),
@@ -399,10 +414,10 @@ def test_a_run_within_another_run_is_refused(predictor_run, train, name):
         ("DiscaTrainPredictor", {"mse_iterations": 0, "gan_iterations": 0}, "are both 0"),
         (
             "DiscaTrainPredictor",
-            {"method": OWN | {"pairs_line": 0.0}},
+            {"method": CUSTOM | {"pairs_line": 0.0}},
             "shares of line, trajectory and cached pairs are",
         ),
-        ("DiscaTrainPredictor", {"method": OWN | {"pairs_line": float("nan")}}, "'pairs_line' is nan"),
+        ("DiscaTrainPredictor", {"method": CUSTOM | {"pairs_line": float("nan")}}, "'pairs_line' is nan"),
     ],
 )
 def test_what_no_run_could_be_is_refused_before_a_process_is_started(train, output, node, change, told):

@@ -28,7 +28,7 @@ class NewTraining(Regression):
     def __init__(self, settings, dataset, device):
         super().__init__(settings.seed)
         self.prepare(settings)
-        self.parts["critic"] = Trainable(self.modules["critic"], replace(settings.optimiser, lr=3e-3, warmup=0))
+        self.parts["critic"] = Trainable(self.modules["critic"], replace(settings.optimizer, lr=3e-3, warmup=0))
 
 
 @pytest.fixture(autouse=True)

@@ -222,8 +222,8 @@ def test_times_stay_within_the_restriction():
     assert 0.09 < (t - r)[t > 0.2].mean() < 0.11
 
 
-def test_a_share_of_the_samples_is_anchored():
-    t, r = Draws(0, torch.arange(2000), torch.device("cpu")).restricted_times(0.2, anchor=0.5)
+def test_a_share_of_the_samples_has_r_at_t():
+    t, r = Draws(0, torch.arange(2000), torch.device("cpu")).restricted_times(0.2, share_r_equals_t=0.5)
     assert 0.45 < (t == r).float().mean() < 0.56
 
 

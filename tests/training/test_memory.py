@@ -11,7 +11,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from disca.training.budget import memory
 from disca.training.budget.memory import GB, Job, Savings, cheapest, operations, peak
 from disca.training.budget.shapes import PUBLISHED, shape_of
-from disca.training.contract.settings import DataSettings, ModelSettings, PairSettings, Settings
+from disca.training.contract.method_settings import PairSettings
+from disca.training.contract.settings import DataSettings, ModelSettings, Settings
 from disca.training.data.dataset import DatasetWriter
 from disca.training.network.blocks import make_out_of_place
 from disca.training.network.lora import add_lora
@@ -30,18 +31,18 @@ def gigabytes(family: str, job: Job, savings: Savings) -> float:
     ("family", "job", "savings", "expected"),
     [
         ("1.5", PREDICTOR, NONE, 37),
-        ("1.5", PREDICTOR, Savings(checkpoint=True), 33),
-        ("1.5", PREDICTOR, Savings(checkpoint=True, eight_bit=True, fp8=True), 22.6),
-        ("1.5", ADVERSARIAL, Savings(checkpoint=True), 45),
+        ("1.5", PREDICTOR, Savings(recompute_blocks=True), 33),
+        ("1.5", PREDICTOR, Savings(recompute_blocks=True, adamw_8bit=True, fp8=True), 22.6),
+        ("1.5", ADVERSARIAL, Savings(recompute_blocks=True), 45),
         ("1.5", LORA, NONE, 40),
         ("1.5", LORA, Savings(fp8=True), 31),
         ("1.5", LORA, Savings(fp8=True, offload=True), 21),
         ("1.5", FULL, Savings(gpus=8), 44),
         ("1.0", PREDICTOR, NONE, 58),
-        ("1.0", PREDICTOR, Savings(checkpoint=True), 50),
-        ("1.0", ADVERSARIAL, Savings(checkpoint=True), 74),
-        ("1.0", ADVERSARIAL, Savings(checkpoint=True, fp8=True), 61),
-        ("1.0", ADVERSARIAL, Savings(checkpoint=True, fp8=True, offload=True), 38),
+        ("1.0", PREDICTOR, Savings(recompute_blocks=True), 50),
+        ("1.0", ADVERSARIAL, Savings(recompute_blocks=True), 74),
+        ("1.0", ADVERSARIAL, Savings(recompute_blocks=True, fp8=True), 61),
+        ("1.0", ADVERSARIAL, Savings(recompute_blocks=True, fp8=True, offload=True), 38),
         ("1.0", LORA, NONE, 67),
         ("1.0", LORA, Savings(fp8=True), 54),
         ("1.0", FULL, Savings(gpus=8), 76),
@@ -54,7 +55,7 @@ def test_the_peak_is_what_was_worked_out_by_hand(family, job, savings, expected)
 def test_a_full_fine_tuning_of_1_5_fits_on_one_card_of_141_gb():
     """With bf16 weights, stochastic rounding and moments of one byte: 6 bytes per weight."""
     averaged = Job("meanflow")
-    assert cheapest(PUBLISHED["1.5"], averaged, 141) == Savings(eight_bit=True)
+    assert cheapest(PUBLISHED["1.5"], averaged, 141) == Savings(adamw_8bit=True)
     assert cheapest(PUBLISHED["1.5"], averaged, 80) is None
 
 
@@ -115,7 +116,7 @@ def test_a_larger_card_never_needs_more_savings(family, job):
 
 def test_a_card_of_24_gb_trains_the_predictor_of_1_5():
     savings = cheapest(PUBLISHED["1.5"], Job("predictor"), 24)
-    assert savings == Savings(checkpoint=True, eight_bit=True, fp8=True)
+    assert savings == Savings(recompute_blocks=True, adamw_8bit=True, fp8=True)
 
 
 def test_the_table_names_the_settings_for_each_card(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from disca.training.contract.settings import OptimiserSettings
 from disca.training.engine.optimiser import make_optimiser, set_learning_rate
 
-EIGHT = OptimiserSettings(name="adamw8bit")
+EIGHT = OptimiserSettings(name="adamw_8bit")
 
 
 def descend(settings, dtype=torch.float32, steps: int = 12, lr: float = 0.1) -> tuple[float, torch.nn.Parameter]:
@@ -50,9 +50,9 @@ def test_the_rounding_of_bf16_weights_is_repeatable():
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw8bit"])
+@pytest.mark.parametrize("name", ["adamw", "adamw_8bit"])
 def test_the_learning_rate_can_be_set_between_steps(name):
-    if name == "adamw8bit":
+    if name == "adamw_8bit":
         pytest.importorskip("torchao")
     weight = torch.nn.Parameter(torch.ones(64, 64))
     optimiser = make_optimiser(OptimiserSettings(name=name), [weight], lr=1.0)
@@ -79,7 +79,7 @@ def test_frozen_weights_are_left_out():
 
 def test_adamw_on_bf16_weights_is_refused():
     weight = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
-    with pytest.raises(ValueError, match="torch.bfloat16.*set optimiser.name to adamw8bit"):
+    with pytest.raises(ValueError, match="torch.bfloat16.*set optimizer.name to adamw_8bit"):
         make_optimiser(OptimiserSettings(), [weight], 1e-3)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from disca.training.algorithms.pairs import Pair, Pairs
-from disca.training.contract.settings import MOST_STEPS, PairSettings, PredictorSettings
+from disca.training.contract.method_settings import MOST_STEPS, PairSettings, PredictorSettings
 from disca.training.contract.times import Draws, per_sample
 
 A = 1.3

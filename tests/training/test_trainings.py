@@ -16,15 +16,12 @@ from disca.training.algorithms.flow_matching import SHIFT
 from disca.training.algorithms.losses import ADAPTIVE_C, mse
 from disca.training.algorithms.predictor_training import RAMP
 from disca.training.choose import chosen, make_training
+from disca.training.contract.method_settings import CfgSettings, MeanFlowSettings, PairSettings, PredictorSettings
 from disca.training.contract.settings import (
-    CfgSettings,
     DataSettings,
     LoraSettings,
-    MeanFlowSettings,
     ModelSettings,
     OptimiserSettings,
-    PairSettings,
-    PredictorSettings,
     PreviewSettings,
     SaveSettings,
     Settings,
@@ -76,7 +73,7 @@ def settings(tmp_path, algorithm: str, path: str, **changes) -> Settings:
     given = {
         "data": DataSettings("toy://shapes", batch=2),
         "model": ModelSettings(path=path, dtype="fp32"),
-        "optimiser": OptimiserSettings(lr=1e-3, ema=0.5),
+        "optimizer": OptimiserSettings(lr=1e-3, ema=0.5),
         "save": SaveSettings(every=2),
         "preview": PreviewSettings(every=2, steps=2),
         "iterations": 2,
@@ -166,19 +163,19 @@ def test_a_new_student_misses_the_guided_velocity_by_what_guidance_adds(tmp_path
     torch.testing.assert_close(values[2], 4.0 * values[1], rtol=1e-3, atol=0.0)
 
 
-def test_before_training_anchored_samples_have_no_meanflow_loss_and_others_have(tmp_path, files):
+def test_before_training_samples_with_r_at_t_have_no_meanflow_loss_and_others_have(tmp_path, files):
     def values(**meanflow) -> torch.Tensor:
         run = settings(tmp_path, "meanflow", files["cfg"], meanflow=MeanFlowSettings(**meanflow))
         return next(make_training(run, ToyDataset(), CPU).losses(batch(4), 0)).value.detach()
 
-    assert values(anchor=1.0).max() < 1e-9
-    assert values(anchor=0.0).min() > 1e-6
-    assert values(anchor=0.0, R=0.0).max() < 1e-9
+    assert values(share_r_equals_t=1.0).max() < 1e-9
+    assert values(share_r_equals_t=0.0).min() > 1e-6
+    assert values(share_r_equals_t=0.0, R=0.0).max() < 1e-9
 
 
 def test_dual_numbers_and_differences_give_one_meanflow_loss_and_the_cap_is_heeded(tmp_path, files):
     def loss(**meanflow):
-        chosen = MeanFlowSettings(anchor=0.0, **({"cap": 0.0} | meanflow))
+        chosen = MeanFlowSettings(share_r_equals_t=0.0, **({"cap": 0.0} | meanflow))
         run = settings(tmp_path, "meanflow", files["cfg"], meanflow=chosen)
         return next(make_training(run, ToyDataset(), CPU).losses(batch(3), 0))
 
@@ -195,7 +192,7 @@ def test_dual_numbers_and_differences_give_one_meanflow_loss_and_the_cap_is_heed
 def test_samples_are_weighed_by_their_errors_as_the_settings_ask(tmp_path, files, algorithm, power):
     path = files["cfg" if algorithm == "meanflow" else "meanflow"]
     changes = {
-        "meanflow": MeanFlowSettings(adaptive=power, anchor=0.0),
+        "meanflow": MeanFlowSettings(adaptive=power, share_r_equals_t=0.0),
         "predictor": predictor_settings(adaptive=power, start="random"),
     }
     training = make_training(settings(tmp_path, algorithm, path, **changes), ToyDataset(), CPU)
@@ -236,7 +233,7 @@ def test_flow_matching_leaves_out_a_tenth_of_the_prompts_at_times_that_lean_to_n
 def test_each_training_has_learning_rates_of_its_own(tmp_path, files, algorithm, path, rank, rates):
     predictor, lora = predictor_settings(lr_discriminator=0.03), LoraSettings(rank=rank)
     open_rate = OptimiserSettings(lr=0.0, ema=0.0)
-    run = settings(tmp_path, algorithm, files[path], predictor=predictor, lora=lora, optimiser=open_rate)
+    run = settings(tmp_path, algorithm, files[path], predictor=predictor, lora=lora, optimizer=open_rate)
     training = make_training(run, ToyDataset(), CPU)
     assert [part.optimiser.lr for part in training.parts.values()] == rates
 
@@ -245,7 +242,7 @@ def test_the_discriminator_moves_without_momentum(tmp_path, files):
     run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings())
     parts = make_training(run, ToyDataset(), CPU).parts
     assert parts["discriminator"].optimiser.betas == (0.0, 0.999)
-    assert parts["predictor"].optimiser == run.optimiser
+    assert parts["predictor"].optimiser == run.optimizer
 
 
 def test_the_predictor_and_the_discriminator_get_their_own_gradients_only(tmp_path, files):

@@ -66,7 +66,7 @@ class Regression:
 
     def prepare(self, settings: Settings) -> None:
         self.iterations = settings.iterations
-        self.parts = {name: Trainable(module, settings.optimiser) for name, module in self.modules.items()}
+        self.parts = {name: Trainable(module, settings.optimizer) for name, module in self.modules.items()}
 
     def losses(self, batch: dict[str, Tensor], iteration: int) -> Iterator[Loss]:
         positions = batch["index"].tolist()
@@ -108,7 +108,7 @@ def settings(
         out=str(out),
         data=DataSettings(path=str(out), batch=batch, accumulate=accumulate),
         iterations=iterations,
-        optimiser=OptimiserSettings(lr=1e-2, warmup=3, clip=0.5, ema=0.9),
+        optimizer=OptimiserSettings(lr=1e-2, warmup=3, clip=0.5, ema=0.9),
         save=SaveSettings(every=every),
         device="cpu",
     )

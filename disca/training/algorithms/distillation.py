@@ -27,7 +27,7 @@ class StudentTraining:
         self.networks = networks or distillation(settings, device, added=self.embedder)
         self.network = self.networks.student
         lr = LORA_LEARNING_RATE if settings.lora.rank else LEARNING_RATE
-        self.parts = {"network": trainable(self.networks.product, settings.optimiser, lr)}
+        self.parts = {"network": trainable(self.networks.product, settings.optimizer, lr)}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """The student, or its LoRA."""

@@ -32,7 +32,7 @@ class FlowMatching:
         self.settings, self.dataset, self.device = settings, dataset, device
         self.iterations = settings.iterations
         self.network = base_network(settings, device)
-        self.parts = {"network": trainable(self.network.module, settings.optimiser, LEARNING_RATE)}
+        self.parts = {"network": trainable(self.network.module, settings.optimizer, LEARNING_RATE)}
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
         """The flow-matching loss."""

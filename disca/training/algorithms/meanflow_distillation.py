@@ -28,7 +28,7 @@ class MeanFlowDistillation(StudentTraining):
         """The loss of Algorithm 2; with a guided teacher at a guidance scale of each sample's own."""
         meanflow = self.settings.meanflow
         draws = Draws(self.settings.seed, batch["index"], self.device)
-        t, r = draws.restricted_times(meanflow.R, meanflow.anchor)
+        t, r = draws.restricted_times(meanflow.R, meanflow.share_r_equals_t)
         noise = draws.noise(latents(batch))
         condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         value, capped = meanflow_loss(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...methods.disca import Learned
-from ..contract.settings import MOST_STEPS, PredictorSettings
+from ..contract.method_settings import MOST_STEPS, PredictorSettings
 from ..contract.times import Draws, at_time, per_sample
 from ..network.blocks import Answer
 from ..network.velocity import Condition, Network

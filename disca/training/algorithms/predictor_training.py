@@ -38,11 +38,11 @@ class PredictorTraining:
         self.spec = predictor_spec(module, settings)
         self.predictor = new_predictor(self.spec, settings, device)
         self.pairs = Pairs(settings.predictor, self.network, self.predictor)
-        self.parts = {"predictor": trainable(self.predictor, settings.optimiser, LEARNING_RATE)}
+        self.parts = {"predictor": trainable(self.predictor, settings.optimizer, LEARNING_RATE)}
         if settings.predictor.gan_iterations:
-            self.tapped = self.network.spread(settings.predictor.taps)
+            self.tapped = self.network.spread(settings.predictor.discriminator_blocks)
             self.discriminator = Discriminator(module.params.hidden_size, len(self.tapped)).to(device)
-            optimiser = replace(settings.optimiser, lr=settings.predictor.lr_discriminator, betas=DISCRIMINATOR_BETAS)
+            optimiser = replace(settings.optimizer, lr=settings.predictor.lr_discriminator, betas=DISCRIMINATOR_BETAS)
             self.parts["discriminator"] = Trainable(self.discriminator, optimiser)
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:

@@ -19,6 +19,6 @@ def fitted(settings: Settings, card: float) -> Settings:
     return replace(
         settings,
         model=replace(settings.model, weight_dtype="fp8_e4m3fn" if savings.fp8 else settings.model.weight_dtype),
-        optimiser=replace(settings.optimiser, name="adamw8bit" if savings.eight_bit else settings.optimiser.name),
+        optimizer=replace(settings.optimizer, name="adamw_8bit" if savings.adamw_8bit else settings.optimizer.name),
         memory=MemorySettings(True, savings.offload, savings.swap),
     )

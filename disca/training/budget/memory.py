@@ -7,7 +7,8 @@ on ComfyUI's own blocks (`tests/training/test_memory.py` measures it anew); all 
 from dataclasses import dataclass, replace
 from itertools import product
 
-from ..contract.settings import PairSettings, PredictorSettings, Settings
+from ..contract.method_settings import PairSettings, PredictorSettings
+from ..contract.settings import Settings
 from .shapes import Shape, shape_of_run
 
 GB = 1e9
@@ -20,8 +21,8 @@ HEAD, TAPPED = 6.0, 2.0  # units for each block that the discriminator sees: sav
 RUNTIME = 2 * GB  # CUDA context, fragmentation
 
 BF16, FP8, EMA = 2, 1, 4  # bytes per weight
-ADAMW = {"adamw": 18, "adamw8bit": 12}  # fp32 weight, gradient, moments, and the bf16 copy in use
-ADAMW8BIT_BF16 = 6  # bf16 weight and gradient, two moments of one byte: all weights trained with adamw8bit
+ADAMW = {"adamw": 18, "adamw_8bit": 12}  # fp32 weight, gradient, moments, and the bf16 copy in use
+ADAMW8BIT_BF16 = 6  # bf16 weight and gradient, two moments of one byte: all weights trained with adamw_8bit
 LORA_PER_RANK = {"double": 32, "single": 14}  # inputs and outputs of a block's adapted layers, in widths
 
 
@@ -33,7 +34,7 @@ class Job:
     rank: int = 0
     adversarial: bool = False
     depth: int = 2  # of the Predictor
-    taps: int = 4
+    discriminator_blocks: int = 4
     ema: bool = True
     pairs: PairSettings = PredictorSettings().pairs
 
@@ -47,8 +48,8 @@ class Job:
 class Savings:
     """The settings that trade something else for memory, from the cheapest to the dearest."""
 
-    checkpoint: bool = False  # the Predictor's blocks too; the network's always are
-    eight_bit: bool = False
+    recompute_blocks: bool = False  # the Predictor's blocks too; the network's always are
+    adamw_8bit: bool = False
     fp8: bool = False
     offload: bool = False
     swap: int = 0
@@ -56,8 +57,8 @@ class Savings:
 
     def __str__(self) -> str:
         chosen = {
-            "memory.checkpoint": self.checkpoint,
-            "optimiser.name: adamw8bit": self.eight_bit,
+            "memory.recompute_blocks": self.recompute_blocks,
+            "optimizer.name: adamw_8bit": self.adamw_8bit,
             "model.weight_dtype: fp8_e4m3fn": self.fp8,
             "memory.offload_activations": self.offload,
             f"memory.swap_blocks: {self.swap:d}": self.swap > 0,
@@ -68,8 +69,8 @@ class Savings:
 def peak(shape: Shape, job: Job, savings: Savings) -> dict[str, float]:
     """Bytes on each card at the worst moment of an iteration, by what they are for."""
     trained = _trained_weights(shape, job)
-    per_weight = ADAMW["adamw8bit" if savings.eight_bit else "adamw"]
-    if not job.freezes and savings.eight_bit:
+    per_weight = ADAMW["adamw_8bit" if savings.adamw_8bit else "adamw"]
+    if not job.freezes and savings.adamw_8bit:
         per_weight = ADAMW8BIT_BF16
     needs = {
         "frozen weights": _frozen_weights(shape, job, savings) / savings.gpus,
@@ -114,8 +115,8 @@ def cheapest(shape: Shape, job: Job, card: float, gpus: int = 1) -> Savings | No
     checkpoints = (False, True) if job.algorithm == "predictor" else (False,)
     switches = list(product((False, True), (False, True), (False, True), checkpoints))
     choices = [(0, *chosen) for chosen in switches] + [(count, *chosen) for chosen in switches for count in swaps]
-    for count, offload, fp8, eight_bit, checkpoint in choices:
-        savings = Savings(checkpoint, eight_bit, fp8, offload, count, gpus)
+    for count, offload, fp8, adamw_8bit, recompute_blocks in choices:
+        savings = Savings(recompute_blocks, adamw_8bit, fp8, offload, count, gpus)
         if sum(peak(shape, job, savings).values()) <= card * GB:
             return savings
     return None
@@ -177,13 +178,13 @@ def _activations(shape: Shape, job: Job, savings: Savings) -> dict[str, float]:
     if job.algorithm != "predictor":
         block = (ADAPTED if job.rank else TRAINED) * BACKWARD * shape.unit
         return {"block inputs": inputs, "one block": block, "tokens": 2 * shape.unit}
-    units = FUSION + job.depth * (1.0 if savings.checkpoint else TRAINED)
+    units = FUSION + job.depth * (1.0 if savings.recompute_blocks else TRAINED)
     own = {"Predictor": units * shape.unit, "features": 2 * shape.unit}
-    recomputed = TRAINED * shape.unit if savings.checkpoint else 0.0
+    recomputed = TRAINED * shape.unit if savings.recompute_blocks else 0.0
     if not job.adversarial:
         return own | {"one block": recomputed}
     # the heads let go of what they saved before the first block is recomputed, and all blocks before the Predictor is
-    judged = max(HEAD * job.taps, FROZEN * BACKWARD + TAPPED * job.taps) * shape.unit
+    judged = max(HEAD * job.discriminator_blocks, FROZEN * BACKWARD + TAPPED * job.discriminator_blocks) * shape.unit
     return own | {"adversarial term": max(inputs + judged, recomputed)}
 
 
@@ -195,16 +196,16 @@ def job_of_run(settings: Settings) -> Job:
         rank=settings.lora.rank,
         adversarial=settings.algorithm == "predictor" and predictor.gan_iterations > 0,
         depth=predictor.depth,
-        taps=predictor.taps,
-        ema=settings.optimiser.ema > 0,
+        discriminator_blocks=predictor.discriminator_blocks,
+        ema=settings.optimizer.ema > 0,
         pairs=predictor.pairs,
     )
 
 
 def _savings(settings: Settings) -> Savings:
     return Savings(
-        settings.memory.checkpoint,
-        settings.optimiser.name == "adamw8bit",
+        settings.memory.recompute_blocks,
+        settings.optimizer.name == "adamw_8bit",
         settings.model.weight_dtype == "fp8_e4m3fn",
         settings.memory.offload_activations,
         settings.memory.swap_blocks,

@@ -1,191 +1,122 @@
 """A training run as data. `yaml_settings` reads and writes the one YAML file that describes the run."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from .fields import MANY, MOST_SEED, Checked, location, number
+from pydantic import Field, StrictBool
 
-Algorithm = Literal["flow", "cfg", "meanflow", "predictor"]
+from .fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
+from .method_settings import CfgSettings, MeanFlowSettings, PredictorSettings
+from .section import section
 
-MOST_STEPS = 3  # from an anchor to the later state of a pair: N = 4 predicts three steps
+Decay = Annotated[float, limits(0, 0.99999)]
+Seed = Annotated[int, limits(0, MOST_SEED)]
 
 
-@dataclass(frozen=True)
-class ModelSettings(Checked):
+@section
+class ModelSettings:
     """The network to train and the one it learns from."""
 
-    path: str = location("")  # a safetensors file; empty: a new toy network
-    toy: str = ""  # the shape of the new toy network
-    weight_dtype: Literal["default", "bf16", "fp8_e4m3fn"] = "default"  # how frozen weights are kept
-    dtype: Literal["bf16", "fp32"] = "bf16"  # what is computed in
-    teacher: str = location("")  # empty: the same file
+    path: Annotated[Text, location()] = Field("", description="A safetensors file. Empty: a new toy network.")
+    toy: Text = Field("", description="The shape of the new toy network.")
+    weight_dtype: Literal["default", "bf16", "fp8_e4m3fn"] = Field(
+        "default", description="How weights that are not trained are kept."
+    )
+    dtype: Literal["bf16", "fp32"] = Field("bf16", description="What is computed in.")
+    teacher: Annotated[Text, location()] = Field("", description="What it learns from. Empty: the same file.")
 
 
-@dataclass(frozen=True)
-class DataSettings(Checked):
+@section
+class DataSettings:
     """Where the samples are; an iteration takes batch x accumulate of them on each process."""
 
-    path: str = location(remote=True)
-    cache: str = location("", exists=False)
-    batch: int = number(1, least=1, most=1024)
-    accumulate: int = number(1, least=1, most=1024)
+    path: Annotated[Text, location(remote=True, needed=True), Field(description="A dataset's folder or url.")]
+    cache: Annotated[Text, location(exists=False)] = Field("", description="A folder for copies of what is at a url.")
+    batch: int = number(1, 1, 1024, "Samples at a time.")
+    accumulate: int = number(1, 1, 1024, "Batches accumulated per iteration.")
 
 
-@dataclass(frozen=True)
-class OptimiserSettings(Checked):
+@section
+class OptimiserSettings:
     """How a part's weights move."""
 
-    name: Literal["adamw", "adamw8bit"] = "adamw"
-    lr: float = number(0.0, least=0, most=1)  # 0: the training's own
-    betas: tuple[float, float] = number((0.9, 0.999), least=0, most=1, below=True)
-    weight_decay: float = number(0.0, least=0, most=1)
-    warmup: int = number(0, least=0, most=MANY)  # iterations
-    decay: Literal["none", "cosine"] = "none"  # of the learning rate, to zero at the end of the run
-    clip: float = number(1.0, least=0, most=1000)  # greatest norm of a part's gradient; 0: not clipped
-    ema: float = number(0.999, least=0, most=1, below=True)  # 0: no average
+    name: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit: the optimizer's moments are kept in 8 bits."
+    )
+    lr: float = number(
+        0.0, 0, 1, "Learning rate. 0: 1e-4 for a Predictor, 5e-5 for a LoRA, 1e-5 for all weights.", 1e-6
+    )
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="Decay of the two moments.")
+    weight_decay: float = number(0.0, 0, 1, "Weight decay. 0: none.", 0.001)
+    warmup: int = number(0, 0, MANY, "Iterations over which the learning rate rises.")
+    decay: Literal["none", "cosine"] = Field(
+        "none", description="cosine: the learning rate falls to 0 at the end of the run."
+    )
+    clip: float = number(1.0, 0, 1000, "Gradients are clipped to this norm. 0: no clipping.", 0.1)
+    ema: float = number(
+        0.999,
+        0,
+        0.99999,
+        "Decay of the moving average of the weights that is exported. 0: export the weights themselves.",
+        0.0001,
+    )
 
 
-@dataclass(frozen=True)
-class LoraSettings(Checked):
-    """Low-rank adapters instead of all weights."""
+@section
+class LoraSettings:
+    """Low-rank adapters; with rank 0, all weights are trained."""
 
-    rank: int = number(0, least=0, most=1024)  # 0: all weights are trained
-    alpha: float = number(0.0, least=0, most=1024)  # 0: the rank
-
-
-@dataclass(frozen=True)
-class CfgSettings(Checked):
-    """Algorithm 1: the range that guidance scales are drawn from."""
-
-    guidance: tuple[float, float] = number((1.0, 8.0), least=0, most=100)
-
-    def __post_init__(self):
-        super().__post_init__()
-        low, high = self.guidance
-        if low > high:
-            raise ValueError(f"'guidance' goes from {low:g} down to {high:g}. Write the smaller number first.")
+    rank: int = number(0, 0, 1024, "The width of the adapters.")
+    alpha: float = number(0.0, 0, 1024, "The adapters' strength. 0: the rank.", 0.1)
 
 
-@dataclass(frozen=True)
-class MeanFlowSettings(Checked):
-    """Algorithm 2, Restricted MeanFlow."""
-
-    preset: Literal["anchored", "paper"] = "anchored"
-    R: float = number(0.2, least=0, most=1)
-    anchor: float = number(0.5, least=0, most=1)  # share of samples with r = t
-    derivative: Literal["difference", "dual"] = "difference"
-    h: float = number(0.01, least=1e-6, most=0.5)
-    cap: float = number(1.0, least=0, most=100)  # |(t - r) du/dt| is at most cap |v|
-    adaptive: float = number(1.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
-
-
-@dataclass(frozen=True)
-class PairSettings(Checked):
-    """Shares of training pairs by where their later state comes from; what is not named has none."""
-
-    line: float = number(0.0, least=0, most=1)  # straight lines from data to noise, as in the paper
-    trajectory: float = number(0.0, least=0, most=1)  # the student's own trajectories
-    cached: float = number(0.0, least=0, most=1)  # states that the cached sampler visits
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.total:
-            raise ValueError("the shares of line, trajectory and cached pairs are all 0. Give one of them a share.")
-
-    @property
-    def total(self) -> float:
-        """What the shares are parts of."""
-        return self.line + self.trajectory + self.cached
-
-    @property
-    def passes(self) -> tuple[float, float]:
-        """Forward passes of the network, and of the Predictor, that drawing a pair takes on average."""
-        between = (MOST_STEPS - 1) / 2  # steps from the anchor to the later state but for the first
-        return 2.0 + self.trajectory / self.total * between, self.cached / self.total * between
-
-
-@dataclass(frozen=True)
-class PredictorSettings(Checked):
-    """Algorithm 3, the Predictor."""
-
-    preset: Literal["default", "paper"] = "default"
-    delta_max: float = number(0.2, least=0, most=1)
-    depth: int = number(2, least=1, most=64)
-    form: Literal["residual", "authors"] = "residual"
-    start: Literal["identity", "random"] = "identity"
-    path: str = location("")  # a Predictor to go on from; empty: a new one
-    mse_iterations: int = number(500, least=0, most=MANY)
-    gan_iterations: int = number(1000, least=0, most=MANY)
-    gan_weight: float = number(1.0, least=0, most=100)
-    adaptive: float = number(1.0, least=0, most=1)  # p of the samples' weights 1 / (error + c)^p; 0: all weigh alike
-    lr_discriminator: float = number(1e-4, least=0, most=1)
-    taps: int = number(4, least=1, most=60)  # blocks whose features the discriminator sees
-    pairs: PairSettings = PairSettings(cached=1.0)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.mse_iterations + self.gan_iterations:
-            raise ValueError("mse_iterations and gan_iterations are both 0. Give one of them a number.")
-
-
-@dataclass(frozen=True)
-class MemorySettings(Checked):
+@section
+class MemorySettings:
     """What is traded for memory."""
 
-    checkpoint: bool = True
-    offload_activations: bool = False
-    swap_blocks: int = number(0, least=0, most=100)
+    recompute_blocks: StrictBool = Field(
+        True, description="Recomputes blocks in the backward pass instead of keeping what is in them."
+    )
+    offload_activations: StrictBool = Field(False, description="Keeps blocks' inputs in main memory.")
+    swap_blocks: int = number(0, 0, 100, "Blocks kept in main memory and copied to the GPU when needed.")
 
 
-@dataclass(frozen=True)
-class SaveSettings(Checked):
+@section
+class SaveSettings:
     """When a checkpoint is written, and how many stay."""
 
-    every: int = number(500, least=1, most=MANY)
-    keep: int = number(2, least=1, most=100)
+    every: int = number(500, 1, MANY, "Iterations between checkpoints.")
+    keep: int = number(2, 1, 100, "How many checkpoints are kept.")
 
 
-@dataclass(frozen=True)
-class PreviewSettings(Checked):
-    """When and how previews are sampled; every = 0: never."""
+@section
+class PreviewSettings:
+    """When and how previews are sampled."""
 
-    every: int = number(0, least=0, most=MANY)
-    seeds: tuple[int, ...] = number((0, 1), least=0, most=MOST_SEED)
-    steps: int = number(8, least=1, most=1000)
-    shift: float = number(5.0, least=0.01, most=100)
-    guidance: float = number(1.0, least=0, most=100)
+    every: int = number(0, 0, MANY, "Iterations between previews. 0: none.")
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=MOST_LISTED)] = Field(
+        (0, 1), description="One preview is sampled from each."
+    )
+    steps: int = number(8, 1, 1000, "Steps of a preview.")
+    shift: float = number(5.0, 0.01, 100, "Shift of its sigmas.", 0.01)
+    guidance: float = number(1.0, 0, 100, "Guidance scale of the previews, where the model has guidance.", 0.1)
 
 
-@dataclass(frozen=True)
-class Settings(Checked):
+@section
+class Settings:
     """A whole training run."""
 
-    algorithm: Algorithm
-    out: str = location(exists=False)
+    algorithm: Annotated[Literal["flow", "cfg", "meanflow", "predictor"], Field(description="What is trained.")]
+    out: Annotated[Text, location(exists=False, needed=True), Field(description="The run's folder.")]
     data: DataSettings
-    model: ModelSettings = field(default_factory=ModelSettings)
-    seed: int = number(0, least=0, most=MOST_SEED)
-    iterations: int = number(1000, least=1, most=MANY)  # but for a Predictor, which counts its own
-    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    cfg: CfgSettings = field(default_factory=CfgSettings)
-    meanflow: MeanFlowSettings = field(default_factory=MeanFlowSettings)
-    predictor: PredictorSettings = field(default_factory=PredictorSettings)
-    memory: MemorySettings = field(default_factory=MemorySettings)
-    save: SaveSettings = field(default_factory=SaveSettings)
-    preview: PreviewSettings = field(default_factory=PreviewSettings)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-MEANFLOW_PRESETS: dict[str, dict[str, Any]] = {"anchored": {}, "paper": {"anchor": 0.0, "adaptive": 0.0}}
-PREDICTOR_PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": {
-        "form": "authors",
-        "start": "random",
-        "adaptive": 0.0,
-        "lr_discriminator": 1e-2,
-        "pairs": PairSettings(line=1.0),
-    },
-}
-SECTION_PRESETS = {MeanFlowSettings: MEANFLOW_PRESETS, PredictorSettings: PREDICTOR_PRESETS}
+    model: ModelSettings = ModelSettings()
+    seed: int = number(0, 0, MOST_SEED, "Seed of all random numbers.")
+    iterations: int = number(1000, 1, MANY, "Iterations of the whole run.")  # but for a Predictor: see `total`
+    optimizer: OptimiserSettings = OptimiserSettings()
+    lora: LoraSettings = LoraSettings()
+    cfg: CfgSettings = CfgSettings()
+    meanflow: MeanFlowSettings = MeanFlowSettings()
+    predictor: PredictorSettings = PredictorSettings()
+    memory: MemorySettings = MemorySettings()
+    save: SaveSettings = SaveSettings()
+    preview: PreviewSettings = PreviewSettings()
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one.")

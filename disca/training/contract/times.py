@@ -37,11 +37,11 @@ class Draws:
         drawn = [torch.randn(like.shape[1:], generator=g) for g in self._generators]
         return torch.stack(drawn).to(like)
 
-    def restricted_times(self, R: float, anchor: float = 0.0) -> tuple[Tensor, Tensor]:
-        """(t, r) with t ~ U(0, 1), t - r ~ U(0, R), r >= 0; a share `anchor` of the samples has r = t.
+    def restricted_times(self, R: float, share_r_equals_t: float = 0.0) -> tuple[Tensor, Tensor]:
+        """(t, r) with t ~ U(0, 1), t - r ~ U(0, R), r >= 0; a share of the samples has r = t.
 
-        DisCa, Algorithm 2, lines 2 to 3; the anchored samples are ours (they hold u(x, t, t) = v).
+        DisCa, Algorithm 2, lines 2 to 3; those with r = t are ours (they hold u(x, t, t) = v).
         """
         t = self.uniform()
         r = (t - self.uniform(0.0, R)).clamp(min=0.0)
-        return t, torch.where(self.uniform() < anchor, t, r)
+        return t, torch.where(self.uniform() < share_r_equals_t, t, r)

@@ -1,199 +1,124 @@
-"""YAML into `Settings`, strictly: every mistake is named with its file and line."""
+"""A run's YAML file, read strictly: every mistake is named with its file and line."""
 
-import difflib
-import math
 import os
 import re
-from contextlib import suppress
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from collections.abc import Iterator
+from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
-from ...limits import LONGEST_NAME
-from ...messages import cause, listing, quoted
-from .fields import require_setting
-from .settings import SECTION_PRESETS, Settings
+from ...messages import cause, quoted
+from .fields import FOLDER
+from .mistakes import Keys, first_mistake
+from .settings import Settings
 
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-TAGS = {"bool": "true or false", "int": "a whole number", "float": "a number", "null": "nothing", "str": "a text"}
-
+RUN = TypeAdapter(Settings)
 MOST_LETTERS = 1_000_000
 DEEPEST = 20
 
 
-class Source(NamedTuple):
-    """The file being read."""
+class Loader(yaml.SafeLoader):
+    """YAML, but that 1e-4 is a number without a point too."""
 
-    path: str
 
-    @property
-    def label(self) -> str:
-        """What to call it in a message."""
-        return cause(os.path.basename(self.path))
-
-    def error(self, node: Node | yaml.Event | None, told: str) -> ValueError:
-        """An error that says where the node stands."""
-        line = f", line {node.start_mark.line + 1:d}" if node else ""
-        return ValueError(f"{self.label}{line}: {told}")
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), None)
 
 
 def read_settings(file: str | os.PathLike) -> Settings:
     """The run that a YAML file describes; ValueError names file and line of what is wrong in it."""
-    source = Source(os.path.abspath(file))
-    if not os.path.isfile(source.path):
-        raise ValueError(f"There is no file {quoted(source.path)}. Name the YAML file of the run.")
-    root = _compose(source)
+    path = os.path.abspath(file)
+    if not os.path.isfile(path):
+        raise ValueError(f"There is no file {quoted(path)}. Name the YAML file of the run.")
+    source = _Source(path)
+    root = source.compose()
     if root is None:
         raise ValueError(f"{source.label} is empty. Describe the run in it.")
-    return _section(source, root, Settings, "the run")
+    values = source.value(root)
+    try:
+        return RUN.validate_python(values, context={FOLDER: os.path.dirname(path)})
+    except ValidationError as error:
+        place, sentence, by_key = first_mistake(error, Settings)
+        raise source.error(source.node(place, by_key), cause(sentence)) from None
 
 
 def write_settings(settings: Settings, file: str | os.PathLike) -> None:
     """Writes a YAML file that reads back as the same settings; it appears whole or not at all."""
     aside = f"{os.fspath(file)}.partial"
     with open(aside, "w", encoding="utf-8") as out:
-        yaml.safe_dump(_plain(asdict(settings)), out, sort_keys=False, allow_unicode=True)
+        yaml.safe_dump(RUN.dump_python(settings, mode="json"), out, sort_keys=False, allow_unicode=True)
     os.replace(aside, file)
 
 
-def _compose(source: Source) -> Node | None:
-    """The file as YAML's nodes; ValueError unless it is YAML, and no larger or deeper than a run's description is."""
-    try:
-        with open(source.path, encoding="utf-8") as stream:
-            text = stream.read(MOST_LETTERS + 1)
-        if len(text) > MOST_LETTERS:
-            raise source.error(None, f"it has more than {MOST_LETTERS:,} characters. Describe only the run in it.")
+class _Source:
+    """The file being read, and where in it everything stands."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._keys: dict[Keys, Node] = {}
+        self._values: dict[Keys, Node] = {}
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return cause(os.path.basename(self._path))
+
+    def error(self, node: Node | yaml.Event, sentence: str) -> ValueError:
+        """An error that says where the node stands."""
+        return ValueError(f"{self.label}, line {node.start_mark.line + 1:d}: {sentence}")
+
+    def node(self, place: Keys, by_key: bool) -> Node:
+        """What stands at the place, or its key; of what is not there, the group that lacks it."""
+        nodes = self._keys if by_key else self._values
+        while place not in nodes:
+            place = place[:-1]
+        return nodes[place]
+
+    def value(self, node: Node, place: Keys = ()) -> Any:
+        """What the node means."""
+        self._values[place] = node
+        if isinstance(node, MappingNode):
+            return dict(self._entries(node, place))
+        if isinstance(node, SequenceNode):
+            return [self.value(entry, (*place, i)) for i, entry in enumerate(node.value)]
+        try:
+            return Loader("").construct_object(node)
+        except (ArithmeticError, AttributeError, LookupError, ValueError, yaml.YAMLError):
+            return node.value  # thousands of digits, or a tag of the file's own that does not fit
+
+    def _entries(self, node: MappingNode, place: Keys) -> Iterator[tuple[str, Any]]:
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                raise self.error(key, "a key must be one word.")
+            inner = (*place, key.value)
+            if inner in self._keys:
+                raise self.error(key, f"{quoted(key.value)} is there twice. Remove one of them.")
+            self._keys[inner] = key
+            yield key.value, self.value(value, inner)
+
+    def compose(self) -> Node | None:
+        """The file as YAML's nodes; ValueError unless it is YAML, no larger or deeper than a run's description is."""
+        try:
+            with open(self._path, encoding="utf-8") as stream:
+                text = stream.read(MOST_LETTERS + 1)
+            if len(text) > MOST_LETTERS:
+                raise ValueError(
+                    f"{self.label}: it has more than {MOST_LETTERS:,} characters. Describe only the run in it."
+                )
+            self._require_shallow(text)
+            return yaml.compose(text, Loader=Loader)
+        except yaml.MarkedYAMLError as error:
+            line = f", line {error.problem_mark.line + 1:d}" if error.problem_mark else ""
+            raise ValueError(f"{self.label}{line}: this is not YAML: {cause(error.problem)}.") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{self.label} is not a YAML text file: {cause(error)}.") from error
+
+    def _require_shallow(self, text: str) -> None:
         depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent):
-                raise source.error(event, "an alias stands here. Write the value itself.")
+                raise self.error(event, "an alias stands here. Write the value itself.")
             if depth > DEEPEST:
-                raise source.error(event, f"more than {DEEPEST} groups or lists stand in one another.")
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1:d}" if error.problem_mark else ""
-        raise ValueError(f"{source.label}{line}: this is not YAML: {cause(error.problem)}.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{source.label} is not a YAML text file: {cause(error)}.") from error
-
-
-def _section(source: Source, node: Node, kind: type, name: str) -> Any:
-    entries = _entries(source, node, name)
-    known = {entry.name: entry for entry in fields(kind)}
-    for key, (key_node, _) in entries.items():
-        if key not in known:
-            raise source.error(key_node, f"{quoted(key)} is not a key of {name}. {_suggest(key, known)}")
-    types = get_type_hints(kind)
-    values = {key: _value(source, entry, types[key], known[key], key) for key, (_, entry) in entries.items()}
-    for key, entry in known.items():
-        if key not in values and entry.default is MISSING and entry.default_factory is MISSING:
-            raise source.error(node, f"{name} needs the key {quoted(key)}.")
-    presets = SECTION_PRESETS.get(kind, {})
-    preset = presets.get(values.get("preset", known["preset"].default), {}) if presets else {}
-    try:
-        return kind(**preset | values)
-    except ValueError as error:
-        raise source.error(node, cause(error)) from error
-
-
-def _entries(source: Source, node: Node, name: str) -> dict[str, tuple[Node, Node]]:
-    if not isinstance(node, MappingNode):
-        raise source.error(node, f"{name} must be written as 'key: value' lines, but {_found(node)} stands here.")
-    entries = {}
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, ScalarNode):
-            raise source.error(key_node, f"a key of {name} must be one word.")
-        if key_node.value in entries:
-            raise source.error(key_node, f"{quoted(key_node.value)} is there twice. Remove one of them.")
-        entries[key_node.value] = (key_node, value_node)
-    return entries
-
-
-def _value(source: Source, node: Node, kind: Any, entry: Field, key: str) -> Any:
-    if is_dataclass(kind):
-        return _section(source, node, kind, quoted(key))
-    if get_origin(kind) is Literal:
-        value = node.value if isinstance(node, ScalarNode) else None
-        if value not in get_args(kind):
-            raise source.error(node, f"{quoted(key)} must be one of {listing(get_args(kind))}, not {_found(node)}.")
-        return value
-    read = _sequence if get_origin(kind) is tuple else _scalar
-    value = read(source, node, kind, key)
-    try:
-        require_setting(entry, kind, value)
-    except ValueError as error:
-        raise source.error(node, cause(error)) from None
-    return _path(source, node, value, entry, key) if "path" in entry.metadata else value
-
-
-def _sequence(source: Source, node: Node, kind: Any, key: str) -> tuple:
-    kinds = get_args(kind)
-    repeated = kinds[-1] is Ellipsis
-    wanted = "a list" if repeated else f"a list of {len(kinds)}"
-    if not isinstance(node, SequenceNode) or (not repeated and len(node.value) != len(kinds)):
-        raise source.error(node, f"{quoted(key)} must be {wanted}, such as [1, 2], not {_found(node)}.")
-    return tuple(_scalar(source, item, kinds[0], key) for item in node.value)
-
-
-def _scalar(source: Source, node: Node, kind: type, key: str) -> Any:
-    tag = node.tag.rsplit(":", 1)[-1]
-    if isinstance(node, ScalarNode):
-        if kind is str and tag == "str":
-            return node.value
-        if kind is bool and tag == "bool" and node.value.lower() in yaml.SafeLoader.bool_values:
-            return yaml.SafeLoader.bool_values[node.value.lower()]
-        if kind is int and tag == "int":
-            with suppress(ValueError):  # a tag of the file's own, on no number; or thousands of digits
-                return yaml.SafeLoader("").construct_yaml_int(node)
-        if kind is float and (tag in ("int", "float") or (tag == "str" and node.style is None)):
-            value = _float(node.value)
-            if math.isfinite(value):
-                return value
-    raise source.error(node, f"{quoted(key)} must be {WORDS[kind]}, not {_found(node)}.")
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text.replace("_", ""))  # YAML 1.1 takes 1e-4, without a point, for a text
-    except ValueError:
-        return math.nan
-
-
-def _path(source: Source, node: Node, value: str, entry: Field, key: str) -> str:
-    if not value:
-        if entry.default is MISSING:
-            raise source.error(node, f"{quoted(key)} is empty. Name a path.")
-        return value
-    if "://" in value:
-        return value
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in re.split(r"[/\\]", value)):
-        raise source.error(node, f"{quoted(key)} has a name of more than {LONGEST_NAME} bytes in it. Shorten it.")
-    absolute = os.path.normpath(os.path.join(os.path.dirname(source.path), os.path.expanduser(value)))
-    if entry.metadata["exists"] and not os.path.exists(absolute):
-        raise source.error(
-            node, f"{quoted(key)} is {quoted(value)}, but there is nothing at {quoted(absolute)}. Correct the path."
-        )
-    return absolute
-
-
-def _found(node: Node) -> str:
-    if isinstance(node, MappingNode):
-        return "a group of keys"
-    if isinstance(node, SequenceNode):
-        return f"a list of {len(node.value)}"
-    kind = TAGS.get(node.tag.rsplit(":", 1)[-1], "a value")
-    return f"{quoted(node.value)} ({kind})" if node.value else kind
-
-
-def _suggest(key: str, known: dict[str, Field]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean {quoted(near[0])}?" if near else f"Its keys are {listing([*known], 20)}."
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+                raise self.error(event, f"more than {DEEPEST} groups or lists stand in one another.")

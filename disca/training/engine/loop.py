@@ -77,7 +77,7 @@ class Run:
         shard(training.shards(), [part.module for part in training.parts.values()], world, settings.model.dtype)
         self.parts = [Part(name, part, training.iterations) for name, part in training.parts.items()]
         self.product = self.parts[0]
-        self.ema = Ema(self.product.weights, settings.optimiser.ema) if settings.optimiser.ema else None
+        self.ema = Ema(self.product.weights, settings.optimizer.ema) if settings.optimizer.ema else None
         fingerprint = checkpoints.fingerprint(settings, dataset.fingerprint, training.may_change)
         self.results = Results(
             self.folder, training, self.parts, self.ema, fingerprint, world, self.reporter, settings.save.keep

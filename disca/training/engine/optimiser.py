@@ -11,27 +11,27 @@ from torch.optim import Optimizer
 from ...messages import listing
 from ..contract.settings import OptimiserSettings
 
-BYTES = {"adamw": 16, "adamw8bit": 10}  # per fp32 weight: the weight, its gradient and both moments
+BYTES = {"adamw": 16, "adamw_8bit": 10}  # per fp32 weight: the weight, its gradient and both moments
 FUSED = ("cuda", "cpu")  # where PyTorch updates all weights in one pass
-BYTES_BF16 = {"adamw8bit": 6}  # the same per bf16 weight
+BYTES_BF16 = {"adamw_8bit": 6}  # the same per bf16 weight
 
 
 def make_optimiser(settings: OptimiserSettings, params: Iterable[nn.Parameter], lr: float) -> Optimizer:
     """The optimiser that the settings name, over those of the parameters that are trained.
 
-    fp32 weights are their own master copy. bf16 weights are for `adamw8bit` alone, which rounds them stochastically, so
-    that updates below bf16's resolution are kept on average; AdamW would lose them.
+    fp32 weights are their own master copy. bf16 weights are for `adamw_8bit` alone, which rounds them stochastically,
+    so that updates below bf16's resolution are kept on average; AdamW would lose them.
     """
     params = [parameter for parameter in params if parameter.requires_grad]
     groups = _groups(params)
     options = {"lr": lr, "betas": tuple(settings.betas), "weight_decay": settings.weight_decay}
-    if settings.name == "adamw8bit":
+    if settings.name == "adamw_8bit":
         return _adamw8bit(groups, options)
     kept = sorted({str(parameter.dtype) for parameter in params if parameter.dtype != torch.float32})
     if kept:
         raise ValueError(
             f"adamw was given trained weights in {listing(kept)}, where small updates are rounded away. "
-            "Keep trained weights in float32, or set optimiser.name to adamw8bit."
+            "Keep trained weights in float32, or set optimizer.name to adamw_8bit."
         )
     return torch.optim.AdamW(groups, **options, fused=all(parameter.device.type in FUSED for parameter in params))
 
@@ -53,8 +53,8 @@ def _adamw8bit(groups: list[dict], options: dict) -> Optimizer:
         from torchao.optim import AdamW8bit
     except ImportError as error:
         raise RuntimeError(
-            "optimiser.name is adamw8bit, but torchao cannot be imported. Install it into the Python that trains "
-            "(pip install torchao), or set optimiser.name to adamw."
+            "optimizer.name is adamw_8bit, but torchao cannot be imported. Install it into the Python that trains "
+            "(pip install torchao), or set optimizer.name to adamw."
         ) from error
 
     compiles = torch.utils._triton.has_triton() and all(

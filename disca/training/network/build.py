@@ -75,7 +75,7 @@ def base_network(settings: Settings, device: torch.device) -> Network:
         network = _load(settings, settings.model.path, device, trained=True)
     else:
         module = new_network(settings.model.toy, settings.seed).to(device)
-        network = Network(module, settings.memory.checkpoint, dtype=DTYPES[settings.model.dtype])
+        network = Network(module, settings.memory.recompute_blocks, dtype=DTYPES[settings.model.dtype])
     network.module.requires_grad_(True)
     return network
 
@@ -141,7 +141,7 @@ def _load(settings: Settings, path: str, device: torch.device, trained: bool = F
     model, memory = settings.model, settings.memory
     compute = DTYPES[model.dtype]
     if trained:
-        kept = torch.float32 if settings.optimiser.name == "adamw" else compute
+        kept = torch.float32 if settings.optimizer.name == "adamw" else compute
     else:
         kept = torch.bfloat16 if model.weight_dtype != "default" else compute
     module = load_network(path, kept).requires_grad_(False)
@@ -151,7 +151,7 @@ def _load(settings: Settings, path: str, device: torch.device, trained: bool = F
         swap_blocks(module, memory.swap_blocks, device)
     else:
         module.to(device)
-    return Network(module, memory.checkpoint, memory.offload_activations, compute)
+    return Network(module, memory.recompute_blocks, memory.offload_activations, compute)
 
 
 @torch.no_grad()
