@@ -190,7 +190,7 @@ def test_pruning_frees_the_room_of_builds_that_did_not_end(folder):
     with pytest.raises(KeyboardInterrupt), DatasetWriter(str(folder), ENCODER, "1.5") as writer:
         writer.add("item-10", sample(10))
         raise KeyboardInterrupt
-    file_of(folder, 11).with_name("item-11.safetensors.part").write_bytes(b"cut")
+    file_of(folder, 11).with_name("item-11.safetensors.partial").write_bytes(b"cut")
     write(folder, range(10), prune=True)
     assert {path.name for path in folder.rglob("item-*")} == {f"item-{number}.safetensors" for number in range(10)}
 

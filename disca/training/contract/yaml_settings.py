@@ -3,12 +3,14 @@
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
+from ...files import replacing
 from ...messages import cause, quoted
 from .fields import FOLDER
 from .mistakes import Keys, first_mistake
@@ -45,10 +47,8 @@ def read_settings(file: str | os.PathLike) -> Settings:
 
 def write_settings(settings: Settings, file: str | os.PathLike) -> None:
     """Writes a YAML file that reads back as the same settings; it appears whole or not at all."""
-    aside = f"{os.fspath(file)}.partial"
-    with open(aside, "w", encoding="utf-8") as out:
+    with replacing(Path(file)) as aside, open(aside, "w", encoding="utf-8") as out:
         yaml.safe_dump(RUN.dump_python(settings, mode="json"), out, sort_keys=False, allow_unicode=True)
-    os.replace(aside, file)
 
 
 class _Source:

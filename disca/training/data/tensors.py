@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...files import replacing
 from ...messages import cause, quoted
 
 
@@ -21,14 +22,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Has `write` make the file under another name and renames it; OSError in a sentence if that fails."""
-    aside = path.with_name(path.name + ".part")
     try:
-        write(aside)
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            write(aside)
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
         raise OSError(
             f"{quoted(path)} could not be written ({cause(error)}); {free:,} bytes are free there. "

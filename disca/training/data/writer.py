@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...files import ASIDE
 from ...limits import require_here
 from ...messages import cause, quoted
 from ...models.family import FAMILIES
@@ -141,7 +142,7 @@ class DatasetWriter:
             for path, key in found.items()
             if key not in self._items
             and KEY.fullmatch(key)
-            and path.relative_to(self._folder).as_posix().removesuffix(".part") == sample_name(key)
+            and path.relative_to(self._folder).as_posix().removesuffix(ASIDE) == sample_name(key)
         ]
 
     def _write_index(self) -> None:
