@@ -48,7 +48,7 @@ def measure(size: Size) -> str:
 
 
 def run(model, size: Size):
-    """The report of one run behind a warm-up run, and its peak memory on the GPU."""
+    """The report of one run after a warm-up run, and its peak memory on the GPU."""
     for _ in range(2):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()

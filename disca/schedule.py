@@ -81,7 +81,7 @@ def parse_anchors(text: str) -> Anchors:
         first, last = _range(part, text)
         if listed and first <= listed[-1]:
             raise ValueError(
-                f"The anchor list {quoted(text)} is not ascending: {first:d} stands behind {listed[-1]:d}. "
+                f"The anchor list {quoted(text)} is not ascending: {first:d} comes after {listed[-1]:d}. "
                 "Write each step once, smallest first."
             )
         listed += range(first, last + 1)

@@ -1,6 +1,6 @@
 """What reaches a node is what its schema asks for, wherever it comes from: the interface, a link or the API.
 
-ComfyUI lets NaN through, plain values where a link belongs, and anything behind a link of any type. `check` makes
+ComfyUI lets NaN through, plain values where a link belongs, and anything at a link of any type. `check` makes
 a node look at all of its inputs: when it is queued, as far as they are known then, and again before it runs.
 """
 
@@ -136,7 +136,7 @@ def _encoding() -> str:
 
 
 def _is_sayable(error: BaseException | None) -> bool:
-    """Whether ComfyUI's log can hold what the error says, and the errors behind it: its prompt thread ends else."""
+    """Whether ComfyUI's log can hold what the error and its causes say: its prompt thread ends else."""
     if error is None:
         return True
     try:

@@ -119,7 +119,7 @@ def ids_of(graph: Graph) -> dict[str, str]:
 
 
 def lay_out(graph: Graph, sizes: dict[str, list[float]], gap: float) -> tuple[dict[str, Box], list[dict]]:
-    """A box for each node, and the groups around them, from left to right behind the note."""
+    """A box for each node, and the groups around them, from left to right after the note."""
     ids = ids_of(graph)
     boxes: dict[str, Box] = {}
     groups = []

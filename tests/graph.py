@@ -160,7 +160,7 @@ def tiny_image_model():
 
 
 def with_control(conditions: list, model) -> list:
-    """The conditions with a ControlNet that adds the same residual behind the first blocks."""
+    """The conditions with a ControlNet that adds the same residual after the first blocks."""
     from comfy.controlnet import ControlBase
 
     class FixedResiduals(ControlBase):
@@ -192,7 +192,7 @@ def lora(model) -> dict[str, Tensor]:
 
 
 def with_lora(model):
-    """The MODEL behind LoraLoaderModelOnly."""
+    """The MODEL after LoraLoaderModelOnly."""
     import comfy.sd
 
     return comfy.sd.load_lora_for_models(model, None, lora(model), 1.0, 0.0)[0]

@@ -57,7 +57,7 @@ TRAINERS = {  # layout of the layers' names, what stands before them, ends of th
     "diffusion-pipe": ("native", "diffusion_model.", PEFT),
     "diffusion-pipe on split layers": ("split", "diffusion_model.", PEFT),
     "diffusion-pipe on merged layers": ("merged", "diffusion_model.", PEFT),
-    "behind transformer": ("native", "transformer.", PEFT),
+    "under transformer": ("native", "transformer.", PEFT),
     "PEFT": ("native", "base_model.model.", PEFT),
     "PEFT with the adapter's name": ("split", "base_model.model.", NAMED_PEFT),
     "diffusers": ("diffusers", "transformer.", PEFT),

@@ -89,8 +89,8 @@ def comfys(weights: Weights) -> Weights:
     return {layouts.module_key(key): tensor for key, tensor in weights.items()}
 
 
-def behind(prefix: str, weights: Weights) -> Weights:
-    """The weights behind a prefix."""
+def under(prefix: str, weights: Weights) -> Weights:
+    """The weights under a prefix."""
     return {prefix + key: tensor for key, tensor in weights.items()}
 
 
@@ -99,7 +99,7 @@ def bases() -> dict[str, Base]:
     model, model15 = tiny_transformer(), tiny_transformer(**IMAGE_TO_VIDEO)
     small, small15 = tiny_predictor(), tiny_predictor("1.5")
     told = {"disca.format_version": "1", "disca.family": "1.5", "disca.width": "128", "disca.training": '{"steps": 3}'}
-    checkpoint = behind("model.diffusion_model.", split_qkv(model)) | {"vae.decoder.weight": torch.ones(4, 4)}
+    checkpoint = under("model.diffusion_model.", split_qkv(model)) | {"vae.decoder.weight": torch.ones(4, 4)}
     return {
         "model": Base("model", model),
         "tensor-parallel model": Base("model", recipes.tensor_parallel(model)),
@@ -110,9 +110,9 @@ def bases() -> dict[str, Base]:
         "1.5 model": Base("model", model15),
         "split 1.5 model": Base("model", split_qkv(model15)),
         "predictor": Base("predictor", small),
-        "tensor-parallel predictor": Base("predictor", behind("module.", recipes.tensor_parallel(small))),
+        "tensor-parallel predictor": Base("predictor", under("module.", recipes.tensor_parallel(small))),
         "1.5 predictor": Base("predictor", small15, told),
-        "split 1.5 predictor": Base("predictor", behind("module.predictor.", split_qkv(small15))),
+        "split 1.5 predictor": Base("predictor", under("module.predictor.", split_qkv(small15))),
         "ComfyUI's predictor": Base("predictor", comfys(small15)),
     }
 
@@ -238,7 +238,7 @@ def shuffle(weights, chance):
         weights[key] = weights.pop(key)
 
 
-def put_behind(weights, chance):
+def put_under_a_prefix(weights, chance):
     prefix = chance.choice(["model.", "module.", "a.b.", "model.diffusion_model.", "\u00e9."])
     if any(key.startswith(layouts.CHECKPOINT_COMPANIONS) for key in weights):
         return  # a checkpoint's other parts are known by their names
@@ -258,7 +258,7 @@ def escape(content, chance):
     return header(table.replace(f"_{letter}", f"_\\u{ord(letter):04x}").encode(), content[end:])
 
 
-HARMLESS_CHANGES = (upcast, shuffle, put_behind)
+HARMLESS_CHANGES = (upcast, shuffle, put_under_a_prefix)
 HARMLESS_BYTE_CHANGES = (add_space, escape)
 TENSOR_CHANGES = (rename, duplicate, drop, reshape, retype, swap, wrap, poke)
 BYTE_CHANGES = (flip_bytes, flip_bytes, change_header, change_header, cut, lengthen)

@@ -99,7 +99,7 @@ class Call:
         return self._evaluation.keep and self._blocks is not None and 0 < self.blocks_run < self._blocks
 
     def through(self, place: Place, args: Args, block: Callable[[Args], Out]) -> Out:
-        """What stands behind the block: its output, the method's answer, or its input where the answer came before."""
+        """What comes out of the block: its output, the method's answer, or its input where the answer came before."""
         if place.first:
             self._begin(place.kind.tokens(args))
         if len(self._groups) < 2:

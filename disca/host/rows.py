@@ -1,4 +1,4 @@
-"""The rows of a batch that go different ways: taken out of what a block is given, and put together behind it."""
+"""The rows of a batch that go different ways: taken out of what a block is given, and put together after it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,6 +1,6 @@
 """ComfyUI's samplers on a MeanFlow model: which take the step that the network answers for.
 
-The network is told r, the time where the step ends, as the entry behind the current sigma in the run's sigmas. A
+The network is told r, the time where the step ends, as the entry after the current sigma in the run's sigmas. A
 sampler that evaluates elsewhere gets no r or a wrong one, and one that adds noise ends its step elsewhere than at r.
 `tests/comfy/test_samplers.py` measures each row of this table. Samplers of other packs are judged by what they do
 (`observed.py`).
@@ -59,7 +59,7 @@ def extrapolates(sampler: comfy.samplers.Sampler) -> bool:
 
 
 def require_keeps_r(sampler: comfy.samplers.Sampler) -> str | None:
-    """ValueError for a sampler that loses or falsifies r; a warning for one that makes something else of u."""
+    """ValueError for a sampler that evaluates at other times, where r would be wrong; a warning for an unknown one."""
     name, options = name_of(sampler), getattr(sampler, "extra_options", {})
     reason = REFUSED.get(name)
     if name == "euler" and options.get("s_churn", 0.0) > 0.0:

@@ -38,7 +38,7 @@ def sample_meanflow(model, x: Tensor, sigmas: Tensor, extra_args=None, callback=
 def with_r(extra_args: dict, t: Tensor, r: Tensor) -> dict:
     """Arguments for one network call at t in which ComfyUI's HunyuanVideo finds this r.
 
-    It takes the entry behind the first one that equals t in `sample_sigmas`. Where that is not r (changed or repeated
+    It takes the entry after the first one that equals t in `sample_sigmas`. Where that is not r (changed or repeated
     sigmas, double precision), the call gets a list of its own: t, then r.
     """
     model_options = extra_args.get("model_options", {})

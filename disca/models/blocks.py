@@ -35,7 +35,7 @@ class Call(Protocol):
     """One pass through a network, and what becomes of its blocks."""
 
     def through(self, place: Place, args: Args, block: Callable[[Args], Out]) -> Out:
-        """What stands behind the block: its own output, what is made in its place, or its input."""
+        """What comes out of the block: its own output, what is made in its place, or its input."""
         ...
 
 

@@ -39,7 +39,7 @@ class Family:
 
     layout: PredictorLayout  # of the Predictor's files
     predictor: Callable[[PredictorSpec, dict], nn.Module]  # a new one, with ComfyUI's type, device and operations
-    kinds: tuple[Blocks, ...]  # in the order they run; features are the tokens behind the last one
+    kinds: tuple[Blocks, ...]  # in the order they run; features are the tokens after the last one
     includes: Callable[[nn.Module], bool]  # whether a network is of this family
     model: str  # in comfy.supported_models
     latent: str  # in comfy.latent_formats

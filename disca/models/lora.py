@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Rescaled(WeightAdapterBase):
-    """An adapter behind which rows or columns are brought to other lengths (DoRA), or rows are multiplied (OFT).
+    """An adapter after which rows or columns are brought to other lengths (DoRA), or rows are multiplied (OFT).
 
     ComfyUI's own takes the norm of the weight before the adapter where there is one for each row, and multiplies by an
     OFT's strength twice. The trainers take that of the weight with the adapter, and strength 1 is what they trained.

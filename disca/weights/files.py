@@ -113,7 +113,7 @@ def refuse_lora(name: str, keys: list[str], wanted: str) -> None:
     """ValueError if the keys are those of a LoRA."""
     if any(re.search(r"lora_|\.alpha$|\.dora_scale$|\.(hada|lokr)_[wt]|\.oft_blocks$", key) for key in keys):
         raise ValueError(
-            f"{quoted(name)} is a LoRA, but {wanted} is needed here. Load it with DisCa Load LoRA behind the model."
+            f"{quoted(name)} is a LoRA, but {wanted} is needed here. Load it with DisCa Load LoRA after the model."
         )
 
 

@@ -82,7 +82,7 @@ def refuse_content(path: str) -> None:
             f"{name} in {quoted(os.path.dirname(os.path.abspath(path)))} is empty (0 bytes). Download it again."
         )
     size = os.path.getsize(path)
-    if head[8:9] == b"{":  # a header in JSON behind its length, whose bytes may be those of anything
+    if head[8:9] == b"{":  # a header in JSON after its length, whose bytes may be those of anything
         return
     for pattern, what, do in CONTENTS:
         if re.match(pattern, head):

@@ -7,7 +7,7 @@
 | split (HunyuanVideo 1.5) | `*_attn_q/_k/_v` | the same |
 | ComfyUI's | `*_attn.qkv`, `*_mod.lin` ... | the same |
 
-Any of them may stand behind a prefix that all keys share (`model.`, `module.`, `model.diffusion_model.`, ...).
+Any of them may have a prefix that all keys share (`model.`, `module.`, `model.diffusion_model.`, ...).
 """
 
 import re

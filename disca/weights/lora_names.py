@@ -135,7 +135,7 @@ def places(layers: Iterable[str]) -> dict[str, Place]:
 
 
 def find(name: str, known: Mapping[str, Place]) -> Place | None:
-    """The place of a trainer's name, behind any of the usual prefixes; None if there is none."""
+    """The place of a trainer's name, with any of the usual prefixes; None if there is none."""
     name = _flat(name)
     while name not in known:
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)

@@ -24,7 +24,7 @@ FORMAT_VERSION = 2  # 1: the authors' form only; such files are still written as
 def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]:
     """What the Predictor is and its weights, under the names of our module; ValueError if a key or shape is off.
 
-    Reads every published layout behind any prefix, such as `module.` or `module.predictor.` (see `layouts`).
+    Reads every published layout under any prefix, such as `module.` or `module.predictor.` (see `layouts`).
     """
     refuse_lora(file.name, list(file.tensors), "a Predictor")
     found = [layout for layout in LAYOUTS.values() if layouts.prefix_of(file.tensors, layout.mark) is not None]

@@ -154,7 +154,7 @@ def test_normalised_attention_guidance_runs_in_full(loaded, apply, call, sample)
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_a_lora_before_or_behind_the_patch(order, loaded, apply, sample):
+def test_a_lora_before_or_after_the_patch(order, loaded, apply, sample):
     model, predictor = loaded
     first = graph.with_lora(model) if order == "before" else model
     both = apply(first, predictor, SOME)
@@ -167,7 +167,7 @@ def test_a_lora_before_or_behind_the_patch(order, loaded, apply, sample):
 
 
 def test_features_are_not_reused_across_a_change_of_weights(loaded, patched, sample):
-    """A LoRA that is switched off at 40 % of the schedule: the first predicted step behind that is full."""
+    """A LoRA that is switched off at 40 % of the schedule: the first predicted step after that is full."""
     positive = graph.with_timed_lora(conditions(patched), loaded[0], switch_off=0.4)
     cached, report = sample(CASE, patched, positive=positive)
     assert "1 in full: inputs of another shape or type, or other weights" in report

@@ -35,7 +35,7 @@ def lora_folder(tmp_path_factory, comfy_nodes):
 
 @pytest.fixture
 def with_lora(call, lora_folder):
-    """The MODEL behind DisCa Load LoRA with these tensors as its file, and the report."""
+    """The MODEL after DisCa Load LoRA with these tensors as its file, and the report."""
 
     def run(model, tensors, strength: float = 1.0, metadata=None, name: str = "chosen.safetensors"):
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, lora_folder / name, metadata)
@@ -139,7 +139,7 @@ def test_two_loras_add_up(weights, load, with_lora):
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_a_lora_before_or_behind_the_predictor(order, weights, load, with_lora, merged_model, apply, sample):
+def test_a_lora_before_or_after_the_predictor(order, weights, load, with_lora, merged_model, apply, sample):
     model, predictor = load("hv10_t2v")
     tensors, added = lora_file(weights["hv10_t2v"], "OneTrainer")
     if order == "before":

@@ -48,7 +48,7 @@ VALUES = (
 
 
 class Bytes:
-    """Reads numbers from bytes; zeros behind the end."""
+    """Reads numbers from bytes; zeros after the end."""
 
     def __init__(self, data: bytes):
         self.data, self.at = data, 0

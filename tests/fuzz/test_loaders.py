@@ -200,7 +200,7 @@ def equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> boo
 
 
 def large_file(loader: str, chance: random.Random, path: Path) -> None:
-    """Writes half a gigabyte of zeros behind a header that is right, or wrong in one place."""
+    """Writes half a gigabyte of zeros after a header that is right, or wrong in one place."""
     with torch.device("meta"):
         model = recipes.tensor_parallel(mutations.tiny_transformer(**LARGE))
     small = published_shapes(PredictorSpec("1.0", 2048, 2, 16, 4.0))

@@ -50,7 +50,7 @@ def test_garbage_is_refused_with_what_to_write(text, told):
 
 def test_a_list_that_runs_backwards_is_refused_before_its_ranges_are_expanded():
     tracemalloc.start()
-    with pytest.raises(ValueError, match="not ascending: 0 stands behind 99999"):
+    with pytest.raises(ValueError, match="not ascending: 0 comes after 99999"):
         parse_anchors("0-99999 " * 1200)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -124,7 +124,7 @@ def test_the_papers_ages_come_out():
     assert oldest_features(four, shifted_sigmas(8, 7.0).tolist()) == (6, pytest.approx(0.175, abs=1e-4))
 
 
-def test_the_last_step_may_be_an_anchor_and_the_one_behind_it_not():
+def test_the_last_step_may_be_an_anchor_and_the_one_after_it_not():
     assert max(parse_anchors("0 7").of(8)) == 7
     with pytest.raises(ValueError, match="asks for step 8 in full, but the run has 8 steps, 0 to 7"):
         parse_anchors("0 8").of(8)

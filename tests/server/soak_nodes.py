@@ -61,7 +61,7 @@ class SoakFault(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, kind: str, call: int) -> io.NodeOutput:
-        _watch_features()  # behind Apply Predictor: its room is there
+        _watch_features()  # after Apply Predictor: its room is there
         if kind == "none":
             return io.NodeOutput(model)
         calls = iter(range(call + 1))

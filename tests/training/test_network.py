@@ -155,7 +155,7 @@ def test_differences_of_bf16_velocities_are_taken_in_fp32():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_taps_are_the_image_tokens_behind_their_blocks(family):
+def test_taps_are_the_image_tokens_after_their_blocks(family):
     module, x, t, r, condition = in_double(family)
     network = Network(module)
     with torch.no_grad():

@@ -62,7 +62,7 @@ def tiny_vae_of(make: type, sd: dict[str, torch.Tensor], **options) -> comfy.sd.
 
 
 def tiny_clip(family: str, seed: int = 0) -> comfy.sd.CLIP:
-    """The family's text encoders with few channels and layers, behind the real tokenizers."""
+    """The family's text encoders with few channels and layers, after the real tokenizers."""
     if family == "1.0":
         target = SimpleNamespace(clip=text_10.hunyuan_video_clip(), tokenizer=text_10.HunyuanVideoTokenizer, params={})
     else:

@@ -69,7 +69,7 @@ class Observed:
 
 
 def r_of(sigma: float, sample_sigmas: Tensor | None) -> float | None:
-    """The r that ComfyUI's HunyuanVideo finds for this time: the entry behind the first one that equals it."""
+    """The r that ComfyUI's HunyuanVideo finds for this time: the entry after the first one that equals it."""
     times = [] if sample_sigmas is None else sample_sigmas.tolist()
     ends = times[times.index(sigma) + 1 :] if sigma in times else []
     return ends[0] if ends else None

@@ -55,7 +55,7 @@ class TrainingCall:
     kept: Pass = field(default_factory=lambda: Pass([], []))
 
     def through(self, place: Place, args: Args, block: Callable[[Args], Out]) -> Out:
-        """What stands behind the block: its output, the answer, or its input where the answer came before."""
+        """What comes out of the block: its output, the answer, or its input where the answer came before."""
         if self.answer is None:
             out = block(args)
             if place.ends:
