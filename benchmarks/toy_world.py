@@ -179,7 +179,7 @@ def main() -> None:
         trained = result_of(seed, "meanflow"), result_of(seed, "predictor")
         found.append(measure(Toy(*trained, options.shift, options.first)))
     for name in found[0]:
-        sys.stdout.write(f"{name:60s} {told([figures[name] for figures in found])}\n")
+        sys.stdout.write(f"{name:60s} {mean_and_deviation([figures[name] for figures in found])}\n")
 
 
 def result_of(seed: int, stage: str) -> Path:
@@ -203,11 +203,11 @@ def compare(description: str, variants: Iterable[str], figures_of: Callable[[str
     options = parser.parse_args()
     found = {name: [figures_of(name, seed, options.shift) for seed in options.seeds] for name in options.variants}
     for name, seeds in found.items():
-        figures = "  ".join(f"{key}: {told([figures[key] for figures in seeds])}" for key in seeds[0])
+        figures = "  ".join(f"{key}: {mean_and_deviation([figures[key] for figures in seeds])}" for key in seeds[0])
         sys.stdout.write(f"{name:42s} {figures}\n")
 
 
-def told(values: list[float]) -> str:
+def mean_and_deviation(values: list[float]) -> str:
     """Mean and standard deviation."""
     return f"{statistics.mean(values):.4f} +- {statistics.stdev(values) if len(values) > 1 else 0.0:.4f}"
 

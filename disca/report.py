@@ -16,7 +16,9 @@ class Report:
     seconds_predicted: list[float] = field(default_factory=list)
     bytes_held: int = 0
     warnings: list[str] = field(default_factory=list)
-    alarms: list[str] = field(default_factory=list)  # why the run is not what it looks like: told before all else
+    alarms: list[str] = field(
+        default_factory=list
+    )  # why the run is not what it looks like: the first lines of the report
     steps: int = 0
     skipped: int = 0  # calls that something else answered in place of the network's blocks
     only_full: str = ""  # why no call was to be predicted
@@ -71,25 +73,25 @@ class Report:
         return bool(self.predicted and self.speedup and not self.alarms and not self.partial)
 
     def _reasons(self) -> list[str]:
-        told = [self.only_full] if self.only_full else []
-        told += [f"{count:d} in full: {reason}" for reason, count in self.fallbacks.most_common()]
+        facts = [self.only_full] if self.only_full else []
+        facts += [f"{count:d} in full: {reason}" for reason, count in self.fallbacks.most_common()]
         if self.partial:
-            told.append(f"{self.partial:d} calls without all blocks: another node left some out")
+            facts.append(f"{self.partial:d} calls without all blocks: another node left some out")
         if self.skipped and not self.alarms:
-            told.append(f"{self.skipped:d} calls not answered by the network")
+            facts.append(f"{self.skipped:d} calls not answered by the network")
         if self.calls != self.steps and self.steps and not self.alarms:
-            told.append(f"{self.calls:d} calls in {self.steps:d} steps")
-        return told
+            facts.append(f"{self.calls:d} calls in {self.steps:d} steps")
+        return facts
 
     def _measures(self) -> list[str]:
-        told = []
+        facts = []
         if self.seconds_full:
-            told.append(f"full: {median(self.seconds_full):.3g} s each")
+            facts.append(f"full: {median(self.seconds_full):.3g} s each")
         if self.seconds_predicted:
-            told.append(f"predicted: {median(self.seconds_predicted):.3g} s each")
+            facts.append(f"predicted: {median(self.seconds_predicted):.3g} s each")
         if seconds := sum(self.seconds_full) + sum(self.seconds_predicted):
-            told.append(f"total: {seconds:.3g} s in the network")
+            facts.append(f"total: {seconds:.3g} s in the network")
         if self._compares():
             calls = f"all {self.calls:d} calls in full, each as long as this run's full ones (estimated)"
-            told.append(f"compared with: {calls}")
-        return [*told, f"features held: {self.bytes_held / 1e6:.1f} MB"] if self.bytes_held else told
+            facts.append(f"compared with: {calls}")
+        return [*facts, f"features held: {self.bytes_held / 1e6:.1f} MB"] if self.bytes_held else facts

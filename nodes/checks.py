@@ -54,9 +54,9 @@ def check(node: type[io.ComfyNode]) -> None:
 
     def validate_inputs(cls: type[io.ComfyNode], **given: Any) -> bool:
         require_inputs(inputs(cls), given, queued=True)
-        told = own(cls, **{name: given.get(name, value) for name, value in unset.items()}) if own else True
-        if told is not True:
-            raise ValueError(cause(told))  # returned, ComfyUI would say it once for each input
+        answer = own(cls, **{name: given.get(name, value) for name, value in unset.items()}) if own else True
+        if answer is not True:
+            raise ValueError(cause(answer))  # returned, ComfyUI would say it once for each input
         return True
 
     node.execute = classmethod(execute)

@@ -84,10 +84,10 @@ class DiscaToyDecode(io.ComfyNode):
 
 
 def _choice(place: str, name: str, default: str) -> io.Input:
-    told = "hides the other where they meet" if place == "front" else "is hidden where they meet"
+    role = "hides the other where they meet" if place == "front" else "is hidden where they meet"
     return io.Combo.Input(
         f"{place}_{name}",
         options=list(ATTRIBUTES[name]),
         default=default,
-        tooltip=f"The {name} of the shape that {told}.",
+        tooltip=f"The {name} of the shape that {role}.",
     )

@@ -31,9 +31,9 @@ OPTIMISER = ("lr", "warmup", "decay", "weight_decay", "clip", "ema")
 
 def source_inputs(run: str, tooltip: str) -> list[io.Input]:
     """What is trained, on what, and where it goes."""
-    told = f"{tooltip} In models/diffusion_models. {NOTHING_THERE}"
+    text = f"{tooltip} In models/diffusion_models. {NOTHING_THERE}"
     return [
-        io.Combo.Input("model_name", options=folder_paths.get_filename_list("diffusion_models"), tooltip=told),
+        io.Combo.Input("model_name", options=folder_paths.get_filename_list("diffusion_models"), tooltip=text),
         io.String.Input(
             "dataset",
             default="my_dataset",

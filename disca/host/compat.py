@@ -32,7 +32,7 @@ ROOMS = {  # room -> its module in this pack
     "toy": "server.toy",
 }
 IMPORTS = {"training": ("loading", "lora"), "toy": ("loading",)}  # room -> others that it takes with it
-# Word -> the module of ComfyUI's that it came with: before that there is nothing for it to tell us, and no need of it.
+# Word -> the module of ComfyUI's that it came with: without that module it is neither there nor needed.
 CAME_WITH = {"multigpu_clones": "comfy.multigpu"}
 # Room ("model" is used by all) -> module -> its attributes; words in its code: keys, parameters,
 # attributes of objects.
@@ -155,15 +155,15 @@ def room(name: str) -> ModuleType:
 
 def require(room: str) -> None:
     """ValueError that says what is missing for the room, if anything is."""
-    if told := lack(room):
-        raise ValueError(told)
+    if problem := lack(room):
+        raise ValueError(problem)
 
 
 def native(*rooms: str) -> bool:
     """Whether something is missing for the rooms, so that the MODEL has to stay as it is; that is logged."""
-    if told := lack(*rooms):
-        logger.warning("DisCa: %s", told)
-    return told is not None
+    if problem := lack(*rooms):
+        logger.warning("DisCa: %s", problem)
+    return problem is not None
 
 
 def lack(*rooms: str) -> str | None:

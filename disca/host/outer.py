@@ -61,7 +61,7 @@ def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
         run.store.clear()
     run.finite.look(None, "the sampled latent", samples)
     _judge(run, original, sampler)
-    _tell(run.finish(), original["transformer_options"])
+    _hand_on(run.finish(), original["transformer_options"])
     return samples
 
 
@@ -115,19 +115,19 @@ def _age_warning(anchors: frozenset[int], sigmas: list[float]) -> str | None:
 
 def _judge(run: Run, options: dict, sampler) -> None:
     """What the run turned out to be, where it was not what was asked for: said first in the report, and logged."""
-    unreached = run.reach.told()
+    unreached = run.reach.problem()
     run.alarm(unreached)
     if unreached and (names := others.on_the_way(options, run.network)):
         run.alarm(f"other nodes on this MODEL: {listing(names, 3, str)}")
-    run.alarm(run.reach.told_idle())
+    run.alarm(run.reach.idle_problem())
     if family_of(run.network).takes_r(run.network) and not samplers.extrapolates(sampler):
-        run.alarm(run.observed.told())
-    run.alarm(run.finite.told())
+        run.alarm(run.observed.problem())
+    run.alarm(run.finite.problem())
     for alarm in run.report.alarms:
         logger.warning("DisCa: %s", alarm)
 
 
-def _tell(report: Report, options: dict) -> None:
+def _hand_on(report: Report, options: dict) -> None:
     logger.info("DisCa: %s", "; ".join(report.lines))
     progress.show(progress.LINE_BREAK.join(report.short))
     for callback in get_all_callbacks(ON_REPORT, options):

@@ -10,7 +10,7 @@ FULL = -1  # a decision: the whole network runs
 
 Tokens = Sequence[Tensor]  # one tensor [B, L, h] for each stream
 Compute = Callable[..., Any]  # a network
-Context = dict[str, Any]  # what blocks are told besides tokens
+Context = dict[str, Any]  # what blocks are given besides tokens
 
 
 class Span(NamedTuple):
@@ -68,7 +68,7 @@ class What:
         """The tokens of a step that is not run.
 
         `tokens` come in where the way begins, `age` is the time since the last full step and `gap` that between the
-        last two, None while there was one. `compute` is a network of the method's own, `context` what blocks are told.
+        last two, None while there was one. `compute` is a network of the method's own, `context` what blocks are given.
         """
         raise NotImplementedError
 

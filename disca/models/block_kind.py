@@ -27,7 +27,7 @@ class Blocks:
         """The tokens among a handler's arguments."""
         return [args[name] for name in self.streams]
 
-    def told(self, args: Mapping) -> dict[str, Any]:
+    def arguments(self, args: Mapping) -> dict[str, Any]:
         """The rest of what a block is given, by the names of its own parameters."""
         return {parameter: args[name] for name, parameter in self.context.items()}
 
@@ -37,5 +37,5 @@ class Blocks:
 
     def run(self, block: nn.Module, args: Mapping) -> dict[str, Tensor]:
         """One block, as ComfyUI's own forward calls it."""
-        out = block(*self.tokens(args), **self.told(args), transformer_options=args["transformer_options"])
+        out = block(*self.tokens(args), **self.arguments(args), transformer_options=args["transformer_options"])
         return self.answer([out] if isinstance(out, Tensor) else out)

@@ -26,9 +26,9 @@ class Place:
     ends: bool
 
     def context(self, args: Args) -> dict[str, Any]:
-        """What a method's own network is told besides tokens."""
+        """What a method's own network is given besides tokens."""
         options = {key: value for key, value in args["transformer_options"].items() if key not in HIDDEN}
-        return {**self.kind.told(args), "transformer_options": options}
+        return {**self.kind.arguments(args), "transformer_options": options}
 
 
 class Call(Protocol):

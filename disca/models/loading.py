@@ -136,14 +136,14 @@ def _require_telling(weights: MergedWeights) -> None:
     for key, ndim in TELLING.items():
         shape = shapes.get(key, () if ndim > 1 else (1,))
         if len(shape) != ndim or not prod(shape):
-            told = f"is {quoted(list(shape))} instead of {ndim}-dimensional" if key in shapes else "is missing"
+            problem = f"is {quoted(list(shape))} instead of {ndim}-dimensional" if key in shapes else "is missing"
             raise ValueError(
-                f"{quoted(weights.file.name)} is another model or damaged: its {quoted(key)} {told}, {NEEDED}"
+                f"{quoted(weights.file.name)} is another model or damaged: its {quoted(key)} {problem}, {NEEDED}"
             )
     width = shapes["img_in.proj.weight"][0]
     if width % HEAD or not any(key.startswith("double_blocks.0.") for key in shapes):
-        told = f"its width {width:d} is not a multiple of {HEAD}" if width % HEAD else "it has no double_blocks"
-        raise ValueError(f"{quoted(weights.file.name)} is another model or damaged: {told}, {NEEDED}")
+        problem = f"its width {width:d} is not a multiple of {HEAD}" if width % HEAD else "it has no double_blocks"
+        raise ValueError(f"{quoted(weights.file.name)} is another model or damaged: {problem}, {NEEDED}")
 
 
 def _describe(config) -> str:

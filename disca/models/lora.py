@@ -66,13 +66,13 @@ def load_lora(model: ModelPatcher, path: str, strength: float) -> tuple[ModelPat
     fitted = fit(lora, {name: tuple(weight.shape) for name, weight in network.named_parameters()})
     require_some(lora, fitted, family.title)
     depths = {kind.attribute: len(kind.of(network)) for kind in family.kinds}
-    told = report(lora, fitted, strength, depths)
+    summary = report(lora, fitted, strength, depths)
     model = model.clone()
     if strength:
         model.add_patches(_patches(fitted.changes), strength)
     if fitted.unknown or fitted.unfit:
-        logger.warning("DisCa: %s", told.replace("\n", "; "))
-    return model, told
+        logger.warning("DisCa: %s", summary.replace("\n", "; "))
+    return model, summary
 
 
 def _patches(changes: list[Change]) -> dict:

@@ -23,8 +23,8 @@ def load() -> tuple[comfy.model_patcher.ModelPatcher, comfy.model_patcher.ModelP
 
 def prompt(objects: list[list[str]]) -> list:
     """Conditioning that asks for these objects, each [shape, colour, direction, speed]; the last one is in front."""
-    told = world.condition(torch.tensor([[_indices(names) for names in objects]]))
-    return [[told["context"], {"pooled_output": told["y"]}]]
+    conditioning = world.condition(torch.tensor([[_indices(names) for names in objects]]))
+    return [[conditioning["context"], {"pooled_output": conditioning["y"]}]]
 
 
 def pictures(latent: dict, size: int) -> Tensor:

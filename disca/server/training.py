@@ -127,8 +127,8 @@ def dataset_folder(name: str) -> str:
     folder = _named(DATASETS, "dataset", name)
     if not folder.is_dir():
         found = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
-        told = f"There are {listing(found)}." if found else "There are none yet: DisCa Build Dataset makes one."
-        raise ValueError(f"There is no dataset {quoted(name)} in {quoted(folder.parent)}. {told}")
+        existing = f"There are {listing(found)}." if found else "There are none yet: DisCa Build Dataset makes one."
+        raise ValueError(f"There is no dataset {quoted(name)} in {quoted(folder.parent)}. {existing}")
     return str(folder)
 
 

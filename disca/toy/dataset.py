@@ -24,8 +24,8 @@ class ToyDataset:
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         scene = random_scene(i)
-        told = condition(scene.attributes)
-        return {"latent": to_latents(pictures(scene))[0], **{name: value[0] for name, value in told.items()}}
+        conditioning = condition(scene.attributes)
+        return {"latent": to_latents(pictures(scene))[0], **{name: value[0] for name, value in conditioning.items()}}
 
     def name(self, i: int) -> str:
         """What to call a sample in a message."""

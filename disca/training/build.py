@@ -158,8 +158,8 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         log.info("Interrupted. The same command goes on from here.")
         return 130
-    for told in built.account.lines():
-        log.warning("%s", told)
+    for line in built.account.lines():
+        log.warning("%s", line)
     log.info(f"{quoted(options.out)} holds {built.samples:d} samples, {built.encoded:d} of them new.")
     return 0
 

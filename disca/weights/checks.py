@@ -17,7 +17,7 @@ def require_fit(name: str, what: str, expected: Mapping[str, Shape], found: Mapp
     def shapes(key: str) -> str:
         return f"{quoted(key)} is {quoted(list(found[key]))} instead of {quoted(list(expected[key]))}"
 
-    told = [
+    problems = [
         f"{len(keys)} {kind}: {listing(keys, shown=shown)}"
         for kind, keys, shown in (
             ("missing", missing, quoted),
@@ -26,8 +26,8 @@ def require_fit(name: str, what: str, expected: Mapping[str, Shape], found: Mapp
         )
         if keys
     ]
-    if told:
-        raise ValueError(f"{quoted(name)} does not fit {what}. {'; '.join(told)}. Choose a file made for it.")
+    if problems:
+        raise ValueError(f"{quoted(name)} does not fit {what}. {'; '.join(problems)}. Choose a file made for it.")
 
 
 def require_once(name: str, twice: list[str]) -> None:

@@ -125,8 +125,8 @@ def report(lora: Lora, fitted: Fitted, strength: float, depths: Mapping[str, int
     if fitted.unfit:
         lines.append(f"{len(fitted.unfit)} do not fit and are left out: {listing(fitted.unfit, SHOWN, str)}.")
     if fitted.text_encoders:
-        told = "are for text encoders and left out: core's Load LoRA takes those"
-        lines.append(f"{len(fitted.text_encoders)} {told}: {listing(fitted.text_encoders, SHOWN)}.")
+        explanation = "are for text encoders and left out: core's Load LoRA takes those"
+        lines.append(f"{len(fitted.text_encoders)} {explanation}: {listing(fitted.text_encoders, SHOWN)}.")
     if any(change.adapter.kind == "weight" for change in fitted.changes) and strength not in (0, 1):
         lines.append("It replaces some weights, which are the file's own at any strength but 0.")
     kinds = [change.adapter for change in fitted.changes if change.adapter.kind == "LoRA"]

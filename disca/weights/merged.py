@@ -84,8 +84,8 @@ def _require_joinable(file: WeightsFile, parts: tuple[str, ...]) -> None:
     q, *others = shapes
     alike = all(shape == q for shape in others[:2]) and all(shape[1:] == q[1:] for shape in others[2:])
     if others and not (all(shapes) and alike):
-        told = ", ".join(f"{quoted(part)} {quoted(list(shape))}" for part, shape in zip(parts, shapes, strict=True))
+        found = ", ".join(f"{quoted(part)} {quoted(list(shape))}" for part, shape in zip(parts, shapes, strict=True))
         raise ValueError(
-            f"{quoted(file.name)} is damaged: {told} are parts of one weight and need the same shape. "
+            f"{quoted(file.name)} is damaged: {found} are parts of one weight and need the same shape. "
             "Download it again."
         )

@@ -70,8 +70,8 @@ def _require_agreement(weights: MergedWeights, layers: set[str], old: bool) -> N
     fp8 = {key for key, dtype in weights.dtypes.items() if dtype in FP8 and key.endswith(".weight")}
     scale = ".scale_weight" if old else ".weight_scale"
     scaled = {key.removesuffix(scale) + ".weight" for key in weights.sources if key.endswith(scale)}
-    told = scaled if old else {f"{layer}.weight" for layer in layers}
-    if wrong := sorted((fp8 ^ scaled) | (scaled ^ told)):
+    listed = scaled if old else {f"{layer}.weight" for layer in layers}
+    if wrong := sorted((fp8 ^ scaled) | (scaled ^ listed)):
         raise ValueError(
             f"{quoted(weights.file.name)} has {len(wrong)} layers that are fp8 without a scale, "
             f"or the other way round: {listing(wrong)}. Download it again, or choose a bf16 file."

@@ -115,6 +115,6 @@ def test_looking_takes_no_large_number_for_infinity(pack):
     finite.look(0, "here", torch.tensor([largest, largest, -largest], dtype=torch.float16))
     finite.look(1, "there", torch.empty(0))
     finite.look(2, "a mask", torch.tensor([True]))
-    assert finite.told() is None
+    assert finite.problem() is None
     finite.look(3, "there", torch.tensor([1.0, -float("inf"), float("inf")], dtype=torch.bfloat16))
-    assert finite.told() == "NaN or infinity in there at step 3: the result is spoiled"
+    assert finite.problem() == "NaN or infinity in there at step 3: the result is spoiled"

@@ -25,7 +25,7 @@ OURS = {  # what is ours by other ways: kept in an object that only our constant
     ("disca/host/observation/finite.py", "where"),
     ("disca/host/outer.py", "warning"),
     ("disca/training/data/account.py", "start"),
-    ("disca/training/build.py", "told"),
+    ("disca/training/build.py", "line"),
     ("disca/training/build.py", "account.faults()"),
     ("disca/training/data/folder.py", "account.faults()"),
     ("disca/training/data/account.py", "detail"),

@@ -26,7 +26,7 @@ class Finite:
             ends = torch.stack(torch.aminmax(tensor))  # no copy of the tensor, and NaN comes through
             self._looks.append(Look(step, place, torch.isfinite(ends).all()))
 
-    def told(self) -> str | None:
+    def problem(self) -> str | None:
         """What was not finite first, if anything."""
         spoiled = next((look for look in self._looks if not look.finite), None)
         self._looks.clear()

@@ -45,7 +45,7 @@ class Observed:
             way = (x_t - x_0) * ((r - t) / t)
             self._end = End(r, x_t + way, torch.linalg.vector_norm(way))
 
-    def told(self) -> str | None:
+    def problem(self) -> str | None:
         """What the sampler does that a MeanFlow model is not made for, if anything."""
         found, wrong = [], self._left + sum(bool(strayed) for strayed in self._strayed)
         if self._lost:

@@ -1,4 +1,4 @@
-"""Which steps of a run reached the network: what other nodes answered in its place is told, not counted as ours."""
+"""Which steps of a run reached the network: what other nodes answered in its place is reported, not counted as ours."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
@@ -34,7 +34,7 @@ class Reach:
             self._other_times += sigma not in self._expected
             self._answered.setdefault(sigma, set()).update(conditions)
 
-    def told(self) -> str | None:
+    def problem(self) -> str | None:
         """What is to be said of steps that the network did not answer, if there are any."""
         missing = [sigma for sigma, wanted in self._expected.items() if wanted is None or wanted - self._got(sigma)]
         partly = sum(bool(self._got(sigma)) for sigma in missing)
@@ -50,7 +50,7 @@ class Reach:
         part = f" ({partly:d} of them in part)" if partly else ""
         return f"another cache answered {len(missing)} of {self.steps:d} steps{part}: the network was not asked"
 
-    def told_idle(self) -> str | None:
+    def idle_problem(self) -> str | None:
         """What is to be said of steps that nothing was asked of, if there are any."""
         if not self._idle:
             return None

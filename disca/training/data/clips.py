@@ -13,11 +13,11 @@ from torch import Tensor
 from ...messages import quoted
 from .account import UnusableError
 from .folder import PICTURES, Clip
-from .pictures import Shot, Tell, animation, is_animated, still
+from .pictures import Note, Shot, animation, is_animated, still
 from .videos import video
 
 MOST_PIXELS = 2**30  # of a clip, 12 GiB as it is encoded: 1280x720 with 1001 frames
-FEWER = 0.95  # a share of own frames below this is told: 23.976 at 24 is none
+FEWER = 0.95  # a share of own frames below this is reported: 23.976 at 24 is none
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,18 @@ def read_clip(clip: Clip, cut: Cut) -> Footage:
     except UnusableError:
         raise
     except Exception as error:  # decoders raise anything on damaged files
-        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnusableError(quoted(clip.name), "cannot be read", quoted(told)) from error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnusableError(quoted(clip.name), "cannot be read", quoted(reason)) from error
     return Footage(torch.from_numpy(np.stack(images)).float().div_(255), changes)
 
 
 def _images(clip: Clip, cut: Cut, changes: dict[str, str]) -> list[np.ndarray]:
-    def tell(what: str) -> None:
+    def note(what: str) -> None:
         changes[what] = ""
 
-    shots, held = _shots(clip, cut, tell)
+    shots, held = _shots(clip, cut, note)
     if shots is None:
-        return [_fit(still(clip.path, tell), cut)]
+        return [_fit(still(clip.path, note), cut)]
     images, times, last = [], [], None
     for shot in islice(_nearest(shots, cut.fps, held, clip.name) if cut.fps else shots, cut.frames):
         if shot is not last:
@@ -99,11 +99,11 @@ def _images(clip: Clip, cut: Cut, changes: dict[str, str]) -> list[np.ndarray]:
     return images
 
 
-def _shots(clip: Clip, cut: Cut, tell: Tell) -> tuple[Iterator[Shot] | None, bool]:
+def _shots(clip: Clip, cut: Cut, note: Note) -> tuple[Iterator[Shot] | None, bool]:
     """The clip's frames, none for a still, and whether each stays until its end."""
     if clip.path.suffix.lower() not in PICTURES:
-        return video(clip.path, tell), False
-    return (animation(clip.path, cut.fps, tell), True) if is_animated(clip.path) else (None, False)
+        return video(clip.path, note), False
+    return (animation(clip.path, cut.fps, note), True) if is_animated(clip.path) else (None, False)
 
 
 def _rate(times: list[float]) -> str:

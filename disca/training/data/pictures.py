@@ -14,7 +14,7 @@ PIXELS = 2**27  # of one picture or frame; the largest cameras have a hundred mi
 GROUND = (255, 255, 255)  # what is seen through transparent pixels
 TRANSPARENT = "transparent pixels put on white"
 
-Tell = Callable[[str], object]  # takes what was done to a clip
+Note = Callable[[str], object]  # takes what was done to a clip
 
 
 class Shot(NamedTuple):
@@ -37,24 +37,24 @@ def is_animated(path: Path) -> bool:
         return picture.format != "MPO" and getattr(picture, "is_animated", False)
 
 
-def still(path: Path, tell: Tell) -> Image.Image:
+def still(path: Path, note: Note) -> Image.Image:
     """The one picture in the file."""
     with _opened(path) as picture:
-        return on_ground(ImageOps.exif_transpose(picture), tell)
+        return on_ground(ImageOps.exif_transpose(picture), note)
 
 
-def animation(path: Path, fps: float, tell: Tell) -> Iterator[Shot]:
+def animation(path: Path, fps: float, note: Note) -> Iterator[Shot]:
     """The pictures of an animation at their times; what was meant as 1 / fps is that, not whole milliseconds."""
     with _opened(path) as picture:
         number, time = int(picture.info.get("default_image", False)), 0.0  # one for viewers that know no animation
         while _sought(picture, number):
             image = ImageOps.exif_transpose(picture)  # loads it, and with it the duration
             until = time + _shown_for(picture.info.get("duration", 0), fps)
-            yield Shot(time, partial(on_ground, image, tell), until)
+            yield Shot(time, partial(on_ground, image, note), until)
             number, time = number + 1, until
 
 
-def on_ground(image: Image.Image, tell: Tell) -> Image.Image:
+def on_ground(image: Image.Image, note: Note) -> Image.Image:
     """The picture in RGB, 16 bits of grey scaled to 8, and transparent pixels mixed with the ground."""
     if image.mode.startswith("I"):
         image = _from_16_bits(image)
@@ -63,7 +63,7 @@ def on_ground(image: Image.Image, tell: Tell) -> Image.Image:
     image = image.convert("RGBA")
     if image.getextrema()[3][0] == 255:
         return image.convert("RGB")
-    tell(TRANSPARENT)
+    note(TRANSPARENT)
     return Image.alpha_composite(Image.new("RGBA", image.size, (*GROUND, 255)), image).convert("RGB")
 
 

@@ -9,7 +9,7 @@ import av
 from av.stream import Disposition
 from PIL import Image
 
-from .pictures import PIXELS, Shot, Tell, on_ground, require_size
+from .pictures import PIXELS, Note, Shot, on_ground, require_size
 
 # FFmpeg looks at the content, not at the name: without these a playlist named .mp4 would fetch what it lists
 OPTIONS = {
@@ -30,7 +30,7 @@ SLANT = 0.02  # of a display matrix, about a degree: more is no quarter turn
 Matrix = tuple[int, ...]
 
 
-def video(path: Path, tell: Tell) -> Iterator[Shot]:
+def video(path: Path, note: Note) -> Iterator[Shot]:
     """The frames at their times; ValueError if there is none, or if one is damaged."""
     with av.open(str(path), options=OPTIONS) as container:
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
@@ -39,19 +39,19 @@ def video(path: Path, tell: Tell) -> Iterator[Shot]:
         (stream, *_) = streams
         require_size(stream.codec_context.width, stream.codec_context.height)
         stream.thread_type, stream.codec_context.options = "AUTO", {"max_pixels": str(PIXELS)}
-        screen = _Screen(stream, tell)
-        for frame in _progressive(_decoded(container, stream, tell), tell):
+        screen = _Screen(stream, note)
+        for frame in _progressive(_decoded(container, stream, note), note):
             if frame.is_corrupt:
                 raise ValueError(f"damaged at {frame.time or 0.0:.2f} seconds")
             yield Shot(frame.time, partial(screen.show, frame))
 
 
-def _decoded(container: av.container.InputContainer, stream: av.VideoStream, tell: Tell) -> Iterator[av.VideoFrame]:
+def _decoded(container: av.container.InputContainer, stream: av.VideoStream, note: Note) -> Iterator[av.VideoFrame]:
     if stream.metadata.get("alpha_mode") == "1" and stream.codec_context.name in ALPHA:
         try:
             context = av.CodecContext.create(ALPHA[stream.codec_context.name], "r")
         except ValueError:  # a PyAV that was built without it
-            tell(NO_ALPHA)
+            note(NO_ALPHA)
         else:
             context.options = {"max_pixels": str(PIXELS)}
             return (frame for packet in container.demux(stream) for frame in context.decode(packet))
@@ -61,8 +61,8 @@ def _decoded(container: av.container.InputContainer, stream: av.VideoStream, tel
 class _Screen:
     """Makes pictures of frames: colours, pixels made square, turned as the file asks."""
 
-    def __init__(self, stream: av.VideoStream, tell: Tell):
-        self._context, self._tell = stream.codec_context, tell
+    def __init__(self, stream: av.VideoStream, note: Note):
+        self._context, self._note = stream.codec_context, note
         # what the container says holds for all frames; if it says nothing, each frame says it
         whole, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
         self._aspect = [("setsar", f"{whole.numerator}/{whole.denominator}")] if whole and whole != coded else []
@@ -73,7 +73,7 @@ class _Screen:
         if kind != self._kind:
             self._graph, self._kind = self._made(frame, kind[-1]), kind
         self._graph.push(frame)
-        return on_ground(_turned(Image.fromarray(self._graph.vpull().to_ndarray()), _matrix(frame)), self._tell)
+        return on_ground(_turned(Image.fromarray(self._graph.vpull().to_ndarray()), _matrix(frame)), self._note)
 
     def _made(self, frame: av.VideoFrame, hdr: bool) -> av.filter.Graph:
         through = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
@@ -81,14 +81,14 @@ class _Screen:
         if hdr:
             try:
                 graph = _graph(frame, *self._aspect, ("scale", f"{SQUARE}:{SWSCALE}:{TO_SDR}"), end)
-                self._tell(TONE_MAPPED)
+                self._note(TONE_MAPPED)
                 return graph
             except (av.FFmpegError, ValueError):  # before FFmpeg 8
-                self._tell(NOT_TONE_MAPPED)
+                self._note(NOT_TONE_MAPPED)
         return _graph(frame, *self._aspect, ("scale", f"{SQUARE}:{SWSCALE}"), end)
 
 
-def _progressive(frames: Iterator[av.VideoFrame], tell: Tell) -> Iterator[av.VideoFrame]:
+def _progressive(frames: Iterator[av.VideoFrame], note: Note) -> Iterator[av.VideoFrame]:
     """The frames, from the first interlaced one on through bwdif, which leaves the others as they are."""
     graph = kind = None
     for frame in frames:
@@ -99,7 +99,7 @@ def _progressive(frames: Iterator[av.VideoFrame], tell: Tell) -> Iterator[av.Vid
         if found != kind:
             yield from _through(graph, None)
             graph, kind = _graph(frame, ("bwdif", "mode=send_frame:deint=interlaced")), found
-            tell(DEINTERLACED)
+            note(DEINTERLACED)
         yield from _through(graph, frame)
     yield from _through(graph, None)
 

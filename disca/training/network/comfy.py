@@ -33,8 +33,8 @@ def comfy_folder() -> Path:
     named = os.environ.get("COMFYUI_PATH")
     folder = Path(named) if named else PACK.parents[1]
     if not (folder / "comfy" / "model_management.py").is_file():
-        told = "COMFYUI_PATH is" if named else "COMFYUI_PATH is not set, and the pack's grandparent folder is"
-        raise RuntimeError(f"{told} {quoted(folder)}, which is no ComfyUI. Set COMFYUI_PATH to ComfyUI's folder.")
+        subject = "COMFYUI_PATH is" if named else "COMFYUI_PATH is not set, and the pack's grandparent folder is"
+        raise RuntimeError(f"{subject} {quoted(folder)}, which is no ComfyUI. Set COMFYUI_PATH to ComfyUI's folder.")
     return folder
 
 

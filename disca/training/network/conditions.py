@@ -15,8 +15,8 @@ def latents(batch: Batch) -> Tensor:
 
 def condition_of(batch: Batch, guidance: Tensor | None = None) -> Condition:
     """What the network is told of these samples; `guidance` [B] for models that are told their scale."""
-    told = {name: batch[name] for name in (*INPUTS, "concat") if name in batch}
-    return told if guidance is None else told | {"guidance": guidance}
+    condition = {name: batch[name] for name in (*INPUTS, "concat") if name in batch}
+    return condition if guidance is None else condition | {"guidance": guidance}
 
 
 def guided_condition(batch: Batch, network: Network, draws: Draws, guidance: tuple[float, float]) -> Condition:

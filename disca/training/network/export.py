@@ -71,8 +71,8 @@ def exported_predictor(settings: Settings, export: Path) -> LoadedPredictor:
 def metadata(settings: Settings) -> dict[str, str]:
     """Where the weights come from."""
     section = getattr(settings, settings.algorithm, None)
-    told = {} if section is None else {f"disca.{key}": str(value) for key, value in asdict(section).items()}
-    return {"disca.algorithm": settings.algorithm, "disca.seed": str(settings.seed), **told}
+    recorded = {} if section is None else {f"disca.{key}": str(value) for key, value in asdict(section).items()}
+    return {"disca.algorithm": settings.algorithm, "disca.seed": str(settings.seed), **recorded}
 
 
 def _exported(settings: Settings, export: Path, load: Callable[[str], ModelPatcher]) -> ModelPatcher:

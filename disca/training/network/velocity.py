@@ -81,11 +81,11 @@ class Network:
         condition: Condition,
         transformer_options: Mapping = {},
     ) -> tuple[Tensor, Pass]:
-        told = {name: self._cast(value) for name, value in condition.items() if value is not None}
-        inputs = {name: told[name] for name in INPUTS if name in told}
+        given = {name: self._cast(value) for name, value in condition.items() if value is not None}
+        inputs = {name: given[name] for name in INPUTS if name in given}
         x = self._cast(x_t)
-        if "concat" in told:
-            x = torch.cat([x, told["concat"]], dim=1)
+        if "concat" in given:
+            x = torch.cat([x, given["concat"]], dim=1)
         options = {
             CALL: call,
             "patches_replace": {"dit": self.handlers},
