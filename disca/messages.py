@@ -4,7 +4,7 @@ import os
 import reprlib
 from collections.abc import Callable, Sequence
 
-MOST_SAID = 2000  # characters of another's error
+MAX_CHARACTERS = 2000  # of another's error
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 160
@@ -35,7 +35,7 @@ def listing(values: Sequence[object], most: int = 8, shown: Callable[[object], s
 def cause(error: object, encoding: str = "utf-8") -> str:
     """What an error or another program says, for a message: its lines are kept, what cannot be encoded is escaped."""
     text = str(error)
-    if len(text) > MOST_SAID:
-        text = text[: MOST_SAID // 2] + " ... " + text[-MOST_SAID // 2 :]
+    if len(text) > MAX_CHARACTERS:
+        text = text[: MAX_CHARACTERS // 2] + " ... " + text[-MAX_CHARACTERS // 2 :]
     text = "".join(letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -13,7 +13,7 @@ from types import CodeType, ModuleType
 from ..messages import listing, quoted
 
 TESTED = "0.30.0"  # the ComfyUI that the tests run
-COSTS = {  # room -> what is lost without it
+LOST_WITHOUT = {  # room -> what does not work without it
     "loading": "DisCa cannot load weights. Use core's Load Diffusion Model, and core's samplers with euler",
     "lora": "DisCa cannot load a LoRA. Use core's LoraLoaderModelOnly",
     "attach": "every step runs in full, without the Predictor",
@@ -173,8 +173,8 @@ def lack(*rooms: str) -> str | None:
     if not (names := missing(*rooms)):
         return None
     return (
-        f"This ComfyUI ({__version__}) has no {listing(names)}, so {COSTS[rooms[0]]}. Update DisCa, which was made for "
-        f"ComfyUI {TESTED}, or report this at the address in its README."
+        f"This ComfyUI ({__version__}) has no {listing(names)}, so {LOST_WITHOUT[rooms[0]]}. "
+        f"Update DisCa, which was made for ComfyUI {TESTED}, or report this at the address in its README."
     )
 
 

@@ -25,7 +25,7 @@ from .checks import LoadedPredictor
 from .family import FAMILIES
 
 HEAD = 128  # width of an attention head in every HunyuanVideo
-TELLING = {  # from these ComfyUI makes the settings of the network, unchecked; key -> dimensions, 1: may be absent
+CONFIG_KEYS = {  # from these ComfyUI makes the settings of the network, unchecked; key -> dimensions, 1: may be absent
     "img_in.proj.weight": 5,
     "final_layer.linear.weight": 2,
     "txt_in.input_embedder.weight": 2,
@@ -123,7 +123,7 @@ def _checked(path: str, meanflow: bool) -> tuple[MergedWeights, MergedWeights, Q
 
 
 def _detect(weights: MergedWeights):
-    _require_telling(weights)
+    _require_config_keys(weights)
     config = comfy.model_detection.model_config_from_unet(_placeholders(weights), "")
     if config is None or isinstance(config, IMAGE_MODELS):
         kind = "a model that ComfyUI does not know" if config is None else type(config).__name__
@@ -131,9 +131,9 @@ def _detect(weights: MergedWeights):
     return config
 
 
-def _require_telling(weights: MergedWeights) -> None:
+def _require_config_keys(weights: MergedWeights) -> None:
     shapes = weights.shapes
-    for key, ndim in TELLING.items():
+    for key, ndim in CONFIG_KEYS.items():
         shape = shapes.get(key, () if ndim > 1 else (1,))
         if len(shape) != ndim or not prod(shape):
             problem = f"is {quoted(list(shape))} instead of {ndim}-dimensional" if key in shapes else "is missing"

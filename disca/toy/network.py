@@ -9,7 +9,7 @@ from .world import CHANNELS, CONTEXT_WIDTH, POOLED_WIDTH
 
 SIZES = {"small": (128, 2, 4), "tiny": (128, 1, 1)}  # name -> width, double blocks, single blocks
 HEAD = 128  # of every HunyuanVideo
-STILL = ("mod.lin", "modulation.lin", "adaLN_modulation", "final_layer.linear")  # begin at zero
+ZERO_AT_START = ("mod.lin", "modulation.lin", "adaLN_modulation", "final_layer.linear")
 
 
 def new_network(size: str, seed: int) -> nn.Module:
@@ -26,7 +26,7 @@ def new_network(size: str, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         initial = HUNYUANVIDEO_10.network(nn, **settings)
     for name, weight in initial.named_parameters():
-        if any(part in name for part in STILL):
+        if any(part in name for part in ZERO_AT_START):
             nn.init.zeros_(weight)
     network = HUNYUANVIDEO_10.network(**settings)
     network.load_state_dict(initial.state_dict())

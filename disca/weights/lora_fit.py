@@ -184,9 +184,9 @@ def _other_model(names: list[str]) -> str:
 
 def _for_another(lora: Lora, fitted: Fitted, depths: Mapping[str, int]) -> str | None:
     """A warning if the file says it is for another model, or its blocks end where Flux ends."""
-    said = lora.metadata.get("modelspec.architecture") or lora.metadata.get("ss_base_model_version") or ""
-    if said and not re.search("hunyuan|framepack", said, re.IGNORECASE):
-        return f"It says that it is for {quoted(said)}: expect nonsense."
+    claimed = lora.metadata.get("modelspec.architecture") or lora.metadata.get("ss_base_model_version") or ""
+    if claimed and not re.search("hunyuan|framepack", claimed, re.IGNORECASE):
+        return f"It says that it is for {quoted(claimed)}: expect nonsense."
     used = {name: {int(m[1]) for c in fitted.changes if (m := re.match(rf"{name}\.(\d+)\.", c.key))} for name in depths}
     if all(used[name] == set(range(last)) and depths[name] > last for name, last in FLUX_BLOCKS.items()):
         return "Its blocks are as many as Flux has, not all of HunyuanVideo's: it may be for Flux."

@@ -96,7 +96,7 @@ def _read(weights: MergedWeights) -> dict[str, Tensor]:
 
 
 def _spec(file: WeightsFile, layout: PredictorLayout, shapes: Mapping[str, Shape]) -> PredictorSpec:
-    needed = layout.telling
+    needed = layout.size_keys
     wrong = [key for key in needed if not all(shapes.get(key, ())) or not shapes.get(key)]
     if wrong:
         raise ValueError(
@@ -156,9 +156,9 @@ def _require_version(file: WeightsFile) -> None:
 
 def _require_true_metadata(file: WeightsFile, spec: PredictorSpec) -> None:
     for name in ("family", "width", "depth"):
-        said, read = file.metadata.get(f"disca.{name}"), str(getattr(spec, name))
-        if said is not None and said != read:
+        claimed, read = file.metadata.get(f"disca.{name}"), str(getattr(spec, name))
+        if claimed is not None and claimed != read:
             raise ValueError(
-                f"{quoted(file.name)} says {name} {quoted(said)}, but its tensors have {name} {quoted(read)}. "
+                f"{quoted(file.name)} says {name} {quoted(claimed)}, but its tensors have {name} {quoted(read)}. "
                 "It is damaged: download it again."
             )

@@ -31,7 +31,7 @@ class PredictorLayout:
         return f"{self.fusions[0]}.0.weight"
 
     @property
-    def telling(self) -> tuple[str, str, str]:
+    def size_keys(self) -> tuple[str, str, str]:
         """The keys whose rows tell a Predictor's width, its MLP's and its heads'."""
         return f"{self.fusions[0]}.2.weight", f"{self.blocks}.0.{self.mlp}", f"{self.blocks}.0.{self.norm}"
 

@@ -31,7 +31,7 @@ REFERENCE = Job(
     case="hv10_t2v", frames=3, height=8, width=12, batch=1, steps=4, cfg=1.0, shift=5.0, denoise=1.0, seed=1,
     plan=json.dumps({"plan": "anchors", "plan.anchors": "0 2"}), cache_device="auto", core=False,
 )  # fmt: skip
-SAID = ("ValueError", "RuntimeError")  # and what derives from them under a name of ours
+ERROR_KINDS = ("ValueError", "RuntimeError")  # and what derives from them under a name of ours
 
 pytestmark = pytest.mark.server
 
@@ -178,7 +178,7 @@ def is_ours(told: dict) -> bool:
 def problem_of(kind: str, message: str) -> str | None:
     """What is wrong with an error of ours; None if it is one sentence or more."""
     message = message.strip()
-    if kind.rsplit(".", 1)[-1] not in SAID and "disca" not in kind:
+    if kind.rsplit(".", 1)[-1] not in ERROR_KINDS and "disca" not in kind:
         return f"a raw error: {kind}: {message[:300]!r}"
     if not re.match(r"[A-Z'\"]", message) or not message.endswith(".") or "\n" in message or len(message) > 1500:
         return f"not one sentence: {message[:300]!r}"
