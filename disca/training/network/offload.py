@@ -1,6 +1,6 @@
 """What a GPU need not hold all the time: the inputs of recomputed blocks, and frozen weights of waiting blocks.
 
-Both are exact: what comes back is what went away, bit for bit.
+Both are exact: what comes back from the host is what went there, bit for bit.
 """
 
 import weakref
@@ -25,16 +25,16 @@ Entry = tuple[nn.Module, str, nn.Parameter]  # a module, the name of one of its 
 
 
 @dataclass
-class Traffic:
-    """What was moved away so far."""
+class OffloadTotals:
+    """How many tensors were copied to the host so far, and their bytes."""
 
     tensors: int = 0
     bytes: int = 0
 
 
 @dataclass(eq=False)
-class Away:
-    """A tensor on the host, and where it belongs."""
+class HostCopy:
+    """A tensor's copy on the host, and where it belongs."""
 
     host: Tensor
     device: torch.device
@@ -48,15 +48,15 @@ class Away:
 
 
 @dataclass
-class Mover:
+class Offloader:
     """Copies saved tensors to the host; one that is saved many times, as the rotary embedding is, goes once."""
 
     least: int
-    traffic: Traffic = field(default_factory=Traffic)
+    totals: OffloadTotals = field(default_factory=OffloadTotals)
     known: dict[tuple, tuple[StorageWeakRef, weakref.ref]] = field(default_factory=dict)
     stream: torch.cuda.Stream | None = None
 
-    def pack(self, tensor: Tensor) -> Tensor | Away:
+    def pack(self, tensor: Tensor) -> Tensor | HostCopy:
         """Called when autograd saves a tensor."""
         if tensor.nbytes < self.least or _is_weight(tensor):
             return tensor
@@ -65,40 +65,40 @@ class Mover:
         earlier = self._earlier(key)
         if earlier is not None:
             return earlier
-        away = self._move(tensor)
-        self.known[key] = (storage, weakref.ref(away))
-        self.traffic.tensors += 1
-        self.traffic.bytes += tensor.nbytes
-        return away
+        moved = self._move(tensor)
+        self.known[key] = (storage, weakref.ref(moved))
+        self.totals.tensors += 1
+        self.totals.bytes += tensor.nbytes
+        return moved
 
-    def _move(self, tensor: Tensor) -> Away:
+    def _move(self, tensor: Tensor) -> HostCopy:
         host = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda, requires_grad=False)
         if not tensor.is_cuda:
-            return Away(host.copy_(tensor.detach()), tensor.device, None)
+            return HostCopy(host.copy_(tensor.detach()), tensor.device, None)
         self.stream = self.stream or torch.cuda.Stream(tensor.device)
         self.stream.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(self.stream):
             host.copy_(tensor.detach(), non_blocking=True)
         tensor.record_stream(self.stream)  # its memory is not given to others before the copy is done
-        return Away(host, tensor.device, self.stream)
+        return HostCopy(host, tensor.device, self.stream)
 
-    def _earlier(self, key: tuple) -> Away | None:
-        storage, away = self.known.get(key, (None, None))
+    def _earlier(self, key: tuple) -> HostCopy | None:
+        storage, moved = self.known.get(key, (None, None))
         if storage is None or storage.expired():  # then its address may be another tensor's now
             return None
-        return away()
+        return moved()
 
 
 @contextmanager
-def offloaded_activations(least: int = LEAST_BYTES) -> Iterator[Traffic]:
+def offloaded_activations(least: int = LEAST_BYTES) -> Iterator[OffloadTotals]:
     """Keeps on the host what a forward pass saves for backward, from `least` bytes on.
 
-    Around the forward pass of checkpointed blocks that is their inputs: those that are tensors among the positional
+    Around the forward pass of recomputed blocks that is their inputs: those that are tensors among the positional
     arguments of `checkpoint`. What a block saves while it is recomputed stays on the device.
     """
-    mover = Mover(least)
-    with saved_tensors_hooks(mover.pack, lambda held: held.back() if isinstance(held, Away) else held):
-        yield mover.traffic
+    offloader = Offloader(least)
+    with saved_tensors_hooks(offloader.pack, lambda held: held.back() if isinstance(held, HostCopy) else held):
+        yield offloader.totals
 
 
 class Swap:
