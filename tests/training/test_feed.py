@@ -9,13 +9,13 @@ sys.path.insert(1, str(Path(__file__).parent))
 from worlds import LENGTH, Points  # noqa: E402
 
 from disca.training.data.order import order  # noqa: E402
-from disca.training.engine.distributed import World  # noqa: E402
+from disca.training.engine.distributed import Processes  # noqa: E402
 from disca.training.engine.feed import Feed, without  # noqa: E402
 
 
-def world(rank: int = 0, size: int = 1) -> World:
+def processes(rank: int = 0, size: int = 1) -> Processes:
     """One process of so many."""
-    return World(rank, size, torch.device("cpu"))
+    return Processes(rank, size, torch.device("cpu"))
 
 
 def positions(micros: list) -> list[int]:
@@ -24,7 +24,7 @@ def positions(micros: list) -> list[int]:
 
 
 def test_samples_come_from_where_they_are_asked_for_and_not_from_what_was_read_ahead():
-    feed, points = Feed(Points(), 0, world(), batch=2, accumulate=2), Points()
+    feed, points = Feed(Points(), 0, processes(), batch=2, accumulate=2), Points()
     try:
         for position in (0, 4, 40, 4, 8):
             micros = feed.take(position)
@@ -36,7 +36,7 @@ def test_samples_come_from_where_they_are_asked_for_and_not_from_what_was_read_a
 
 
 def test_processes_share_the_samples_of_each_iteration_out_among_them():
-    feeds = [Feed(Points(), 0, world(rank, 3), batch=2, accumulate=2) for rank in range(3)]
+    feeds = [Feed(Points(), 0, processes(rank, 3), batch=2, accumulate=2) for rank in range(3)]
     try:
         taken = [positions(feed.take(24)) for feed in feeds]
     finally:

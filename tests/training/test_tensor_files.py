@@ -9,11 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from disca.training.engine import tensor_files
-from disca.training.engine.distributed import World
+from disca.training.engine.distributed import Processes
 from disca.training.engine.eight_bits import copy_rows
 from disca.training.engine.tensor_files import ROWS, Chunk, SavedTensors
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = Processes(0, 1, torch.device("cpu"))
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.int64, torch.uint8)
 
 

@@ -21,7 +21,7 @@ from ...files import ASIDE, remove, replacing
 from ...messages import cause, quoted
 from ..contract.settings import Settings
 from . import state, tensor_files
-from .distributed import World
+from .distributed import Processes
 from .ema import Ema
 from .meta import FORMAT, Meta, OtherFormat, Progress, read_meta, write_meta
 from .parts import Part
@@ -77,12 +77,12 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-def load(folder: Path, parts: list[Part], ema: Ema | None, settings: dict[str, Any], world: World) -> Progress:
+def load(folder: Path, parts: list[Part], ema: Ema | None, settings: dict[str, Any], processes: Processes) -> Progress:
     """Restores what a checkpoint holds; ValueError if it is of another run or another format."""
     meta = read_meta(folder)
     if isinstance(meta, OtherFormat):
         raise ValueError(_of_another_version(folder, meta))
-    as_many = settings[SAMPLES] * world.size == meta.progress.samples  # shared out in another way
+    as_many = settings[SAMPLES] * processes.size == meta.progress.samples  # shared out in another way
     _require_same_run(folder, meta.settings | ({SAMPLES: settings[SAMPLES]} if as_many else {}), settings)
     with _saved_tensors(folder, meta) as saved:
         state.make_room(parts, saved.names)
@@ -107,7 +107,7 @@ def save(
     parts: list[Part],
     ema: Ema | None,
     settings: dict[str, Any],
-    world: World,
+    processes: Processes,
     export: Callable[[Path], None],
     keep: int,
 ) -> Path:
@@ -121,18 +121,18 @@ def save(
         settings=settings,
         files={},
         seed=settings["seed"],
-        processes=world.size,
+        processes=processes.size,
     )
     tensors = state.collect(parts, ema)
     acts = [
         (lambda: _clear(folder), True),
-        (lambda: tensor_files.write(tensors, aside / STATE, world), False),
+        (lambda: tensor_files.write(tensors, aside / STATE, processes), False),
         (lambda: export(aside / EXPORT), True),
         (lambda: _finish(aside, target, meta), True),
     ]
     for act, only_main in acts:
-        _together(act, only_main, world, target)
-    if world.is_main:
+        _together(act, only_main, processes, target)
+    if processes.is_main:
         steps = _steps(folder)
         place = steps.index(target) + 1
         for other in steps[: max(0, place - keep)] + steps[place:]:  # a later one was passed over as not whole
@@ -140,17 +140,17 @@ def save(
     return target
 
 
-def _together(act: Callable[[], None], only_main: bool, world: World, target: Path) -> None:
+def _together(act: Callable[[], None], only_main: bool, processes: Processes, target: Path) -> None:
     failure: Exception | None = None
     try:
-        if world.is_main or not only_main:
+        if processes.is_main or not only_main:
             act()
     except (OSError, RuntimeError, SafetensorError) as error:
         failure = error
-    if not world.any(failure is not None):
+    if not processes.any(failure is not None):
         return
     aside = target.with_name(target.name + ASIDE)
-    if world.is_main:
+    if processes.is_main:
         shutil.rmtree(aside, ignore_errors=True)
     raise SaveError(_explain(failure, target)) from failure
 

@@ -21,8 +21,8 @@ TIMEOUT = timedelta(minutes=30)  # rank 0 may write a large export while the oth
 
 
 @dataclass(frozen=True)
-class World:
-    """This process among all that train."""
+class Processes:
+    """All processes that train, and which of them this is."""
 
     rank: int
     size: int
@@ -71,11 +71,11 @@ class World:
 
 
 @contextmanager
-def process_group(device: str) -> Iterator[World]:
-    """The world that torchrun's environment describes, or one process without it; left at the end."""
+def process_group(device: str) -> Iterator[Processes]:
+    """The processes that torchrun's environment describes, or one process without it; left at the end."""
     chosen = choose_device(device)
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield World(0, 1, chosen)
+        yield Processes(0, 1, chosen)
         return
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -87,7 +87,7 @@ def process_group(device: str) -> Iterator[World]:
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), chosen)
+        yield Processes(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
         dist.destroy_process_group()
 
@@ -108,9 +108,9 @@ def _start_number() -> str:
     return "0"
 
 
-def shard(modules: list[nn.Module], parts: Iterable[nn.Module], world: World, dtype: str) -> None:
+def shard(modules: list[nn.Module], parts: Iterable[nn.Module], processes: Processes, dtype: str) -> None:
     """Spreads the weights of the modules over all processes, in their order; what is left out starts out equal."""
-    if world.size == 1:
+    if processes.size == 1:
         return
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in modules:
@@ -121,14 +121,14 @@ def shard(modules: list[nn.Module], parts: Iterable[nn.Module], world: World, dt
                 dist.broadcast(tensor, 0)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+def average_gradients(parameters: Iterable[nn.Parameter], processes: Processes) -> None:
     """Averages over processes the gradients of weights that every process holds whole; those sharded already are."""
-    if world.size == 1:
+    if processes.size == 1:
         return
     for parameter in parameters:
         if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
             dist.all_reduce(parameter.grad)
-            parameter.grad /= world.size
+            parameter.grad /= processes.size
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -136,18 +136,18 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def full_tensor(tensor: Tensor, world: World) -> Tensor | None:
+def full_tensor(tensor: Tensor, processes: Processes) -> Tensor | None:
     """The tensor put together from all processes, on the CPU of the main one; all of them must ask."""
     tensor = tensor.detach()
     tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return tensor.cpu() if world.is_main else None
+    return tensor.cpu() if processes.is_main else None
 
 
-def norm(tensors: list[Tensor], world: World) -> float:
+def norm(tensors: list[Tensor], processes: Processes) -> float:
     """The Euclidean norm of all tensors together, whichever way they are held."""
     squares = torch.zeros(2, dtype=torch.float64)
     for tensor in tensors:
         held = local(tensor)
         if held.numel():
             squares[int(isinstance(tensor, DTensor))] += torch.linalg.vector_norm(held.float()).double().cpu() ** 2
-    return float((squares[0] + world.sum(squares[1].to(torch.float32).reshape(1))[0].double()).sqrt())
+    return float((squares[0] + processes.sum(squares[1].to(torch.float32).reshape(1))[0].double()).sqrt())

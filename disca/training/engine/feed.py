@@ -8,7 +8,7 @@ import torch
 from ..contract.protocol import Batch, Samples
 from ..data.dataset import collate
 from ..data.order import order
-from .distributed import World
+from .distributed import Processes
 
 MicroBatch = list[Batch]  # what goes through the network before the next samples are taken: a batch for each shape
 
@@ -16,8 +16,8 @@ MicroBatch = list[Batch]  # what goes through the network before the next sample
 class Feed:
     """Hands each process its share of the samples from a position on."""
 
-    def __init__(self, dataset: Samples, seed: int, world: World, batch: int, accumulate: int):
-        self._dataset, self._seed, self._world, self._batch = dataset, seed, world, batch
+    def __init__(self, dataset: Samples, seed: int, processes: Processes, batch: int, accumulate: int):
+        self._dataset, self._seed, self._processes, self._batch = dataset, seed, processes, batch
         self.accumulate = accumulate
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disca-samples")
         self._ahead: tuple[int, Future] | None = None
@@ -25,7 +25,7 @@ class Feed:
     @property
     def samples(self) -> int:
         """Samples of an iteration, from all processes."""
-        return self._batch * self.accumulate * self._world.size
+        return self._batch * self.accumulate * self._processes.size
 
     def take(self, position: int) -> list[MicroBatch]:
         """This process's share of the samples position .. position + samples; the next ones are read meanwhile."""
@@ -51,7 +51,7 @@ class Feed:
     def _read(self, position: int) -> list[MicroBatch]:
         micros = []
         for micro in range(self.accumulate):
-            first = position + (micro * self._world.size + self._world.rank) * self._batch
+            first = position + (micro * self._processes.size + self._processes.rank) * self._batch
             positions = list(range(first, first + self._batch))
             micros.append(collate([self._dataset[self.index(place)] for place in positions], positions))
         return micros

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..contract.protocol import BANDS, Batch, Loss, Training
-from .distributed import World, local
+from .distributed import Processes, local
 from .feed import MicroBatch, bad_positions, sample_seed, without
 from .parts import Part
 
@@ -62,13 +62,13 @@ class Outcome:
 class Accumulator:
     """Adds up the gradients of an iteration in all processes."""
 
-    def __init__(self, training: Training, parts: list[Part], world: World, seed: int):
-        self._training, self._parts, self._world, self._seed = training, parts, world, seed
+    def __init__(self, training: Training, parts: list[Part], processes: Processes, seed: int):
+        self._training, self._parts, self._processes, self._seed = training, parts, processes, seed
 
     def run(self, iteration: int, micros: list[MicroBatch], samples: int, positions: range) -> Outcome:
         """Gradients of all samples but those with NaN or infinity in data, loss or gradient, which are found out."""
         bad = set().union(
-            *self._world.gather([bad for micro in micros for batch in micro for bad in bad_positions(batch)])
+            *self._processes.gather([bad for micro in micros for batch in micro for bad in bad_positions(batch)])
         )
         careful = False
         for _ in range(ATTEMPTS):
@@ -76,7 +76,7 @@ class Accumulator:
             if found:
                 bad |= found
                 continue
-            norms = {part.name: part.gradient_norm(self._world) for part in self._parts if part.has_gradient()}
+            norms = {part.name: part.gradient_norm(self._processes) for part in self._parts if part.has_gradient()}
             if len(bad) == samples:
                 return Outcome(sums, bad, {})
             if all(math.isfinite(norm) for norm in norms.values()):
@@ -99,26 +99,26 @@ class Accumulator:
                 if careful and self._gradient_is_spoiled():
                     found |= set(batch["index"].tolist()) - left_out
         total = LossSums()
-        for other, _ in (gathered := self._world.gather([asdict(sums), sorted(found)])):
+        for other, _ in (gathered := self._processes.gather([asdict(sums), sorted(found)])):
             total.merge(LossSums(**other))
         return total, set().union(*(others for _, others in gathered))
 
     def _padded(self, micro: MicroBatch) -> list[tuple[Batch, bool]]:
         """All processes go through the network equally often; a batch that fills up does not count."""
-        wanted = self._world.max(len(micro))
+        wanted = self._processes.max(len(micro))
         return [(batch, True) for batch in micro] + [(micro[-1], False)] * (wanted - len(micro))
 
     def _backward(self, batch: Batch, bad: set[int], iteration: int, samples: int, sums: LossSums) -> set[int]:
         positions = batch["index"].tolist()
         counts = torch.tensor([position not in bad for position in positions])
         torch.manual_seed(sample_seed(self._seed, positions[0]))  # for draws that have no generator of their own
-        batch = {name: tensor.to(self._world.device) for name, tensor in batch.items()}
+        batch = {name: tensor.to(self._processes.device) for name, tensor in batch.items()}
         found = set()
         for loss in self._training.losses(batch, iteration):
             finite = torch.isfinite(loss.value.detach()).cpu()
             found |= {position for position, ok in zip(positions, (finite | ~counts).tolist(), strict=True) if not ok}
             kept = torch.where(counts.to(loss.value.device), loss.weight * loss.value, 0.0)
-            (kept.sum() * (self._world.size / samples)).backward()
+            (kept.sum() * (self._processes.size / samples)).backward()
             sums.add(loss, counts & finite)
         return found
 
@@ -128,7 +128,7 @@ class Accumulator:
             local(weight.grad) for part in self._parts for weight in part.weights.values() if weight.grad is not None
         ]
         not_finite = not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
-        if not self._world.any(not_finite):
+        if not self._processes.any(not_finite):
             return False
         for part in self._parts:
             part.zero_grad()

@@ -14,7 +14,7 @@ from ..contract.settings import Settings
 from ..records.lock import FolderInUseError, run_lock
 from ..records.run_folder import RunFolder
 from . import checkpoints
-from .distributed import World, process_group, shard
+from .distributed import Processes, process_group, shard
 from .ema import Ema
 from .feed import Feed
 from .iteration import Accumulator, Outcome
@@ -40,10 +40,10 @@ def train(
             "Training cannot run in inference mode, where there are no gradients. "
             "Run it in its own process: python -m disca.training run.yaml."
         )
-    with process_group(settings.device) as world, _locked(Path(settings.out), world):
+    with process_group(settings.device) as processes, _locked(Path(settings.out), processes):
         torch.manual_seed(settings.seed)
-        training, dataset = make(settings, world.device)
-        run = Run(settings, training, dataset, world)
+        training, dataset = make(settings, processes.device)
+        run = Run(settings, training, dataset, processes)
         try:
             return run.go(stop)
         finally:
@@ -51,15 +51,15 @@ def train(
 
 
 @contextmanager
-def _locked(out: Path, world: World) -> Iterator[None]:
+def _locked(out: Path, processes: Processes) -> Iterator[None]:
     """The run's folder, which the main process holds for all; FolderInUseError in each if another run has it."""
     lock, failure = run_lock(out), None
     try:
-        if world.is_main:
+        if processes.is_main:
             lock.acquire()
     except (FolderInUseError, OSError) as error:
         failure = error
-    if world.any(failure is not None):
+    if processes.any(failure is not None):
         raise failure or FolderInUseError("The main process could not take the run's folder, and says why.")
     try:
         yield
@@ -70,22 +70,22 @@ def _locked(out: Path, world: World) -> Iterator[None]:
 class Run:
     """One run of the loop in one process: made at its start, closed at its end."""
 
-    def __init__(self, settings: Settings, training: Training, dataset: Samples, world: World):
-        self.settings, self.training, self.world = settings, training, world
+    def __init__(self, settings: Settings, training: Training, dataset: Samples, processes: Processes):
+        self.settings, self.training, self.processes = settings, training, processes
         self.folder = RunFolder(settings.out)
-        self.reporter = Reporter(self.folder, training.iterations, world)
-        shard(training.shards(), [part.module for part in training.parts.values()], world, settings.model.dtype)
+        self.reporter = Reporter(self.folder, training.iterations, processes)
+        shard(training.shards(), [part.module for part in training.parts.values()], processes, settings.model.dtype)
         self.parts = [Part(name, part, training.iterations) for name, part in training.parts.items()]
         self.product = self.parts[0]
         self.ema = Ema(self.product.weights, settings.optimizer.ema) if settings.optimizer.ema else None
         fingerprint = checkpoints.fingerprint(settings, dataset.fingerprint, training.may_change)
         self.results = Results(
-            self.folder, training, self.parts, self.ema, fingerprint, world, self.reporter, settings.save.keep
+            self.folder, training, self.parts, self.ema, fingerprint, processes, self.reporter, settings.save.keep
         )
         self.progress = self.results.resume()
-        self.feed = Feed(dataset, settings.seed, world, settings.data.batch, self._accumulate())
+        self.feed = Feed(dataset, settings.seed, processes, settings.data.batch, self._accumulate())
         self.progress.samples = self.progress.samples or self.feed.samples
-        self.accumulator = Accumulator(training, self.parts, world, settings.seed)
+        self.accumulator = Accumulator(training, self.parts, processes, settings.seed)
         self.reporter.open(settings, self.progress)
 
     def go(self, stop: Callable[[], bool]) -> Path:
@@ -96,7 +96,7 @@ class Run:
         stopped = False
         while not stopped and not self._is_done():
             self._iterate()
-            stopped = self.world.any(stop() or self.folder.asked_to_stop())
+            stopped = self.processes.any(stop() or self.folder.asked_to_stop())
             if stopped or self._due(self.settings.save.every):
                 self.reporter.set_state("Saving")
                 self.results.save(self.progress)
@@ -117,19 +117,19 @@ class Run:
 
     def _accumulate(self) -> int:
         """The batches of an iteration that give it as many samples as when the run began, with other processes."""
-        at_once = self.settings.data.batch * self.world.size
+        at_once = self.settings.data.batch * self.processes.size
         if not self.progress.samples:
             return self.settings.data.accumulate
         accumulate = max(1, round(self.progress.samples / at_once))
         if accumulate > MOST_ACCUMULATED:
             raise ValueError(
-                f"An iteration of this run had {self.progress.samples:d} samples, which {self.world.size:d} processes "
-                f"with {self.settings.data.batch:d} each would need {accumulate:d} batches for. "
+                f"An iteration of this run had {self.progress.samples:d} samples, which {self.processes.size:d} "
+                f"processes with {self.settings.data.batch:d} each would need {accumulate:d} batches for. "
                 f"At most {MOST_ACCUMULATED:d} are taken: go on with more processes, or choose another 'out' folder."
             )
         if accumulate * at_once != self.progress.samples:
             self.reporter.say(
-                f"An iteration had {self.progress.samples:d} samples; {self.world.size:d} processes with "
+                f"An iteration had {self.progress.samples:d} samples; {self.processes.size:d} processes with "
                 f"{self.settings.data.batch:d} each cannot share them evenly, and take {accumulate * at_once:d}."
             )
         return accumulate
@@ -137,7 +137,7 @@ class Run:
     def _begin(self) -> None:
         self.reporter.set_state("Checking the first batch")
         batch = self.feed.take(self.progress.position)[0][0]
-        for line in self.training.probe({name: tensor.to(self.world.device) for name, tensor in batch.items()}):
+        for line in self.training.probe({name: tensor.to(self.processes.device) for name, tensor in batch.items()}):
             self.reporter.say(line)
         if self.progress.iteration == 0 and self.settings.preview.every:
             self._preview()
@@ -195,7 +195,7 @@ class Run:
         self.reporter.set_state("Training")
 
     def _end(self) -> None:
-        if self.world.is_main:
+        if self.processes.is_main:
             self.folder.forget_stop()
         done = self.progress.iteration == self.training.iterations
         message = "Done" if done else f"Stopped at iteration {self.progress.iteration:d}; start again to go on"

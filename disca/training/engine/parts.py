@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...messages import quoted
 from ..contract.protocol import Trainable
-from .distributed import World, average_gradients, local, norm
+from .distributed import Processes, average_gradients, local, norm
 from .optimiser import make_optimiser, set_learning_rate
 
 
@@ -33,10 +33,10 @@ class Part:
         fall = 0.5 + 0.5 * math.cos(math.pi * self.updates / self._iterations) if decay == "cosine" else 1.0
         return self._settings.lr * rise * fall
 
-    def gradient_norm(self, world: World) -> float:
+    def gradient_norm(self, processes: Processes) -> float:
         """The norm of the whole gradient, averaged over processes; NaN or infinite if an entry is."""
-        average_gradients(self.weights.values(), world)
-        return norm(self._gradients(), world)
+        average_gradients(self.weights.values(), processes)
+        return norm(self._gradients(), processes)
 
     def update(self, gradient_norm: float) -> None:
         """One step of the optimiser along the gradient, clipped."""

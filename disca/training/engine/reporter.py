@@ -10,7 +10,7 @@ from ..contract.yaml_settings import write_settings
 from ..records.log import Records
 from ..records.run_folder import RunFolder
 from ..records.tensorboard import Events
-from .distributed import World
+from .distributed import Processes
 from .meta import Progress
 
 log = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Speaks for all processes in the main one, and is silent in the others."""
 
-    def __init__(self, folder: RunFolder, iterations: int, world: World):
-        self._folder, self._iterations, self._is_main = folder, iterations, world.is_main
+    def __init__(self, folder: RunFolder, iterations: int, processes: Processes):
+        self._folder, self._iterations, self._is_main = folder, iterations, processes.is_main
         self._progress = Progress()
         self._records: Records | None = None
         self._events: Events | None = None

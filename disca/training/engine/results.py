@@ -14,7 +14,7 @@ from ..records.curves import draw_curves
 from ..records.log import read_log
 from ..records.run_folder import RunFolder
 from . import checkpoints
-from .distributed import World, full_tensor
+from .distributed import Processes, full_tensor
 from .ema import Ema
 from .meta import Progress
 from .parts import Part
@@ -30,7 +30,7 @@ class Results:
     parts: list[Part]  # the first is the product
     ema: Ema | None  # of the product
     fingerprint: dict[str, Any]
-    world: World
+    processes: Processes
     reporter: Reporter
     keep: int  # checkpoints
     saved: Path | None = None  # the last checkpoint
@@ -38,10 +38,10 @@ class Results:
     def resume(self) -> Progress:
         """Restores the newest checkpoint, if there is one."""
         self.saved = checkpoints.newest(self.folder.checkpoints, self.reporter.say)
-        self.world.barrier()
+        self.processes.barrier()
         if self.saved is None:
             return Progress()
-        progress = checkpoints.load(self.saved, self.parts, self.ema, self.fingerprint, self.world)
+        progress = checkpoints.load(self.saved, self.parts, self.ema, self.fingerprint, self.processes)
         done, of = progress.iteration, self.training.iterations
         self.reporter.say(f"Going on from {quoted(self.saved)}, iteration {done:d} of {of:d}.")
         return progress
@@ -55,21 +55,21 @@ class Results:
             self.training.export(folder, weights)
 
         self.saved = checkpoints.save(
-            self.folder.checkpoints, progress, self.parts, self.ema, self.fingerprint, self.world, export, self.keep
+            self.folder.checkpoints, progress, self.parts, self.ema, self.fingerprint, self.processes, export, self.keep
         )
-        if self.world.is_main:
+        if self.processes.is_main:
             checkpoints.publish(self.saved / checkpoints.EXPORT, self.folder.export)
             self._draw_curves()
 
     def preview(self, iteration: int) -> None:
         """Samples previews with the running average; only the main process writes them, once all have sampled."""
         path = self.folder.preview(iteration)
-        if self.world.is_main:
+        if self.processes.is_main:
             with suppress(OSError):  # then the picture cannot be written either, which is said
                 path.parent.mkdir(exist_ok=True)
         with self.ema.in_place() if self.ema is not None else nullcontext(), torch.no_grad():
             try:
-                distances = self.training.preview(path if self.world.is_main else None)
+                distances = self.training.preview(path if self.processes.is_main else None)
             except OSError as error:
                 self.reporter.say(f"The previews could not be written ({cause(error.strerror)}). The training goes on.")
                 return
@@ -86,7 +86,7 @@ class Results:
         averages = self.ema.average if self.ema is not None else {}
         found = {}
         for key, weight in self.parts[0].weights.items():
-            tensor = full_tensor(averages.get(key, weight), self.world)
+            tensor = full_tensor(averages.get(key, weight), self.processes)
             if tensor is not None:
                 found[key] = tensor.to(weight.dtype)
         return found

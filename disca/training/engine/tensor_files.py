@@ -19,7 +19,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from ...messages import quoted
 from ..data.tensors import write_tensors
 from . import eight_bits
-from .distributed import World
+from .distributed import Processes
 
 SUFFIX = ".safetensors"
 ROWS = "rows"  # in the header: JSON, name -> [first row, rows in all]
@@ -55,11 +55,11 @@ class Chunk(NamedTuple):
         return {piece: self.file.get_tensor(f"{self.name}/{piece}") for piece in eight_bits.PIECES}
 
 
-def write(tensors: dict[str, Tensor], folder: Path, world: World) -> None:
+def write(tensors: dict[str, Tensor], folder: Path, processes: Processes) -> None:
     """Writes what this process holds of the tensors; of those that all hold whole, the main process does."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (pieces, rows) in enumerate(_groups(tensors, world)):
-        write_tensors(folder / f"{world.rank:05}-{number:05}{SUFFIX}", pieces, {ROWS: json.dumps(rows)})
+    for number, (pieces, rows) in enumerate(_groups(tensors, processes)):
+        write_tensors(folder / f"{processes.rank:05}-{number:05}{SUFFIX}", pieces, {ROWS: json.dumps(rows)})
 
 
 class SavedTensors:
@@ -127,11 +127,13 @@ class SavedTensors:
         return name in self._chunks and end == self._chunks[name][0].total == (wanted[0] if wanted else 1)
 
 
-def _groups(tensors: dict[str, Tensor], world: World) -> Iterator[tuple[dict[str, Tensor], dict[str, list[int]]]]:
+def _groups(
+    tensors: dict[str, Tensor], processes: Processes
+) -> Iterator[tuple[dict[str, Tensor], dict[str, list[int]]]]:
     pieces, rows, size = {}, {}, 0
     for name, tensor in tensors.items():
         held, first = _held(tensor)
-        if not (held.numel() if isinstance(tensor, DTensor) else world.is_main):
+        if not (held.numel() if isinstance(tensor, DTensor) else processes.is_main):
             continue
         rows[name] = [first, tensor.shape[0] if tensor.dim() else 1]
         found = {f"{name}/{piece}": part for piece, part in eight_bits.pieces(held).items()} or {name: held}
