@@ -43,7 +43,7 @@ def train(
     with process_group(settings.device) as processes, _locked(Path(settings.out), processes):
         torch.manual_seed(settings.seed)
         training, dataset = make(settings, processes.device)
-        run = Run(settings, training, dataset, processes)
+        run = TrainingRun(settings, training, dataset, processes)
         try:
             return run.go(stop)
         finally:
@@ -67,7 +67,7 @@ def _locked(out: Path, processes: Processes) -> Iterator[None]:
         lock.release()
 
 
-class Run:
+class TrainingRun:
     """One run of the loop in one process: made at its start, closed at its end."""
 
     def __init__(self, settings: Settings, training: Training, dataset: Samples, processes: Processes):
