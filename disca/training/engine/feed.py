@@ -29,10 +29,10 @@ class Feed:
 
     def take(self, position: int) -> list[MicroBatch]:
         """This process's share of the samples position .. position + samples; the next ones are read meanwhile."""
-        micros = self._ahead[1].result() if self._ahead and self._ahead[0] == position else self._read(position)
+        micro_batches = self._ahead[1].result() if self._ahead and self._ahead[0] == position else self._read(position)
         following = position + self.samples
         self._ahead = (following, self._reader.submit(self._read, following))
-        return micros
+        return micro_batches
 
     def close(self) -> None:
         """Stops reading ahead."""
@@ -49,12 +49,12 @@ class Feed:
         return order(len(self._dataset), self._seed, position)
 
     def _read(self, position: int) -> list[MicroBatch]:
-        micros = []
-        for micro in range(self.accumulate):
-            first = position + (micro * self._processes.size + self._processes.rank) * self._batch
+        micro_batches = []
+        for number in range(self.accumulate):
+            first = position + (number * self._processes.size + self._processes.rank) * self._batch
             positions = list(range(first, first + self._batch))
-            micros.append(collate([self._dataset[self.index(place)] for place in positions], positions))
-        return micros
+            micro_batches.append(collate([self._dataset[self.index(place)] for place in positions], positions))
+        return micro_batches
 
 
 def bad_positions(batch: Batch) -> set[int]:

@@ -65,14 +65,16 @@ class Accumulator:
     def __init__(self, training: Training, parts: list[Part], processes: Processes, seed: int):
         self._training, self._parts, self._processes, self._seed = training, parts, processes, seed
 
-    def run(self, iteration: int, micros: list[MicroBatch], samples: int, positions: range) -> Outcome:
+    def run(self, iteration: int, micro_batches: list[MicroBatch], samples: int, positions: range) -> Outcome:
         """Gradients of all samples but those with NaN or infinity in data, loss or gradient, which are found out."""
         bad = set().union(
-            *self._processes.gather([bad for micro in micros for batch in micro for bad in bad_positions(batch)])
+            *self._processes.gather(
+                [bad for micro_batch in micro_batches for batch in micro_batch for bad in bad_positions(batch)]
+            )
         )
         careful = False
         for _ in range(ATTEMPTS):
-            sums, found = self._pass(iteration, micros, samples, bad, careful)
+            sums, found = self._pass(iteration, micro_batches, samples, bad, careful)
             if found:
                 bad |= found
                 continue
@@ -87,13 +89,13 @@ class Accumulator:
         return Outcome(sums, set(positions), {})
 
     def _pass(
-        self, iteration: int, micros: list[MicroBatch], samples: int, bad: set[int], careful: bool
+        self, iteration: int, micro_batches: list[MicroBatch], samples: int, bad: set[int], careful: bool
     ) -> tuple[LossSums, set[int]]:
         for part in self._parts:
             part.zero_grad()
         sums, found = LossSums(), set()
-        for micro in micros:
-            for batch, counted in self._padded(micro):
+        for micro_batch in micro_batches:
+            for batch, counted in self._padded(micro_batch):
                 left_out = bad if counted else bad | set(batch["index"].tolist())
                 found |= self._backward(without(batch, left_out), left_out, iteration, samples, sums)
                 if careful and self._gradient_is_spoiled():
@@ -103,10 +105,10 @@ class Accumulator:
             total.merge(LossSums(**other))
         return total, set().union(*(others for _, others in gathered))
 
-    def _padded(self, micro: MicroBatch) -> list[tuple[Batch, bool]]:
-        """All processes go through the network equally often; a batch that fills up does not count."""
-        wanted = self._processes.max(len(micro))
-        return [(batch, True) for batch in micro] + [(micro[-1], False)] * (wanted - len(micro))
+    def _padded(self, micro_batch: MicroBatch) -> list[tuple[Batch, bool]]:
+        """Each batch, and whether it counts; the last may be repeated: all processes run the network equally often."""
+        wanted = self._processes.max(len(micro_batch))
+        return [(batch, True) for batch in micro_batch] + [(micro_batch[-1], False)] * (wanted - len(micro_batch))
 
     def _backward(self, batch: Batch, bad: set[int], iteration: int, samples: int, sums: LossSums) -> set[int]:
         positions = batch["index"].tolist()
@@ -123,7 +125,7 @@ class Accumulator:
         return found
 
     def _gradient_is_spoiled(self) -> bool:
-        """Whether a gradient is not finite by now; if so, all are cleared, to tell what the next samples do."""
+        """Whether a gradient is not finite by now; then all are cleared, so that the next samples are judged alone."""
         gradients = [
             local(weight.grad) for part in self._parts for weight in part.weights.values() if weight.grad is not None
         ]

@@ -116,7 +116,7 @@ class TrainingRun:
         return self.progress.iteration >= self.training.iterations
 
     def _accumulate(self) -> int:
-        """The batches of an iteration that give it as many samples as when the run began, with other processes."""
+        """How many batches give an iteration as many samples as when the run began, with other processes perhaps."""
         at_once = self.settings.data.batch * self.processes.size
         if not self.progress.samples:
             return self.settings.data.accumulate
