@@ -29,11 +29,11 @@ def stir(lora, size: float = 0.05) -> None:
             parameter.add_(torch.randn_like(parameter) * size)
 
 
-def gradients(network, lora, family: str, checkpointed: bool) -> dict[str, torch.Tensor]:
+def gradients(network, lora, family: str, recomputed: bool) -> dict[str, torch.Tensor]:
     """The gradient of each trained weight."""
     x, t, r, condition = small_networks.inputs(family)
     lora.zero_grad()
-    network.checkpointed = checkpointed
+    network.recomputed = recomputed
     network.velocity(x, t, r, condition).square().mean().backward()
     return {name: parameter.grad.clone() for name, parameter in lora.named_parameters()}
 
@@ -70,9 +70,9 @@ def test_gradients_are_the_same_with_recomputed_blocks(family, fp8):
         store_fp8(module)
     stir(lora)
     network = Network(module)
-    plain, recomputed = (gradients(network, lora, family, checkpointed) for checkpointed in (False, True))
+    plain, again = (gradients(network, lora, family, recomputed) for recomputed in (False, True))
     assert plain.keys() == dict(lora.named_parameters()).keys()
-    assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -81,11 +81,11 @@ def test_gradients_are_those_of_weights_with_the_adapters_worked_in(family):
     module = small_networks.network(family)
     lora = add_lora(module, rank=4, alpha=8.0)
     stir(lora)
-    ours = gradients(Network(module), lora, family, checkpointed=True)
+    ours = gradients(Network(module), lora, family, recomputed=True)
     merged = small_networks.network(family)
     merged.load_state_dict(merged_state(module, lora))
     merged.requires_grad_(True)
-    theirs = gradients(Network(merged), merged, family, checkpointed=False)
+    theirs = gradients(Network(merged), merged, family, recomputed=False)
     for name, adapter in lora.adapters().items():
         expected = 2.0 * theirs[f"{name}.weight"] @ adapter.down.T
         torch.testing.assert_close(ours[f"{name}.up"], expected, rtol=1e-3, atol=1e-6)
@@ -234,7 +234,7 @@ def test_sharded_it_teaches_learns_and_exports_the_same(family, one_process):
         x, t, r, condition = small_networks.inputs(family)
         with adapters_off(module, lora):
             teacher = network.velocity(x, t, r, condition)
-        learned = gradients(network, lora, family, checkpointed=True)
+        learned = gradients(network, lora, family, recomputed=True)
         learned = {name: getattr(gradient, "full_tensor", lambda g=gradient: g)() for name, gradient in learned.items()}
         found.append({"teacher": teacher, **learned, **lora_state(lora)})
     for name, plain in found[0].items():

@@ -56,13 +56,13 @@ def test_every_sample_has_its_own_t_and_r(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_are_the_same_with_and_without_checkpointing(family):
+def test_gradients_are_the_same_with_and_without_recomputation(family):
     gradients = {}
-    for checkpointed in (False, True):
+    for recomputed in (False, True):
         module, x, t, r, condition = in_double(family)
         module.requires_grad_(True)
-        Network(module, checkpointed).velocity(x, t, r, condition).square().mean().backward()
-        gradients[checkpointed] = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+        Network(module, recomputed).velocity(x, t, r, condition).square().mean().backward()
+        gradients[recomputed] = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
     assert torch.equal(gradients[True], gradients[False])
 
 

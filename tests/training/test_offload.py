@@ -38,14 +38,14 @@ def gradients(network: Network, lora, family: str) -> list[torch.Tensor]:
     return [parameter.grad for parameter in lora.parameters()]
 
 
-@pytest.mark.parametrize("checkpointed", [False, True], ids=["saved", "recomputed"])
+@pytest.mark.parametrize("recomputed", [False, True], ids=["saved", "recomputed"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_offloaded_activations_give_the_same_gradients(family, checkpointed):
+def test_offloaded_activations_give_the_same_gradients(family, recomputed):
     module, lora = trained(family)
-    plain = gradients(Network(module, checkpointed), lora, family)
+    plain = gradients(Network(module, recomputed), lora, family)
     module, lora = trained(family)
     with offloaded_activations(least=0) as traffic:
-        moved = gradients(Network(module, checkpointed), lora, family)
+        moved = gradients(Network(module, recomputed), lora, family)
     assert all(torch.equal(a, b) for a, b in zip(plain, moved, strict=True))
     assert traffic.tensors > 10
 
@@ -100,16 +100,16 @@ def test_weights_are_not_moved():
     assert traffic.tensors == 0
 
 
-@pytest.mark.parametrize("checkpointed", [False, True], ids=["saved", "recomputed"])
+@pytest.mark.parametrize("recomputed", [False, True], ids=["saved", "recomputed"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_swapped_blocks_give_the_same_gradients(family, checkpointed):
+def test_swapped_blocks_give_the_same_gradients(family, recomputed):
     module, lora = trained(family)
-    plain = gradients(Network(module, checkpointed), lora, family)
+    plain = gradients(Network(module, recomputed), lora, family)
     module, lora = trained(family)
     swap = swap_blocks(module, 2, CPU)
-    moved = gradients(Network(module, checkpointed), lora, family)
+    moved = gradients(Network(module, recomputed), lora, family)
     assert all(torch.equal(a, b) for a, b in zip(plain, moved, strict=True))
-    assert swap.visits == (4 if checkpointed else 2), "each block visits for forward and for its recompute"
+    assert swap.visits == (4 if recomputed else 2), "each block visits for forward and for its recompute"
 
 
 def test_a_swapped_block_is_on_the_device_only_while_it_runs():

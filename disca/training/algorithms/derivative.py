@@ -1,7 +1,7 @@
 """du/dt along the flow: how the mean velocity changes as (x, t) moves with the velocity v while r stays.
 
 DisCa writes it as a Jacobian-vector product with tangents (v, 1, 0) for (x, t, r) (Algorithm 2, line 7). A central
-difference needs nothing special from attention, checkpointing, sharding or fp8, and trains as well; dual numbers give
+difference needs nothing special from attention, recomputation, sharding or fp8, and trains as well; dual numbers give
 it exactly, through an attention that knows its own derivative.
 """
 

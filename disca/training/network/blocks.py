@@ -1,6 +1,6 @@
 """ComfyUI's blocks, made fit for gradients: out of place, recomputed in backward, their outputs at hand.
 
-The blocks add into their inputs (`img += ...`). With gradients that raises; under checkpointing it is worse, the
+The blocks add into their inputs (`img += ...`). With gradients that raises; where they are recomputed it is worse, the
 recomputation starts from the changed input and the gradient is silently wrong. ComfyUI's own forward stays in use: the
 blocks are handed tensors whose `+=` makes a new tensor.
 """
@@ -50,7 +50,7 @@ class TrainingCall:
 
     answer: Answer | None = None
     tapped: frozenset[Block] = frozenset()
-    checkpointed: bool = True
+    recomputed: bool = True
     offloaded: bool = False  # what is kept for recomputation waits on the host
     kept: Pass = field(default_factory=lambda: Pass([], []))
 
@@ -68,7 +68,7 @@ class TrainingCall:
 
     def _answered(self, tokens: Sequence[Tensor], context: dict) -> Sequence[Tensor]:
         """The answer, recomputed in backward as the blocks are."""
-        if self.checkpointed and torch.is_grad_enabled():
+        if self.recomputed and torch.is_grad_enabled():
             return checkpoint(self.answer, tokens, context, use_reentrant=False)
         return self.answer(tokens, context)
 
@@ -83,7 +83,7 @@ class TrainedBlock:
     def __call__(self, args: dict, extra: dict) -> Out:
         call: TrainingCall = args["transformer_options"][CALL]
         run = self.place.kind.run
-        if call.checkpointed and torch.is_grad_enabled():
+        if call.recomputed and torch.is_grad_enabled():
             # tensors by position: only those are saved as inputs, which may then wait on the host
             tensors = {name: value for name, value in args.items() if isinstance(value, Tensor)}
             rest = {name: value for name, value in args.items() if name not in tensors}

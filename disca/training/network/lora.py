@@ -1,7 +1,7 @@
 """LoRA on a HunyuanVideo: low-rank adapters on its blocks, and its time embedders trained in full.
 
 Each adapter is a child of the layer it adds to, run by a forward hook of that layer. So it is recomputed with its block
-under checkpointing, sharded with its block by `fully_shard`, and it never touches how the base weight is stored.
+where that is recomputed, sharded with its block by `fully_shard`, and it never touches how the base weight is stored.
 The modulation layers get none: what they see, the time embedding, is trained in full.
 """
 
@@ -52,7 +52,7 @@ def add_lora(
 ) -> Lora:
     """Freezes the network, on its device, and gives what is trained instead, in `dtype`; alpha 0 means alpha = rank.
 
-    Comes before checkpointing and `fully_shard`.
+    Comes before recomputation and `fully_shard`.
     """
     if rank < 1:
         raise ValueError(f"lora.rank is {rank:d}, but an adapter needs at least 1. Set it to 16 to 256.")

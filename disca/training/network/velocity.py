@@ -22,17 +22,17 @@ class Network:
     def __init__(
         self,
         module: nn.Module,
-        checkpointed: bool = True,
+        recomputed: bool = True,
         offloaded: bool = False,
         dtype: torch.dtype | None = None,
     ):
-        """Blocks are recomputed in backward if `checkpointed`, from inputs on the host if `offloaded`.
+        """Blocks are recomputed in backward if asked, from inputs on the host if `offloaded`.
 
         `dtype` is what is computed in, whatever the weights are kept as; None for the type of the inputs.
         """
         _require_training()
         self.module = module
-        self.checkpointed, self.offloaded, self.dtype = checkpointed, offloaded, dtype
+        self.recomputed, self.offloaded, self.dtype = recomputed, offloaded, dtype
         self.family = family_of(module)
         self.blocks = self.family.blocks(module)
         self.handlers = training_handlers(module)
@@ -70,7 +70,7 @@ class Network:
         return self._run(self._call(tapped=frozenset(blocks)), x_t, t, r, condition)[1].taps
 
     def _call(self, **kind) -> TrainingCall:
-        return TrainingCall(**kind, checkpointed=self.checkpointed, offloaded=self.offloaded)
+        return TrainingCall(**kind, recomputed=self.recomputed, offloaded=self.offloaded)
 
     def _run(
         self,
