@@ -8,7 +8,7 @@ from torch import nn
 
 from ..models.blocks import CALL, BlockHandler, places_of
 from ..models.checks import family_of_model
-from ..models.family import Block, Family
+from ..models.family import BlockKey, Family
 from .call import NO_OPTIONS, Call
 
 
@@ -37,7 +37,7 @@ class WatchedBlock:
         return self.handler(args, {**extra, "original_block": counted}) if self.handler else counted(args)
 
 
-def handlers_of(options: dict) -> dict[Block, Callable]:
+def handlers_of(options: dict) -> dict[BlockKey, Callable]:
     """The block replacements in model or transformer options."""
     return options.get("transformer_options", options).get("patches_replace", {}).get("dit", {})
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Block = tuple[str, int]  # a block's key in ComfyUI's patches_replace
+BlockKey = tuple[str, int]  # a block's key in ComfyUI's patches_replace
 
 
 @dataclass(frozen=True)
-class Blocks:
+class BlockKind:
     """The blocks of one kind: where a network has them, and how one is called with what ComfyUI gives a handler."""
 
     key: str  # in patches_replace

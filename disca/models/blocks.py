@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from .family import Block, Blocks, Family
+from .family import BlockKey, BlockKind, Family
 
 CALL = "disca_call"  # key in transformer_options: the Call that the blocks belong to
 HIDDEN = ("patches", "patches_replace", CALL)  # of the options: meant for the model's blocks, not for a method's
@@ -19,8 +19,8 @@ Out = dict[str, Tensor]
 class Place:
     """A block's key, its kind, and where it stands."""
 
-    key: Block
-    kind: Blocks
+    key: BlockKey
+    kind: BlockKind
     first: bool  # of all blocks
     begins: bool  # the last stream, whose end is the features
     ends: bool

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..weights.predictor_layout import DOUBLE_STREAM, SINGLE_STREAM, PredictorLayout
 from ..weights.predictor_spec import PredictorSpec
-from .block_kind import Block, Blocks
+from .block_kind import BlockKey, BlockKind
 from .predictor import DoubleStreamPredictor, SingleStreamPredictor
 
 
@@ -39,7 +39,7 @@ class Family:
 
     layout: PredictorLayout  # of the Predictor's files
     predictor: Callable[[PredictorSpec, dict], nn.Module]  # a new one, with ComfyUI's type, device and operations
-    kinds: tuple[Blocks, ...]  # in the order they run; features are the tokens after the last one
+    kinds: tuple[BlockKind, ...]  # in the order they run; features are the tokens after the last one
     includes: Callable[[nn.Module], bool]  # whether a network is of this family
     model: str  # in comfy.supported_models
     latent: str  # in comfy.latent_formats
@@ -65,7 +65,7 @@ class Family:
         """Whether the network is told where a step ends."""
         return getattr(network, self.r_in, None) is not None
 
-    def blocks(self, network: nn.Module) -> list[Block]:
+    def blocks(self, network: nn.Module) -> list[BlockKey]:
         """The keys of a network's blocks, in the order they run."""
         return [(kind.key, i) for kind in self.kinds for i in range(len(kind.of(network)))]
 
@@ -74,15 +74,15 @@ class Family:
         """What the names of all weights of blocks begin with."""
         return tuple(f"{kind.attribute}." for kind in self.kinds)
 
-    def last_kind(self, network: nn.Module) -> Blocks:
+    def last_kind(self, network: nn.Module) -> BlockKind:
         """The kind that a network's blocks end with."""
         return [kind for kind in self.kinds if kind.of(network)][-1]
 
-    def kind(self, block: Block) -> Blocks:
+    def kind(self, block: BlockKey) -> BlockKind:
         """The kind of a block."""
         return next(kind for kind in self.kinds if kind.key == block[0])
 
-    def module(self, network: nn.Module, block: Block) -> nn.Module:
+    def module(self, network: nn.Module, block: BlockKey) -> nn.Module:
         """The block of that key."""
         return self.kind(block).of(network)[block[1]]
 
@@ -112,7 +112,7 @@ class Family:
         return comfy.sd.CLIPType[self.text]
 
 
-DOUBLE_BLOCKS = Blocks(
+DOUBLE_BLOCKS = BlockKind(
     key="double_block",
     attribute="double_blocks",
     streams=("img", "txt"),
@@ -125,7 +125,7 @@ DOUBLE_BLOCKS = Blocks(
     },
     made_of=lambda: _flux("DoubleStreamBlock"),
 )
-SINGLE_BLOCKS = Blocks(
+SINGLE_BLOCKS = BlockKind(
     key="single_block",
     attribute="single_blocks",
     streams=("img",),  # image and text in one

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-Block = Callable[[], nn.Module]
+MakeBlock = Callable[[], nn.Module]
 Linear = Callable[..., nn.Module]
 
 
@@ -34,7 +34,7 @@ class FusionMLP(nn.Module):
 class SingleStreamPredictor(nn.Module):
     """HunyuanVideo 1.0: all tokens in one stream, single-stream blocks."""
 
-    def __init__(self, width: int, depth: int, block: Block, linear: Linear, residual: bool = False):
+    def __init__(self, width: int, depth: int, block: MakeBlock, linear: Linear, residual: bool = False):
         super().__init__()
         self.residual = residual
         self.fusion_mlp = FusionMLP(width, linear)
@@ -56,7 +56,7 @@ class SingleStreamPredictor(nn.Module):
 class DoubleStreamPredictor(nn.Module):
     """HunyuanVideo 1.5: image and text tokens apart, double-stream blocks."""
 
-    def __init__(self, width: int, depth: int, block: Block, linear: Linear, residual: bool = False):
+    def __init__(self, width: int, depth: int, block: MakeBlock, linear: Linear, residual: bool = False):
         super().__init__()
         self.residual = residual
         self.fusion_mlp_img = FusionMLP(width, linear)

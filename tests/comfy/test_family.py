@@ -43,7 +43,7 @@ def random_weights(module: nn.Module) -> None:
 def row(pack):
     """Wan as a family: all that the pack is told of it."""
     family, layout = pack("disca.models.family"), pack("disca.weights.predictor_layout")
-    blocks = family.Blocks(
+    blocks = family.BlockKind(
         key="double_block",
         attribute="blocks",
         streams=("img",),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...models.blocks import CALL, Args, BlockHandler, Out, Place, places_of
-from ...models.family import Block, family_of
+from ...models.family import BlockKey, family_of
 from .offload import offloaded_activations
 
 Answer = Callable[[Sequence[Tensor], dict[str, Any]], Sequence[Tensor]]  # tokens and context of a pass -> features
@@ -49,7 +49,7 @@ class TrainingCall:
     """One pass through the network while training: in full, or with an answer in place of the blocks."""
 
     answer: Answer | None = None
-    tapped: frozenset[Block] = frozenset()
+    tapped: frozenset[BlockKey] = frozenset()
     recomputed: bool = True
     offloaded: bool = False  # what is kept for recomputation waits on the host
     kept: Pass = field(default_factory=lambda: Pass([], []))
@@ -98,7 +98,7 @@ class TrainedBlock:
         return out
 
 
-def training_handlers(network: nn.Module) -> dict[Block, BlockHandler]:
+def training_handlers(network: nn.Module) -> dict[BlockKey, BlockHandler]:
     """Block replacements for training: inference's handlers around blocks that gradients may pass."""
     family = family_of(network)
     return {

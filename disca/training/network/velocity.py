@@ -9,7 +9,7 @@ from comfy.ldm.flux.layers import timestep_embedding
 from torch import Tensor, nn
 
 from ...models.blocks import CALL
-from ...models.family import Block, family_of
+from ...models.family import BlockKey, family_of
 from .blocks import Answer, Pass, TrainingCall, make_out_of_place, training_handlers
 
 Condition = Mapping[str, Tensor]  # context [B, L, D] and, as the model needs, y, txt_byt5, clip_fea, concat, guidance
@@ -26,7 +26,7 @@ class Network:
         offloaded: bool = False,
         dtype: torch.dtype | None = None,
     ):
-        """Blocks are recomputed in backward if asked, from inputs on the host if `offloaded`.
+        """Blocks are recomputed in backward with `recomputed`, from inputs on the host if `offloaded`.
 
         `dtype` is what is computed in, whatever the weights are kept as; None for the type of the inputs.
         """
@@ -42,7 +42,7 @@ class Network:
         """The blocks themselves, in the order they run."""
         return [self.family.module(self.module, block) for block in self.blocks]
 
-    def spread(self, count: int) -> list[Block]:
+    def spread(self, count: int) -> list[BlockKey]:
         """So many blocks, or all if there are fewer, spread over the first two thirds of the network."""
         reach = max(1, 2 * len(self.blocks) // 3)
         places = {max(0, round((i + 1) * reach / count) - 1) for i in range(count)}
@@ -64,7 +64,7 @@ class Network:
         return self._run(self._call(answer=answer), x_t, t, r, condition)[0]
 
     def taps(
-        self, x_t: Tensor, t: Tensor, r: Tensor | None, condition: Condition, blocks: Sequence[Block]
+        self, x_t: Tensor, t: Tensor, r: Tensor | None, condition: Condition, blocks: Sequence[BlockKey]
     ) -> list[Tensor]:
         """The image tokens [B, L, h] after each of the `blocks`."""
         return self._run(self._call(tapped=frozenset(blocks)), x_t, t, r, condition)[1].taps
