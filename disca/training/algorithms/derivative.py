@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..contract.times import per_sample, wide
+from ..contract.times import at_least_fp32, per_sample
 from ..contract.velocity import Velocity
 
 OVERRIDE = "optimized_attention_override"  # ComfyUI's key in transformer_options
@@ -25,7 +25,7 @@ def central_difference(u: Velocity, x_t: Tensor, t: Tensor, r: Tensor, v: Tensor
     after, before = (t + h).clamp(max=1.0), torch.maximum(t - h, r)
     forward = u(x_t + per_sample(after - t, x_t) * v, after, r)
     backward = u(x_t - per_sample(t - before, x_t) * v, before, r)
-    return (wide(forward) - wide(backward)) / per_sample(after - before, x_t)
+    return (at_least_fp32(forward) - at_least_fp32(backward)) / per_sample(after - before, x_t)
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def dual_numbers(u: Velocity, x_t: Tensor, t: Tensor, r: Tensor, v: Tensor) -> T
                 "The network passes no forward derivative, so dual numbers cannot be used here. "
                 "Set meanflow.derivative to difference."
             )
-        return wide(tangent)
+        return at_least_fp32(tangent)
 
 
 def attention_with_tangent(attend: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, **options) -> Tensor:

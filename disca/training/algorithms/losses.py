@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..contract.times import at_time, per_sample, wide
+from ..contract.times import at_least_fp32, at_time, per_sample
 from ..contract.velocity import Velocity
 
 Derivative = Callable[[Velocity, Tensor, Tensor, Tensor, Tensor], Tensor]  # (u, x_t, t, r, v) -> du/dt
@@ -15,7 +15,7 @@ ADAPTIVE_C = 1e-3
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
     """The mean squared difference of each sample, [B], in fp32 or wider."""
-    return (wide(a) - wide(b)).square().flatten(1).mean(1)
+    return (at_least_fp32(a) - at_least_fp32(b)).square().flatten(1).mean(1)
 
 
 def adaptive_weight(error: Tensor, power: float) -> Tensor:
@@ -41,9 +41,9 @@ def cfg_distillation_loss(
 
 def meanflow_target(v: Tensor, du_dt: Tensor, t: Tensor, r: Tensor, cap: float = 0.0) -> tuple[Tensor, Tensor]:
     """v - (t - r)·du/dt, and which samples [B] were capped: |(t - r)·du/dt| is at most cap·|v|; 0 caps nothing."""
-    correction = per_sample(t - r, v) * wide(du_dt)
+    correction = per_sample(t - r, v) * at_least_fp32(du_dt)
     size = correction.flatten(1).norm(dim=1)
-    limit = cap * wide(v).flatten(1).norm(dim=1) if cap else torch.full_like(size, torch.inf)
+    limit = cap * at_least_fp32(v).flatten(1).norm(dim=1) if cap else torch.full_like(size, torch.inf)
     factor = (limit / size.clamp(min=1e-12)).clamp(max=1.0)
     return v - per_sample(factor, v) * correction, factor < 1.0
 
@@ -62,7 +62,7 @@ def meanflow_loss(
     x_t = at_time(x_0, noise, t)  # line 4
     with torch.no_grad():
         v = teacher(x_t, t)  # line 5
-        du_dt = torch.zeros_like(wide(v))
+        du_dt = torch.zeros_like(at_least_fp32(v))
         moving = r < t  # where r = t the derivative has no weight
         if moving.any():
             chosen = (x_t[moving], t[moving], r[moving], v[moving])

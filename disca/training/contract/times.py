@@ -9,7 +9,7 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_fp32(x: Tensor) -> Tensor:
     """x in fp32, or in its own type if that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
