@@ -105,7 +105,7 @@ class Call:
         if len(self._groups) < 2:
             return self._go(self._groups[0] if self._groups else Group([], FULL), place, args, block)
         parts = [(group, rows.narrowed(args, group.rows, len(self._rows))) for group in self._groups]
-        return rows.joined([(group.rows, self._go(group, place, part, block)) for group, part in parts])
+        return rows.in_batch_order([(group.rows, self._go(group, place, part, block)) for group, part in parts])
 
     def run_natively(self, reason: str) -> None:
         """Nothing is predicted or kept in this call."""

@@ -15,7 +15,7 @@ def narrowed(args: Mapping[str, Any], rows: Sequence[int], batch: int) -> dict[s
     }
 
 
-def joined(parts: Sequence[tuple[Sequence[int], Mapping[str, Tensor]]]) -> dict[str, Tensor]:
+def in_batch_order(parts: Sequence[tuple[Sequence[int], Mapping[str, Tensor]]]) -> dict[str, Tensor]:
     """The outputs of parts of a batch, in the order of the batch."""
     order = torch.tensor([row for rows, _ in parts for row in rows]).argsort().tolist()
     return {name: torch.cat([out[name] for _, out in parts])[order] for name in parts[0][1]}

@@ -174,9 +174,9 @@ def test_taps_are_the_image_tokens_after_their_blocks(family):
 )
 def test_tapped_blocks_are_spread_over_the_first_two_thirds(count, expected):
     network = Network(small_networks.network("1.5"))
-    assert network.spread(count) == [network.blocks[place] for place in expected]
+    assert network.spread_blocks(count) == [network.blocks[place] for place in expected]
     deep = Network(small_networks.network("1.5", depth=12))
-    assert deep.spread(4) == [deep.blocks[place] for place in (1, 3, 5, 7)]
+    assert deep.spread_blocks(4) == [deep.blocks[place] for place in (1, 3, 5, 7)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -40,7 +40,7 @@ class PredictorTraining:
         self.pairs = Pairs(settings.predictor, self.network, self.predictor)
         self.parts = {"predictor": trainable(self.predictor, settings.optimizer, LEARNING_RATE)}
         if settings.predictor.gan_iterations:
-            self.tapped = self.network.spread(settings.predictor.discriminator_blocks)
+            self.tapped = self.network.spread_blocks(settings.predictor.discriminator_blocks)
             self.discriminator = Discriminator(module.params.hidden_size, len(self.tapped)).to(device)
             optimiser = replace(settings.optimizer, lr=settings.predictor.lr_discriminator, betas=DISCRIMINATOR_BETAS)
             self.parts["discriminator"] = Trainable(self.discriminator, optimiser)

@@ -42,7 +42,7 @@ class Network:
         """The blocks themselves, in the order they run."""
         return [self.family.module(self.module, block) for block in self.blocks]
 
-    def spread(self, count: int) -> list[BlockKey]:
+    def spread_blocks(self, count: int) -> list[BlockKey]:
         """So many blocks, or all if there are fewer, spread over the first two thirds of the network."""
         reach = max(1, 2 * len(self.blocks) // 3)
         places = {max(0, round((i + 1) * reach / count) - 1) for i in range(count)}
