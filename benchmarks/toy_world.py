@@ -71,9 +71,9 @@ class Toy:
         self.teacher, self.student = _network(TEACHER), _network(student)
         self.predictor = _predictor(predictor) if predictor else None
         scenes = [world.random_scene(first + i) for i in range(SAMPLES)]
-        joined = world.Scene(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
-        self.x_0 = world.to_latents(world.pictures(joined))
-        self.condition = world.condition(joined.attributes) | {"guidance": torch.full((SAMPLES,), GUIDANCE)}
+        all_scenes = world.Scene(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
+        self.x_0 = world.to_latents(world.pictures(all_scenes))
+        self.condition = world.condition(all_scenes.attributes) | {"guidance": torch.full((SAMPLES,), GUIDANCE)}
         self.noise = torch.randn(self.x_0.shape, generator=torch.Generator().manual_seed(first))
 
     def sigmas(self, steps: int) -> Tensor:

@@ -30,7 +30,7 @@ class Observed:
         self._masked = masked  # then ComfyUI puts the known part back between the steps
         self._calls = 0
         self._lost = 0  # asked at a time that has no r
-        self._left = 0  # asked next at another time than r
+        self._asked_elsewhere = 0  # asked next at another time than r
         self._strayed: list[Tensor] = []  # for each step that arrived at r: whether elsewhere
         self._end: End | None = None
 
@@ -47,7 +47,7 @@ class Observed:
 
     def problem(self) -> str | None:
         """What the sampler does that a MeanFlow model is not made for, if anything."""
-        found, wrong = [], self._left + sum(bool(strayed) for strayed in self._strayed)
+        found, wrong = [], self._asked_elsewhere + sum(bool(strayed) for strayed in self._strayed)
         if self._lost:
             found.append(f"lost r in {self._lost:d} of {self._calls:d} calls")
         if wrong:
@@ -63,7 +63,7 @@ class Observed:
 
     def _arrived(self, t: float, x_t: Tensor, end: End) -> None:
         if t != end.time:
-            self._left += 1
+            self._asked_elsewhere += 1
         elif x_t.shape == end.latent.shape:
             self._strayed.append(torch.linalg.vector_norm(x_t - end.latent) > TOLERANCE * end.length)
 

@@ -59,10 +59,10 @@ class Pairs:
         length = delta / steps
         r = (t - length).clamp(min=0.0)
         u, cached = self._network.velocity_and_features(x_t, t, r, condition)
-        for left in reversed(range(steps)):
+        for remaining in reversed(range(steps)):
             x_t = x_t - per_sample(t - r, x_t) * u
             t, r = r, (r - length).clamp(min=0.0)
-            if left and predicted:
+            if remaining and predicted:
                 u = self._network.answered_velocity(by_predictor(self._predictor, cached), x_t, t, r, condition)
             else:
                 u = self._network.velocity(x_t, t, r, condition)

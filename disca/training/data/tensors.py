@@ -16,8 +16,8 @@ from ...messages import cause, quoted
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """A safetensors file that is whole or not there, after a power cut too."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_aside(path, lambda aside: save_file(whole, aside, metadata))
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_aside(path, lambda aside: save_file(contiguous, aside, metadata))
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

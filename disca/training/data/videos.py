@@ -64,8 +64,8 @@ class _Screen:
     def __init__(self, stream: av.VideoStream, note: Note):
         self._context, self._note = stream.codec_context, note
         # what the container says holds for all frames; if it says nothing, each frame says it
-        whole, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
-        self._aspect = [("setsar", f"{whole.numerator}/{whole.denominator}")] if whole and whole != coded else []
+        stated, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
+        self._aspect = [("setsar", f"{stated.numerator}/{stated.denominator}")] if stated and stated != coded else []
         self._graph = self._kind = None
 
     def show(self, frame: av.VideoFrame) -> Image.Image:

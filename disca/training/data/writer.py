@@ -96,11 +96,11 @@ class DatasetWriter:
     def close(self) -> None:
         """Writes the index, and then removes the files of samples that left it."""
         before, self._items = self._items, self._claimed()
-        left = sorted(before.keys() - self._items)
-        self.replaced = [before[key].source for key in left]
+        dropped = sorted(before.keys() - self._items)
+        self.replaced = [before[key].source for key in dropped]
         self._index = replace(self._index, items=tuple(self._items[key] for key in sorted(self._items)))
         self._write_index()
-        for path in self._unlisted() if self._pruned else [self._folder / sample_name(key) for key in left]:
+        for path in self._unlisted() if self._pruned else [self._folder / sample_name(key) for key in dropped]:
             with suppress(OSError):  # in use on Windows: it goes when the dataset is pruned again
                 path.unlink()
 

@@ -103,7 +103,7 @@ def lora_state(lora: Lora, weights: dict[str, Tensor] | None = None) -> dict[str
 
     Embedders are stored as differences to the base's. On sharded weights every rank must call it.
     """
-    weights = {name: _whole(tensor) for name, tensor in (weights or lora.state_dict()).items()}
+    weights = {name: _unsharded(tensor) for name, tensor in (weights or lora.state_dict()).items()}
     state = {}
     for name, adapter in lora.adapters().items():
         state[f"{PREFIX}{name}.lora_up.weight"] = weights[f"{name}.up"]
@@ -120,8 +120,8 @@ def lora_state(lora: Lora, weights: dict[str, Tensor] | None = None) -> dict[str
 @torch.no_grad()
 def merged_state(network: nn.Module, lora: Lora, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The network's whole state with the LoRA worked in, for a base that lacks an embedder which was trained."""
-    weights = {name: _whole(tensor) for name, tensor in (weights or lora.state_dict()).items()}
-    state = {name: _whole(tensor) for name, tensor in network.state_dict().items() if ".adapter." not in name}
+    weights = {name: _unsharded(tensor) for name, tensor in (weights or lora.state_dict()).items()}
+    state = {name: _unsharded(tensor) for name, tensor in network.state_dict().items() if ".adapter." not in name}
     state |= {name: tensor for name, tensor in weights.items() if name in state}
     for name, layer in network.named_modules():
         for function in getattr(layer, "weight_function", ()):  # undoes the scale of fp8, exactly
@@ -158,5 +158,5 @@ def _place(root: nn.Module, path: str, module: nn.Module) -> None:
     root.add_module(name, module)
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def _unsharded(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
