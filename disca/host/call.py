@@ -22,7 +22,7 @@ PIECES = "another node evaluates a condition in several pieces"
 OWN_WAY = "another node calls the blocks in its own way"
 
 
-class Condition(NamedTuple):
+class ConditionKey(NamedTuple):
     """A condition in one context window, on one device."""
 
     index: int  # in the guider's list: ComfyUI's copies in another list keep the id
@@ -39,7 +39,7 @@ class Condition(NamedTuple):
 class Row(NamedTuple):
     """What decides, and what features belong to: one video of one condition."""
 
-    condition: Condition
+    condition: ConditionKey
     video: int  # in the batch
 
 
@@ -49,7 +49,7 @@ class Evaluation(NamedTuple):
     run: "Run"
     sigma: float
     step: int | None  # None: no step of the run's
-    strengths: dict[Condition, tuple[float, ...]]  # active conditions, with the strengths of their LoRA hooks now
+    strengths: dict[ConditionKey, tuple[float, ...]]  # active conditions, with the strengths of their LoRA hooks now
     reason: str | None = None  # why nothing is predicted in it
     keep: bool = True  # whether full calls refresh the features
 
@@ -66,7 +66,7 @@ class Call:
     """One network call: the rows of one or more conditions, and what becomes of them."""
 
     def __init__(
-        self, evaluation: Evaluation, conditions: Sequence[Condition], blocked: str | None, blocks: int | None = None
+        self, evaluation: Evaluation, conditions: Sequence[ConditionKey], blocked: str | None, blocks: int | None = None
     ):
         self.run, self.sigma, self.conditions = evaluation.run, evaluation.sigma, conditions
         self.predicted = False  # whether a method answered for a row

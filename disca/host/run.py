@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..methods.method import FULL, Decider, Method, Now, Span
 from ..report import Report
-from .call import Call, Condition, Evaluation, Group, Row
+from .call import Call, ConditionKey, Evaluation, Group, Row
 from .features import FeatureStore, Signature
 from .observation.finite import Finite
 from .observation.observed import Observed
@@ -46,13 +46,15 @@ class Run:
         self._sigmas = sigmas
         self._step_of = first_steps(sigmas)
         self._deciders: dict[Row, Decider] = {}
-        self._served: dict[Condition, int] = {}
+        self._served: dict[ConditionKey, int] = {}
         self._full: dict[Row, tuple[int, ...]] = {}  # the last full step whose features are kept, and the one before
-        self._called: set[Condition] = set()  # in this evaluation
-        self._pieces: set[Condition] = set()  # whose calls each see a part: features of one are no other's
+        self._called: set[ConditionKey] = set()  # in this evaluation
+        self._pieces: set[ConditionKey] = set()  # whose calls each see a part: features of one are no other's
         self._pending: list[tuple[list[float], Callable[[], float]]] = []
 
-    def evaluate(self, sigma: float, strengths: dict[Condition, tuple[float, ...]], blocked: str | None) -> Evaluation:
+    def evaluate(
+        self, sigma: float, strengths: dict[ConditionKey, tuple[float, ...]], blocked: str | None
+    ) -> Evaluation:
         """An evaluation at this time of the conditions active then; `blocked` says why nothing may be predicted."""
         step, self._called = self._step_of.get(sigma), set()
         reason = UNKNOWN_SIGMA if step is None else None
@@ -114,19 +116,19 @@ class Run:
             self._pending.append((report.seconds_full, stop))
         report.bytes_held = max(report.bytes_held, self.store.nbytes)
 
-    def is_whole(self, conditions: Sequence[Condition]) -> bool:
+    def is_whole(self, conditions: Sequence[ConditionKey]) -> bool:
         """Whether these are evaluated for the first time in this evaluation; called once for each call."""
         again = self._called.intersection(conditions)
         self._called.update(conditions)
         self.split(again)
         return not again
 
-    def split(self, conditions: Iterable[Condition]) -> None:
+    def split(self, conditions: Iterable[ConditionKey]) -> None:
         """From now on nothing is predicted for them: calls of one evaluation each see a part."""
         self._pieces.update(conditions)
         self.store.drop(row for row in [*self._full] if row.condition in self._pieces)
 
-    def is_split(self, condition: Condition) -> bool:
+    def is_split(self, condition: ConditionKey) -> bool:
         """Whether calls of one evaluation each see a part of the condition."""
         return condition in self._pieces
 

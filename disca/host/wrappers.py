@@ -9,7 +9,7 @@ from torch._dynamo import OptimizedModule
 
 from ..models.family import Family, family_of
 from . import blocks, progress
-from .call import Call, Condition, Evaluation
+from .call import Call, ConditionKey, Evaluation
 from .observation import others
 from .observation.observed import r_of
 from .run import KEY, OTHER_MODEL, Run
@@ -35,7 +35,7 @@ def calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
     if model.diffusion_model is not run.network:
         blocked = OTHER_MODEL
     active = {
-        Condition(index, cond["uuid"], window, x_in.device): cond
+        ConditionKey(index, cond["uuid"], window, x_in.device): cond
         for index, entries in enumerate(conds)
         for cond in entries or ()
         if cond.get("timestep_end", 0.0) <= sigma <= cond.get("timestep_start", float("inf"))
@@ -87,7 +87,7 @@ def diffusion_model(executor, *args, **kwargs):
         return executor(*args, **kwargs)
     network, device, window = executor.class_obj, options["sigmas"].device, _window_of(options)
     ids = zip(options["cond_or_uncond"], options["uuids"], strict=True)
-    conditions = [Condition(index, uuid, window, device) for index, uuid in ids]
+    conditions = [ConditionKey(index, uuid, window, device) for index, uuid in ids]
     if evaluation.reason == OTHER_MODEL:
         call = Call(evaluation, conditions, None)
     else:
