@@ -10,7 +10,7 @@ import argparse
 import statistics
 
 import torch
-from toys import FULL_SIZE, Size, conditioning, dtype_and_device, latent, random_model, random_predictor, tiny
+from networks import FULL_SIZE, Size, conditioning, dtype_and_device, latent, random_model, random_predictor, tiny
 
 from disca.host import attach, sampling, speed  # isort: skip
 from disca.meanflow import shifted_sigmas  # isort: skip

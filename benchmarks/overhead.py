@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 
 import torch
-from toys import FULL_SIZE, conditioning, latent, random_model, random_predictor, tiny
+from networks import FULL_SIZE, conditioning, latent, random_model, random_predictor, tiny
 
 from disca.host import attach, sampling  # isort: skip
 from disca.meanflow import shifted_sigmas  # isort: skip

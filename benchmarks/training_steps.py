@@ -10,7 +10,7 @@ import argparse
 import time
 
 import torch
-from toys import FULL_SIZE, Size, dtype_and_device, random_model, tiny
+from networks import FULL_SIZE, Size, dtype_and_device, random_model, tiny
 
 import comfy.model_management  # isort: skip
 from disca.training.network.lora import add_lora  # isort: skip
