@@ -51,15 +51,15 @@ def variant_settings(name: str, seed: int) -> Settings:
 
 
 @torch.no_grad()
-def measure(toy: toy_world.Toy) -> toy_world.Figures:
+def measure(toy: toy_world.Toy) -> toy_world.Metrics:
     """Distances to the teacher's finest samples."""
     reference = toy.teachers(100)
-    figures = {f"{steps} steps": toy_world.distance(toy.students(steps), reference) for steps in toy_world.STEPS}
+    metrics = {f"{steps} steps": toy_world.distance(toy.students(steps), reference) for steps in toy_world.STEPS}
     instant = sample(lambda x_t, t, r: toy.student.velocity(x_t, t, t, toy.condition), toy.noise, toy.sigmas(100))
-    return figures | {"drift": toy_world.distance(instant, reference)}
+    return metrics | {"drift": toy_world.distance(instant, reference)}
 
 
-def figures_of(name: str, seed: int, shift: float) -> toy_world.Figures:
+def metrics_of(name: str, seed: int, shift: float) -> toy_world.Metrics:
     """What the variant gives with that seed."""
     if VARIANTS[name]:
         return measure(toy_world.Toy(train(variant_settings(name, seed), chosen) / "model.safetensors", shift=shift))
@@ -67,4 +67,4 @@ def figures_of(name: str, seed: int, shift: float) -> toy_world.Figures:
 
 
 if __name__ == "__main__":
-    toy_world.compare(__doc__.splitlines()[0], VARIANTS, figures_of)
+    toy_world.compare(__doc__.splitlines()[0], VARIANTS, metrics_of)

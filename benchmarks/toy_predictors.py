@@ -49,20 +49,20 @@ def variant_settings(name: str, seed: int) -> Settings:
 
 
 @torch.no_grad()
-def measure(toy: toy_world.Toy) -> toy_world.Figures:
+def measure(toy: toy_world.Toy) -> toy_world.Metrics:
     """The Predictor's error at the predicted steps of a run, and what it does to the videos."""
     uncached = toy.students(20)
-    figures = {"steps of a run": toy_world.path_figures(toy)["Predictor, steps of a run"]}
+    metrics = {"steps of a run": toy_world.path_metrics(toy)["Predictor, steps of a run"]}
     for preset in toy_world.SCHEDULES:
         video = toy.cached(disca, preset)
-        figures[preset.name.split(", ")[-1].removesuffix(" (ours)")] = toy_world.distance(video, uncached)
-    return figures
+        metrics[preset.name.split(", ")[-1].removesuffix(" (ours)")] = toy_world.distance(video, uncached)
+    return metrics
 
 
-def figures_of(name: str, seed: int, shift: float) -> toy_world.Figures:
+def metrics_of(name: str, seed: int, shift: float) -> toy_world.Metrics:
     """What the variant gives with that seed."""
     return measure(toy_world.Toy(STUDENT, train(variant_settings(name, seed), chosen) / "predictor.safetensors", shift))
 
 
 if __name__ == "__main__":
-    toy_world.compare(__doc__.splitlines()[0], VARIANTS, figures_of)
+    toy_world.compare(__doc__.splitlines()[0], VARIANTS, metrics_of)

@@ -59,7 +59,7 @@ STEPS = (20, 10, 8, 4)
 SCHEDULES = [preset for preset in PRESETS.values() if ", N=" in preset.name]
 
 METHODS = {"DisCa": disca, "reuse": reuse, "extrapolation": extrapolation}
-Figures = dict[str, float]
+Metrics = dict[str, float]
 Make = Callable[[Rule], Method]
 
 
@@ -99,18 +99,18 @@ class Toy:
         return sample(self.velocity(make, schedule, steps), self.noise, self.sigmas(steps))
 
 
-def meanflow_figures(toy: Toy, reference: Tensor) -> Figures:
+def meanflow_metrics(toy: Toy, reference: Tensor) -> Metrics:
     """R-MeanFlow and the teacher, each at few steps, against the teacher's finest samples."""
-    figures = {}
+    metrics = {}
     for steps in STEPS:
-        figures[f"teacher, {steps} steps"] = distance(toy.teachers(steps), reference)
-        figures[f"R-MeanFlow, {steps} steps"] = distance(toy.students(steps), reference)
-    return figures
+        metrics[f"teacher, {steps} steps"] = distance(toy.teachers(steps), reference)
+        metrics[f"R-MeanFlow, {steps} steps"] = distance(toy.students(steps), reference)
+    return metrics
 
 
-def pair_figures(toy: Toy) -> Figures:
+def pair_metrics(toy: Toy) -> Metrics:
     """The error of u on held-out pairs: by the Predictor, and by the features as they are."""
-    figures = {}
+    metrics = {}
     for kind in ("line", "trajectory"):
         settings = PredictorSettings(pairs=PairSettings(**{kind: 1.0}))
         draws = Draws(toy.first, torch.arange(SAMPLES), toy.x_0.device)
@@ -119,11 +119,11 @@ def pair_figures(toy: Toy) -> Figures:
             velocity = toy.velocity(make, SCHEDULES[0])
             velocity.keep(pair.cached, pair.t)
             u = velocity.answered(0, pair.x_t, pair.t, pair.r)
-            figures[f"{name}, pairs on a {kind}"] = distance(u, pair.u_target)
-    return figures
+            metrics[f"{name}, pairs on a {kind}"] = distance(u, pair.u_target)
+    return metrics
 
 
-def path_figures(toy: Toy) -> Figures:
+def path_metrics(toy: Toy) -> Metrics:
     """The error of u at the predicted steps of a 20-step run that stays on the uncached path, N = 4."""
     anchors, sigmas = SCHEDULES[0].of(20), toy.sigmas(20)
     methods = {"Predictor": disca, "reuse": reuse, "extrapolation": extrapolation}
@@ -142,27 +142,27 @@ def path_figures(toy: Toy) -> Figures:
     return {f"{name}, steps of a run": statistics.mean(found) for name, found in errors.items()}
 
 
-def schedule_figures(toy: Toy, reference: Tensor) -> Figures:
+def schedule_metrics(toy: Toy, reference: Tensor) -> Metrics:
     """Videos at the paper's schedules, against the teacher's finest and against the same run without a cache."""
     uncached, finer = toy.students(20), toy.students(40)
-    figures = {"between 20 and 40 uncached steps": distance(uncached, finer)}
+    metrics = {"between 20 and 40 uncached steps": distance(uncached, finer)}
     for preset in SCHEDULES:
         anchors, name = preset.of(20), preset.name.split(", ")[-1]
         for method, make in METHODS.items():
             video = toy.cached(make, preset)
-            figures[f"{method}, {name}, to 20 uncached steps"] = distance(video, uncached)
-            figures[f"{method}, {name}, to the teacher"] = distance(video, reference)
+            metrics[f"{method}, {name}, to 20 uncached steps"] = distance(video, uncached)
+            metrics[f"{method}, {name}, to the teacher"] = distance(video, reference)
         fewer = toy.students(len(anchors))
-        figures[f"R-MeanFlow in {len(anchors)} steps ({name}), to 20 uncached steps"] = distance(fewer, uncached)
-        figures[f"R-MeanFlow in {len(anchors)} steps ({name}), to the teacher"] = distance(fewer, reference)
-    return figures
+        metrics[f"R-MeanFlow in {len(anchors)} steps ({name}), to 20 uncached steps"] = distance(fewer, uncached)
+        metrics[f"R-MeanFlow in {len(anchors)} steps ({name}), to the teacher"] = distance(fewer, reference)
+    return metrics
 
 
 @torch.no_grad()
-def measure(toy: Toy) -> Figures:
+def measure(toy: Toy) -> Metrics:
     """All figures of one seed."""
     reference = toy.teachers(100)
-    return meanflow_figures(toy, reference) | pair_figures(toy) | path_figures(toy) | schedule_figures(toy, reference)
+    return meanflow_metrics(toy, reference) | pair_metrics(toy) | path_metrics(toy) | schedule_metrics(toy, reference)
 
 
 def main() -> None:
@@ -179,7 +179,7 @@ def main() -> None:
         trained = result_of(seed, "meanflow"), result_of(seed, "predictor")
         found.append(measure(Toy(*trained, options.shift, options.first)))
     for name in found[0]:
-        sys.stdout.write(f"{name:60s} {mean_and_deviation([figures[name] for figures in found])}\n")
+        sys.stdout.write(f"{name:60s} {mean_and_deviation([metrics[name] for metrics in found])}\n")
 
 
 def result_of(seed: int, stage: str) -> Path:
@@ -194,17 +194,17 @@ def runs_on(weights: Path) -> Path:
     return RUNS / sha256(weights)[:8]
 
 
-def compare(description: str, variants: Iterable[str], figures_of: Callable[[str, int, float], Figures]) -> None:
+def compare(description: str, variants: Iterable[str], metrics_of: Callable[[str, int, float], Metrics]) -> None:
     """The command of a comparison: a line for each variant that is asked for, its figures over the seeds."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", choices=[*variants], default=[*variants])
     parser.add_argument("--shift", type=float, default=SHIFT)
     options = parser.parse_args()
-    found = {name: [figures_of(name, seed, options.shift) for seed in options.seeds] for name in options.variants}
+    found = {name: [metrics_of(name, seed, options.shift) for seed in options.seeds] for name in options.variants}
     for name, seeds in found.items():
-        figures = "  ".join(f"{key}: {mean_and_deviation([figures[key] for figures in seeds])}" for key in seeds[0])
-        sys.stdout.write(f"{name:42s} {figures}\n")
+        metrics = "  ".join(f"{key}: {mean_and_deviation([metrics[key] for metrics in seeds])}" for key in seeds[0])
+        sys.stdout.write(f"{name:42s} {metrics}\n")
 
 
 def mean_and_deviation(values: list[float]) -> str:
