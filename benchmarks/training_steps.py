@@ -17,7 +17,7 @@ from disca.training.network.lora import add_lora  # isort: skip
 from disca.training.algorithms.cfg_distillation import CfgDistillation  # isort: skip
 from disca.training.algorithms.meanflow_distillation import MeanFlowDistillation  # isort: skip
 from disca.training.budget.memory import Job, operations, peak, Savings  # isort: skip
-from disca.training.budget.shapes import shape_of  # isort: skip
+from disca.training.budget.sizes import sizes_of  # isort: skip
 from disca.training.network.velocity import Network  # isort: skip
 from disca.training.network.build import Distillation, add_embedder  # isort: skip
 from disca.training.engine.optimiser import make_optimiser  # isort: skip
@@ -71,11 +71,11 @@ def measure(size: Size, algorithm: str, rate: float) -> str:
     patch = network.module.patch_size[-1]
     tokens = frames * (height // patch) * (width // patch) + size.text_tokens
     weights = {name: tuple(w.shape) for name, w in network.module.named_parameters() if ".adapter." not in name}
-    shape = shape_of(weights, tokens)
+    sizes = sizes_of(weights, tokens)
     job = Job(algorithm, settings.lora.rank, adversarial=True, ema=False)
-    share = operations(shape, job) / seconds / rate
+    share = operations(sizes, job) / seconds / rate
     found = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
-    budget = sum(peak(shape, job, Savings(recompute_blocks=True)).values()) / 1e9
+    budget = sum(peak(sizes, job, Savings(recompute_blocks=True)).values()) / 1e9
     return (
         f"HunyuanVideo {size.family} {algorithm}: {seconds:.3g} s an iteration, {share:.0%} of the matrix rate, "
         f"peak {found:.1f} GB (computed {budget:.1f} GB)"

@@ -348,10 +348,10 @@ def test_a_dataset_that_is_not_there_is_named_with_those_that_are(train, output)
 
 def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
     memory, settings = pack("disca.training.budget.memory"), pack("disca.training.contract.settings")
-    published = pack("disca.training.budget.shapes").PUBLISHED
+    published = pack("disca.training.budget.sizes").PUBLISHED
     run = settings.Settings("predictor", out=str(tmp_path), data=settings.DataSettings(path=""))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "shape_of_run", lambda run: published["1.5"])
+        patch.setattr(memory, "sizes_of_run", lambda run: published["1.5"])
         small, large = (pack("disca.training.budget.cards").fitted(run, card) for card in (24, 141))
         with pytest.raises(ValueError, match="does not fit on a card of 2 GB"):
             pack("disca.training.budget.cards").fitted(run, 2)

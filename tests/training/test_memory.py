@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from disca.training.budget import memory
 from disca.training.budget.memory import GB, Job, Savings, cheapest, operations, peak
-from disca.training.budget.shapes import PUBLISHED, shape_of
+from disca.training.budget.sizes import PUBLISHED, sizes_of
 from disca.training.contract.method_settings import PairSettings
 from disca.training.contract.settings import DataSettings, ModelSettings, Settings
 from disca.training.data.dataset import DatasetWriter
@@ -94,7 +94,7 @@ def test_what_a_block_saves_for_backward(family, kind):
 @pytest.mark.parametrize("family", ["1.0", "1.5"])
 def test_weights_are_counted_from_the_files_shapes(family):
     module = small_networks.network(family)
-    shape = shape_of({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()})
+    shape = sizes_of({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()})
     assert shape.weights == sum(parameter.numel() for parameter in module.parameters())
     assert (shape.double, shape.single) == (len(module.double_blocks), len(module.single_blocks))
     lora = add_lora(module, rank=3)
@@ -120,7 +120,7 @@ def test_a_card_of_24_gb_trains_the_predictor_of_1_5():
 
 
 def test_the_table_names_the_settings_for_each_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "shape_of_run", lambda settings: PUBLISHED["1.5"])
+    monkeypatch.setattr(memory, "sizes_of_run", lambda settings: PUBLISHED["1.5"])
     settings = Settings("predictor", out=str(tmp_path), data=DataSettings(path=""))
     lines = memory.table(settings).splitlines()
     assert "8.33 billion weights, 50,290 tokens" in lines[0]

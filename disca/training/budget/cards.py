@@ -8,8 +8,8 @@ from . import memory
 
 def fitted(settings: Settings, card: float) -> Settings:
     """The run with the savings that cost least on a card of so many GB; ValueError if none suffice."""
-    shape, job = memory.shape_of_run(settings), memory.job_of_run(settings)
-    savings = memory.cheapest(shape, job, card)
+    sizes, job = memory.sizes_of_run(settings), memory.job_of_run(settings)
+    savings = memory.cheapest(sizes, job, card)
     if savings is None:
         raise ValueError(
             f"This run does not fit on a card of {card:.0f} GB, whatever is saved. Build the dataset of shorter or "

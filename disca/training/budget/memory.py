@@ -9,7 +9,7 @@ from itertools import product
 
 from ..contract.method_settings import PairSettings, PredictorSettings
 from ..contract.settings import Settings
-from .shapes import Shape, shape_of_run
+from .sizes import Sizes, sizes_of_run
 
 GB = 1e9
 CARDS = {24: 66e12, 48: 145e12, 80: 400e12, 141: 400e12}  # GB: 40 % of what an RTX 4090, L40S, H100, H200 do a second
@@ -66,38 +66,38 @@ class Savings:
         return ", ".join(name for name, on in chosen.items() if on) or "nothing to be saved"
 
 
-def peak(shape: Shape, job: Job, savings: Savings) -> dict[str, float]:
+def peak(sizes: Sizes, job: Job, savings: Savings) -> dict[str, float]:
     """Bytes on each card at the worst moment of an iteration, by what they are for."""
-    trained = _trained_weights(shape, job)
+    trained = _trained_weights(sizes, job)
     per_weight = ADAMW["adamw_8bit" if savings.adamw_8bit else "adamw"]
     if not job.freezes and savings.adamw_8bit:
         per_weight = ADAMW8BIT_BF16
     needs = {
-        "frozen weights": _frozen_weights(shape, job, savings) / savings.gpus,
+        "frozen weights": _frozen_weights(sizes, job, savings) / savings.gpus,
         "trained weights": trained * (per_weight + EMA * job.ema) / savings.gpus,
-        **_activations(shape, job, savings),
+        **_activations(sizes, job, savings),
         "runtime": RUNTIME,
     }
     if savings.gpus > 1:
-        needs["gathered blocks"] = 4 * BF16 * shape.block_weights / shape.blocks  # two blocks of two networks
+        needs["gathered blocks"] = 4 * BF16 * sizes.block_weights / sizes.blocks  # two blocks of two networks
     return needs
 
 
-def operations(shape: Shape, job: Job) -> float:
+def operations(sizes: Sizes, job: Job) -> float:
     """Floating-point operations of one iteration."""
-    linear, attention = shape.forward()
+    linear, attention = sizes.forward()
     once, with_gradient = linear + attention, 2 * (linear + attention) + 2.5 * attention  # forward, recompute, backward
     if job.algorithm != "predictor":
         passes = {"flow": 0, "cfg": 2, "meanflow": 3}[job.algorithm]  # without gradient
         return passes * once + with_gradient + (1 if job.rank else 2) * linear
-    predictor, (drawn, predicted) = sum(shape.forward(job.depth)), job.pairs.passes
+    predictor, (drawn, predicted) = sum(sizes.forward(job.depth)), job.pairs.passes
     total = drawn * once + (4 + predicted) * predictor
     return total + once + with_gradient + linear if job.adversarial else total
 
 
-def total_operations(shape: Shape, settings: Settings) -> float:
+def total_operations(sizes: Sizes, settings: Settings) -> float:
     """Floating-point operations of the whole run on one process."""
-    return settings.data.accumulate * sum(count * operations(shape, job) for count, job in _phases(settings))
+    return settings.data.accumulate * sum(count * operations(sizes, job) for count, job in _phases(settings))
 
 
 def _phases(settings: Settings) -> list[tuple[int, Job]]:
@@ -109,82 +109,82 @@ def _phases(settings: Settings) -> list[tuple[int, Job]]:
     return [(predictor.mse_iterations, plain), (predictor.gan_iterations, adversarial)]
 
 
-def cheapest(shape: Shape, job: Job, card: float, gpus: int = 1) -> Savings | None:
+def cheapest(sizes: Sizes, job: Job, card: float, gpus: int = 1) -> Savings | None:
     """The savings that cost least and fit on a card of so many GB; None if none do."""
-    swaps = range(shape.blocks + 1) if job.freezes and gpus == 1 else range(1)
+    swaps = range(sizes.blocks + 1) if job.freezes and gpus == 1 else range(1)
     checkpoints = (False, True) if job.algorithm == "predictor" else (False,)
     switches = list(product((False, True), (False, True), (False, True), checkpoints))
     choices = [(0, *chosen) for chosen in switches] + [(count, *chosen) for chosen in switches for count in swaps]
     for count, offload, fp8, adamw_8bit, recompute_blocks in choices:
         savings = Savings(recompute_blocks, adamw_8bit, fp8, offload, count, gpus)
-        if sum(peak(shape, job, savings).values()) <= card * GB:
+        if sum(peak(sizes, job, savings).values()) <= card * GB:
             return savings
     return None
 
 
 def table(settings: Settings) -> str:
     """What the run of these settings needs, and what would make it fit on each size of card."""
-    shape, job, own = shape_of_run(settings), job_of_run(settings), _savings(settings)
-    needs = peak(shape, job, own)
+    sizes, job, own = sizes_of_run(settings), job_of_run(settings), _savings(settings)
+    needs = peak(sizes, job, own)
     parts = ", ".join(f"{name} {need / GB:.1f}" for name, need in needs.items())
-    work, samples = total_operations(shape, settings), shape.batch * settings.data.accumulate
+    work, samples = total_operations(sizes, settings), sizes.batch * settings.data.accumulate
     iterations = sum(count for count, _ in _phases(settings))
     lines = [
-        f"{settings.algorithm} on a network of {shape.weights / 1e9:.3g} billion weights, "
-        f"{shape.tokens:,} tokens, batch {shape.batch:d}",
+        f"{settings.algorithm} on a network of {sizes.weights / 1e9:.3g} billion weights, "
+        f"{sizes.tokens:,} tokens, batch {sizes.batch:d}",
         f"memory with these settings: {sum(needs.values()) / GB:.1f} GB ({parts})",
         f"work: {work / 1e15:,.3f} PFLOP on each card for {iterations:d} iterations of {samples:d} samples",
         "",
         "card     needed    at least   settings",
     ]
-    return "\n".join(lines + [_row(shape, job, card, work / rate) for card, rate in CARDS.items()])
+    return "\n".join(lines + [_row(sizes, job, card, work / rate) for card, rate in CARDS.items()])
 
 
-def _row(shape: Shape, job: Job, card: int, seconds: float) -> str:
+def _row(sizes: Sizes, job: Job, card: int, seconds: float) -> str:
     for gpus in (1, 8):
-        savings = cheapest(shape, job, card, gpus)
+        savings = cheapest(sizes, job, card, gpus)
         if savings is not None:
-            need = sum(peak(shape, job, savings).values()) / GB
+            need = sum(peak(sizes, job, savings).values()) / GB
             cards = f"{card} GB" if gpus == 1 else f"{gpus} x {card}"
             return f"{cards:8} {need:5.1f} GB {seconds / 3600:7.1f} h   {savings}"
-    most = Savings(True, True, True, True, shape.blocks * job.freezes)
+    most = Savings(True, True, True, True, sizes.blocks * job.freezes)
     return (
-        f"{card:3} GB   {sum(peak(shape, job, most).values()) / GB:5.1f} GB does not fit: take shorter or smaller clips"
+        f"{card:3} GB   {sum(peak(sizes, job, most).values()) / GB:5.1f} GB does not fit: take shorter or smaller clips"
     )
 
 
-def _trained_weights(shape: Shape, job: Job) -> float:
+def _trained_weights(sizes: Sizes, job: Job) -> float:
     if job.algorithm == "predictor":
-        fusion = 3 * shape.width**2 * (1 if shape.single else 2)
-        kind = shape.single or shape.double
-        other = shape.double * 36 * shape.width**2 if shape.single else 0  # a double block has 36, a single one 15
-        return job.depth * (shape.block_weights - other) / kind + fusion
+        fusion = 3 * sizes.width**2 * (1 if sizes.single else 2)
+        kind = sizes.single or sizes.double
+        other = sizes.double * 36 * sizes.width**2 if sizes.single else 0  # a double block has 36, a single one 15
+        return job.depth * (sizes.block_weights - other) / kind + fusion
     if not job.rank:
-        return shape.weights
-    widths = shape.double * LORA_PER_RANK["double"] + shape.single * LORA_PER_RANK["single"]
-    return job.rank * widths * shape.width
+        return sizes.weights
+    widths = sizes.double * LORA_PER_RANK["double"] + sizes.single * LORA_PER_RANK["single"]
+    return job.rank * widths * sizes.width
 
 
-def _frozen_weights(shape: Shape, job: Job, savings: Savings) -> float:
+def _frozen_weights(sizes: Sizes, job: Job, savings: Savings) -> float:
     per_weight = FP8 if savings.fp8 else BF16
-    waiting = max(0, savings.swap - 2) / shape.blocks  # one at work, one on its way
+    waiting = max(0, savings.swap - 2) / sizes.blocks  # one at work, one on its way
     if job.algorithm == "flow" and not job.rank:
         return 0.0
-    return BF16 * (shape.weights - shape.block_weights) + per_weight * shape.block_weights * (1 - waiting)
+    return BF16 * (sizes.weights - sizes.block_weights) + per_weight * sizes.block_weights * (1 - waiting)
 
 
-def _activations(shape: Shape, job: Job, savings: Savings) -> dict[str, float]:
-    inputs = 0.0 if savings.offload else shape.blocks * shape.unit
+def _activations(sizes: Sizes, job: Job, savings: Savings) -> dict[str, float]:
+    inputs = 0.0 if savings.offload else sizes.blocks * sizes.unit
     if job.algorithm != "predictor":
-        block = (ADAPTED if job.rank else TRAINED) * BACKWARD * shape.unit
-        return {"block inputs": inputs, "one block": block, "tokens": 2 * shape.unit}
+        block = (ADAPTED if job.rank else TRAINED) * BACKWARD * sizes.unit
+        return {"block inputs": inputs, "one block": block, "tokens": 2 * sizes.unit}
     units = FUSION + job.depth * (1.0 if savings.recompute_blocks else TRAINED)
-    own = {"Predictor": units * shape.unit, "features": 2 * shape.unit}
-    recomputed = TRAINED * shape.unit if savings.recompute_blocks else 0.0
+    own = {"Predictor": units * sizes.unit, "features": 2 * sizes.unit}
+    recomputed = TRAINED * sizes.unit if savings.recompute_blocks else 0.0
     if not job.adversarial:
         return own | {"one block": recomputed}
     # the heads let go of what they saved before the first block is recomputed, and all blocks before the Predictor is
-    judged = max(HEAD * job.discriminator_blocks, FROZEN * BACKWARD + TAPPED * job.discriminator_blocks) * shape.unit
+    judged = max(HEAD * job.discriminator_blocks, FROZEN * BACKWARD + TAPPED * job.discriminator_blocks) * sizes.unit
     return own | {"adversarial term": max(inputs + judged, recomputed)}
 
 

@@ -1,4 +1,4 @@
-"""The shape of a training: a network's widths and counts, and the tokens that go through it at once."""
+"""The sizes of a training: a network's widths and counts, and the tokens that go through it at once."""
 
 from dataclasses import dataclass, replace
 from math import prod
@@ -9,7 +9,7 @@ from ..contract.settings import Settings
 
 
 @dataclass(frozen=True)
-class Shape:
+class Sizes:
     """A network and what goes through it at once."""
 
     width: int
@@ -37,29 +37,29 @@ class Shape:
         return each[0] * blocks * self.batch, each[1] * blocks * self.batch
 
 
-def _published(family: Family) -> Shape:
+def _published(family: Family) -> Sizes:
     config, published = family.config, family.published
     counts = config["hidden_size"], config["depth"], config["depth_single_blocks"]
-    return Shape(*counts, published.weights, published.block_weights, published.tokens)
+    return Sizes(*counts, published.weights, published.block_weights, published.tokens)
 
 
 PUBLISHED = {family.name: _published(family) for family in FAMILIES.values()}  # at the sizes they were published for
 
 
-def shape_of_run(settings: Settings) -> Shape:
+def sizes_of_run(settings: Settings) -> Sizes:
     """The network that the settings name, and the longest sample of their dataset."""
     weights = _weight_shapes(settings)
     patch = weights["img_in.proj.weight"][2:]
     tokens = max(_tokens(shapes, patch) for shapes in _sample_shapes(settings))
-    return replace(shape_of(weights), tokens=tokens, batch=settings.data.batch)
+    return replace(sizes_of(weights), tokens=tokens, batch=settings.data.batch)
 
 
-def shape_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Shape:
-    """The shape of a network from the shapes of its weights."""
+def sizes_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Sizes:
+    """The sizes of a network from the shapes of its weights."""
     counts = {name: prod(shape) for name, shape in weights.items()}
     kinds = tuple(dict.fromkeys(prefix for family in FAMILIES.values() for prefix in family.prefixes))
     blocks = {kind: {name.split(".")[1] for name in weights if name.startswith(kind)} for kind in kinds}
-    return Shape(
+    return Sizes(
         width=weights["img_in.proj.weight"][0],
         double=len(blocks[kinds[0]]),
         single=len(blocks[kinds[1]]),
