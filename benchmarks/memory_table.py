@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from disca.training.budget.memory import CARDS, GB, Job, cheapest, peak, total_operations  # noqa: E402
-from disca.training.budget.sizes import PUBLISHED  # noqa: E402
-from disca.training.contract.settings import DataSettings, Settings  # noqa: E402
+from disca.training.budget.memory import CARDS, GB, Job, cheapest, peak, total_operations
+from disca.training.budget.sizes import PUBLISHED
+from disca.training.contract.settings import DataSettings, Settings
 
 ROWS = {
     "Predictor, squared error, 1.5": ("1.5", Job("predictor")),

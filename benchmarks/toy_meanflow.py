@@ -14,14 +14,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import torch  # noqa: E402
-import toy_world  # noqa: E402 (prepares ComfyUI)
+import torch
+import toy_world  # prepares ComfyUI
 
-from disca.training.algorithms.sampling import sample  # noqa: E402
-from disca.training.choose import chosen  # noqa: E402
-from disca.training.contract.settings import Settings  # noqa: E402
-from disca.training.engine.loop import train  # noqa: E402
-from disca.training.toy_chain import stage_settings  # noqa: E402
+from disca.training.algorithms.sampling import sample
+from disca.training.choose import chosen
+from disca.training.contract.settings import Settings
+from disca.training.engine.loop import train
+from disca.training.toy_chain import stage_settings
 
 VARIANTS: dict[str, dict[str, Any]] = {  # settings that differ from training/toy/meanflow.yaml, by section
     "as shipped": {},

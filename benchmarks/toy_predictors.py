@@ -12,15 +12,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import torch  # noqa: E402
-import toy_world  # noqa: E402 (prepares ComfyUI)
+import torch
+import toy_world  # prepares ComfyUI
 
-from disca.methods.disca import disca  # noqa: E402
-from disca.training.choose import chosen  # noqa: E402
-from disca.training.contract.method_settings import PairSettings  # noqa: E402
-from disca.training.contract.settings import Settings  # noqa: E402
-from disca.training.engine.loop import train  # noqa: E402
-from disca.training.toy_chain import stage_settings  # noqa: E402
+from disca.methods.disca import disca
+from disca.training.choose import chosen
+from disca.training.contract.method_settings import PairSettings
+from disca.training.contract.settings import Settings
+from disca.training.engine.loop import train
+from disca.training.toy_chain import stage_settings
 
 STUDENT = toy_world.result_of(0, "meanflow")
 PAIRS = {

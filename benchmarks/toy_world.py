@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from disca.training.network.comfy import prepare_comfy  # noqa: E402
+from disca.training.network.comfy import prepare_comfy
 
 prepare_comfy("cpu")
 

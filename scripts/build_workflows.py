@@ -15,13 +15,13 @@ from typing import NamedTuple
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from comfy_server import PACK, Server, serve  # noqa: E402
-from frontend import Interface, interface, place_model  # noqa: E402
-from graph_parts import QUICKSTART, TRAINING, Graph, Node  # noqa: E402
-from graphs import GRAPHS  # noqa: E402
-from graphs_toy import RESULTS, run_toy  # noqa: E402
-from graphs_training import CLIPS  # noqa: E402
-from thumbnails import draw_thumbnail  # noqa: E402
+from comfy_server import PACK, Server, serve
+from frontend import Interface, interface, place_model
+from graph_parts import QUICKSTART, TRAINING, Graph, Node
+from graphs import GRAPHS
+from graphs_toy import RESULTS, run_toy
+from graphs_training import CLIPS
+from thumbnails import draw_thumbnail
 
 WORKFLOWS = PACK / "example_workflows"
 API_FORMS = PACK / "tests" / "workflows"

@@ -11,14 +11,14 @@ from typing import NamedTuple
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from build_workflows import build, place  # noqa: E402
-from comfy_server import PACK, Server, serve  # noqa: E402
-from frontend import Interface, interface, place_model  # noqa: E402
-from graph_parts import DISCA_10, Graph, Group, Model, Node  # noqa: E402
-from graphs import GRAPHS, hunyuanvideo10_groups, hunyuanvideo15_groups  # noqa: E402
-from graphs_toy import quickstart_toy_groups, run_toy  # noqa: E402
-from graphs_training import CLIPS  # noqa: E402
-from thumbnails import Thumbnail  # noqa: E402
+from build_workflows import build, place
+from comfy_server import PACK, Server, serve
+from frontend import Interface, interface, place_model
+from graph_parts import DISCA_10, Graph, Group, Model, Node
+from graphs import GRAPHS, hunyuanvideo10_groups, hunyuanvideo15_groups
+from graphs_toy import quickstart_toy_groups, run_toy
+from graphs_training import CLIPS
+from thumbnails import Thumbnail
 
 PICTURES = PACK / "web" / "docs" / "images"
 WIDTH = 270  # of a node; the panel that shows the pictures is about 300 pixels wide

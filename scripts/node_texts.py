@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from comfy_server import PACK, serve  # noqa: E402
+from comfy_server import PACK, serve
 
 ENGLISH = PACK / "locales" / "en" / "nodeDefs.json"
 CHINESE = PACK / "locales" / "zh" / "nodeDefs.json"

@@ -42,7 +42,7 @@ def golden(case: str) -> Golden:
     with safe_open(GOLDEN / f"{case}.safetensors", framework="pt") as file:
         meta = json.loads(file.metadata()["meta"])
         shapes = json.loads(file.metadata()["shapes"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
     parts = (weights(part, shapes[part], meta["seed"]) for part in ("model", "predictor"))
     return Golden(meta, tensors, *parts)
 

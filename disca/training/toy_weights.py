@@ -42,7 +42,7 @@ def sha256(path: Path) -> str:
 
 def _write_half(source: Path, target: Path) -> None:
     with safe_open(source, "pt") as file:
-        state = {key: file.get_tensor(key).to(torch.float16) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        state = {key: file.get_tensor(key).to(torch.float16) for key in file.keys()}
         save_file(state, target, file.metadata())
 
 

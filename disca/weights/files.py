@@ -83,7 +83,7 @@ def open_weights(path: str) -> WeightsFile:
     refuse_part(path)
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            slices = {key: file.get_slice(key) for key in file.keys()}
             header = {key: (tuple(part.get_shape()), part.get_dtype()) for key, part in slices.items()}
             metadata = file.metadata() or {}
     except SafetensorError as error:

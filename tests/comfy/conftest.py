@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
-import graph  # noqa: E402
-import recipes  # noqa: E402
+import graph
+import recipes
 
 PACK = Path(__file__).resolve().parents[2]
 

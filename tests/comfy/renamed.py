@@ -163,9 +163,9 @@ def main() -> None:
     import comfy_aimdo.model_vbar  # noqa: F401
     import comfy_kitchen  # noqa: F401
     import einops  # noqa: F401
-    import scipy.integrate  # noqa: F401
-    import scipy.ndimage  # noqa: F401
-    import scipy.optimize  # noqa: F401
+    import scipy.integrate
+    import scipy.ndimage
+    import scipy.optimize
     import scipy.stats  # noqa: F401
     import torch
     import torchaudio  # noqa: F401

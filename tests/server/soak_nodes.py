@@ -14,8 +14,8 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from server import PromptServer
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-import graph  # noqa: E402
-import recipes  # noqa: E402
+import graph
+import recipes
 
 STATE = {"Run", "Call", "Evaluation", "FeatureStore", "Features"}
 NETWORKS = {"HunyuanVideo": "comfy.ldm.", "SingleStreamPredictor": "", "DoubleStreamPredictor": ""}  # name -> package

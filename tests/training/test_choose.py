@@ -9,14 +9,14 @@ import pytest
 import torch
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import Points, Regression, after, settings  # noqa: E402
+from worlds import Points, Regression, after, settings
 
-from disca.training import choose  # noqa: E402
-from disca.training.contract.protocol import Trainable  # noqa: E402
-from disca.training.contract.settings import CfgSettings  # noqa: E402
-from disca.training.engine.loop import train  # noqa: E402
-from disca.training.records.log import read_log  # noqa: E402
-from disca.training.records.run_folder import RunFolder  # noqa: E402
+from disca.training import choose
+from disca.training.contract.protocol import Trainable
+from disca.training.contract.settings import CfgSettings
+from disca.training.engine.loop import train
+from disca.training.records.log import read_log
+from disca.training.records.run_folder import RunFolder
 
 ENGINE = Path(choose.__file__).parent / "engine"
 NAMES = re.compile(r"\b(flow|cfg|meanflow|predictor|discriminator|gan\w*)\b", re.IGNORECASE)

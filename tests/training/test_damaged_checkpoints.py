@@ -11,9 +11,9 @@ import pytest
 import torch
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import Points, Regression, given, program, run, saved_bytes, settings  # noqa: E402
+from worlds import Points, Regression, given, program, run, saved_bytes, settings
 
-from disca.training.engine.loop import train  # noqa: E402
+from disca.training.engine.loop import train
 
 NEWEST = "step-000008"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import LENGTH, Points  # noqa: E402
+from worlds import LENGTH, Points
 
-from disca.training.data.order import order  # noqa: E402
-from disca.training.engine.distributed import Processes  # noqa: E402
-from disca.training.engine.feed import Feed, without  # noqa: E402
+from disca.training.data.order import order
+from disca.training.engine.distributed import Processes
+from disca.training.engine.feed import Feed, without
 
 
 def processes(rank: int = 0, size: int = 1) -> Processes:

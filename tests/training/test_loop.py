@@ -15,19 +15,19 @@ from PIL import Image
 from safetensors.torch import load_file
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import LENGTH, Points, Regression, after, given, run, saved_bytes, settings  # noqa: E402
+from worlds import LENGTH, Points, Regression, after, given, run, saved_bytes, settings
 
-from disca.training.__main__ import Interrupt, main  # noqa: E402
-from disca.training.contract.settings import PreviewSettings  # noqa: E402
-from disca.training.data.order import order  # noqa: E402
-from disca.training.engine import checkpoints  # noqa: E402
-from disca.training.engine.checkpoints import SaveError  # noqa: E402
-from disca.training.engine.ema import Ema  # noqa: E402
-from disca.training.engine.loop import train  # noqa: E402
-from disca.training.network.comfy import comfy_folder  # noqa: E402
-from disca.training.records.lock import FolderInUseError, run_lock  # noqa: E402
-from disca.training.records.log import read_log, read_state  # noqa: E402
-from disca.training.records.run_folder import RunFolder  # noqa: E402
+from disca.training.__main__ import Interrupt, main
+from disca.training.contract.settings import PreviewSettings
+from disca.training.data.order import order
+from disca.training.engine import checkpoints
+from disca.training.engine.checkpoints import SaveError
+from disca.training.engine.ema import Ema
+from disca.training.engine.loop import train
+from disca.training.network.comfy import comfy_folder
+from disca.training.records.lock import FolderInUseError, run_lock
+from disca.training.records.log import read_log, read_state
+from disca.training.records.run_folder import RunFolder
 
 
 def figures(out: Path) -> list[dict]:

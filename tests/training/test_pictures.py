@@ -217,4 +217,4 @@ def test_damaged_pictures_are_refused_by_name_whatever_is_cut_or_changed(tmp_pat
         try:
             assert read(path, ONE).pixels.shape == (1, 32, 64, 3)  # what changed may be a colour
         except ValueError as error:
-            assert str(error).startswith(f"'a.{kind}' ")  # noqa: PT017
+            assert str(error).startswith(f"'a.{kind}' ")

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import Points, Regression, given, program, settings  # noqa: E402
+from worlds import Points, Regression, given, program, settings
 
-from disca.training.engine.distributed import process_group  # noqa: E402
-from disca.training.engine.loop import train  # noqa: E402
-from disca.training.records.lock import run_lock  # noqa: E402
+from disca.training.engine.distributed import process_group
+from disca.training.engine.loop import train
+from disca.training.records.lock import run_lock
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 sys.path.insert(1, str(Path(__file__).parent))
-from worlds import after, run  # noqa: E402
+from worlds import after, run
 
-from disca.training.contract.settings import PreviewSettings  # noqa: E402
+from disca.training.contract.settings import PreviewSettings
 
 MODULE = "torch.utils.tensorboard"
 

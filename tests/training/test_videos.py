@@ -343,4 +343,4 @@ def test_damaged_videos_are_refused_by_name_whatever_is_cut_or_changed(tmp_path,
         try:
             assert read(path, Cut(64, 32, 5)).pixels.shape == (5, 32, 64, 3)  # what changed may be a colour
         except ValueError as error:
-            assert str(error).startswith(f"'{name}' ")  # noqa: PT017
+            assert str(error).startswith(f"'{name}' ")

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from disca.training.contract.protocol import Loss, Trainable  # noqa: E402
-from disca.training.contract.settings import DataSettings, OptimiserSettings, SaveSettings, Settings  # noqa: E402
-from disca.training.engine import checkpoints  # noqa: E402
-from disca.training.engine.loop import train  # noqa: E402
+from disca.training.contract.protocol import Loss, Trainable
+from disca.training.contract.settings import DataSettings, OptimiserSettings, SaveSettings, Settings
+from disca.training.engine import checkpoints
+from disca.training.engine.loop import train
 
 WIDTH = 4
 LENGTH = 11

@@ -21,7 +21,7 @@ class Loss(NamedTuple):
     name: str  # the part it trains
     value: Tensor  # [B], each sample's loss, differentiable
     t: Tensor  # [B], its time, for the curves
-    extra: dict[str, float] = {}  # noqa: RUF012 (never written to)
+    extra: dict[str, float] = {}  # never written to
     weight: Tensor | float = 1.0  # [B], of each sample beside the others; curves show the value without it
 
 

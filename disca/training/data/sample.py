@@ -31,7 +31,7 @@ def read_item(path: Path, key: str) -> Item:
     try:
         with safe_open(path, framework="pt") as file:
             zeros = json.loads(file.metadata()[ZEROS])
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         item = Item(key, path.stat().st_size, file_hash(path), {**shapes, **zeros}, tuple(zeros))
         require_item(item)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
