@@ -63,7 +63,7 @@ def table(size: Size, attention: str, compiled: bool) -> None:
 
 def run(model, size: Size, steps: int):
     """The report of a run after a warm-up of one full and one predicted step, and its peak memory on the GPU."""
-    warm_up = attach.watch(model)
+    warm_up = attach.with_counters(model)
     warm_up.set_attachments(attach.KEY, attach.Attachment(Interval(2, warmup=1, last_step=False)))
     for target, count in ((warm_up, 2), (model, steps)):
         if torch.cuda.is_available():

@@ -33,7 +33,7 @@ def attach(
     return model
 
 
-def watch(model: ModelPatcher) -> ModelPatcher:
+def with_counters(model: ModelPatcher) -> ModelPatcher:
     """A clone of the MODEL whose runs are counted and timed; one that has a Predictor keeps it."""
     require_meanflow(model)
     return model.clone() if model.get_attachment(KEY) else _wrap(model, Attachment())

@@ -62,9 +62,9 @@ def sample(
     """The sampled latent and the run's report; no report if there was nothing to denoise or to count by."""
     reports: list[Report] = []
     if not compat.missing("attach"):
-        from .attach import watch  # would not load
+        from .attach import with_counters  # would not load
 
-        model = watch(model)
+        model = with_counters(model)
         model.add_callback_with_key(ON_REPORT, KEY, reports.append)
     require_video(model, latent["samples"])
     samples = comfy.sample.fix_empty_latent_channels(

@@ -1,4 +1,4 @@
-"""Training from the graph: datasets built in the server, runs trained in a process of their own and watched."""
+"""Training from the graph: datasets built in the server, runs trained in processes of their own and shown on nodes."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ from ..training.contract.yaml_settings import write_settings
 from ..training.records.lock import RUN, FolderLock, run_lock
 from ..training.records.log import read_state
 from ..training.records.run_folder import SETTINGS, RunFolder
-from .watch import pictures, watch
+from .progress import pictures, show_progress
 from .worker import Worker, clear
 
 __all__ = [
@@ -74,7 +74,7 @@ def train(settings: Settings) -> Trained:
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
         with Worker(run.worker) as worker:
-            watch(worker, run)
+            show_progress(worker, run)
             if failure := worker.failure():
                 raise RuntimeError(cause(failure))
     from ..training.choose import TRAININGS

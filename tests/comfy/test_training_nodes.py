@@ -97,7 +97,7 @@ def predictor_run(train):
 def told(pack, monkeypatch):
     """The texts that a training put on its node."""
     texts = []
-    monkeypatch.setattr(pack("disca.server.watch"), "show", texts.append)
+    monkeypatch.setattr(pack("disca.server.progress"), "show", texts.append)
     return texts
 
 
@@ -294,7 +294,7 @@ def test_a_damaged_preview_is_left_out_and_said_once(predictor_run, pack, output
     out = tmp_path / "run"
     shutil.copytree(output / "disca" / "runs" / "predictor", out)
     (out / "previews" / "step-999999.png").write_bytes(content)
-    pictures = pack("disca.server.watch").Pictures(pack("disca.training.records.run_folder").RunFolder(out))
+    pictures = pack("disca.server.progress").Pictures(pack("disca.training.records.run_folder").RunFolder(out))
     for _ in range(2):
         pictures._next, pictures._lines = 0.0, 0
         kind, sheet, _ = pictures.newer()
@@ -307,7 +307,7 @@ def test_curves_that_cannot_be_drawn_do_not_end_the_watching(predictor_run, pack
     out = tmp_path / "run"
     shutil.copytree(output / "disca" / "runs" / "predictor", out)
     shutil.rmtree(out / "worker")
-    pictures = pack("disca.server.watch").Pictures(pack("disca.training.records.run_folder").RunFolder(out))
+    pictures = pack("disca.server.progress").Pictures(pack("disca.training.records.run_folder").RunFolder(out))
     assert pictures.newer() is None
     assert [message for message in caplog.messages if "cannot be shown" in message]
 

@@ -1,4 +1,4 @@
-"""A training that runs, watched from the node: how far it is, its curves and previews, and interrupts."""
+"""The progress of a training on its node: how far it is, its curves and previews, and interrupts."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ MOST_SIDE, MOST_PIXELS, MOST_STRETCH = 2**14, 2**26, 8  # of a preview: larger o
 logger = logging.getLogger(__name__)
 
 
-def watch(worker: Worker, run: RunFolder) -> None:
+def show_progress(worker: Worker, run: RunFolder) -> None:
     """Shows how far the run is until it has ended; then raises the interrupt, if there was one."""
     bar, interrupts, pictures, shown = comfy.utils.ProgressBar(1), 0, Pictures(run), ""
     while not worker.ended():
