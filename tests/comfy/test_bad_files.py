@@ -99,7 +99,7 @@ BAD_BYTES = {
 
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("kind", BAD_BYTES)
-def test_bytes_that_are_no_weights(kind, loader, refusal):
+def test_bytes_that_are_no_weights_are_refused(kind, loader, refusal):
     content, *told = BAD_BYTES[kind]
     sentence = refusal(loader, content)
     assert says(sentence, *told), sentence
@@ -107,7 +107,7 @@ def test_bytes_that_are_no_weights(kind, loader, refusal):
 
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("missing", [1, 1000])
-def test_truncated_file(loader, missing, bases, refusal):
+def test_a_truncated_file_is_to_be_downloaded_again(loader, missing, bases, refusal):
     whole = save(bases[loader])
     sentence = refusal(loader, whole[:-missing])
     assert f"{len(whole) - missing:,} bytes" in sentence and "Download it again" in sentence
@@ -125,7 +125,7 @@ def test_truncated_file(loader, missing, bases, refusal):
         ("model.safetensors.index.json", "only lists the parts of a model", "as a single .safetensors file"),
     ],
 )
-def test_other_kinds_of_file(name, found, do, loader, refusal):
+def test_other_kinds_of_file_are_refused(name, found, do, loader, refusal):
     sentence = refusal(loader, b"PK\3\4", name=name)
     assert found in sentence and do in sentence
 
@@ -148,7 +148,7 @@ def test_a_sound_file_is_no_other_file_by_the_length_of_its_header(length, tmp_p
 
 
 @pytest.mark.parametrize("prefix", ["", "transformer."])
-def test_the_layout_of_diffusers(prefix, refusal):
+def test_the_layout_of_diffusers_is_named(prefix, refusal):
     keys = ("transformer_blocks.0.attn.to_q.weight", "context_embedder.proj_in.weight", "x_embedder.proj.weight")
     sentence = refusal("model", {prefix + key: torch.zeros(4, 4) for key in keys})
     assert "is in diffusers' layout" in sentence and "Choose the authors' file or ComfyUI's" in sentence
@@ -164,7 +164,7 @@ def test_the_layout_of_diffusers(prefix, refusal):
         "a.lokr_w1",
     ],
 )
-def test_lora(loader, key, refusal):
+def test_a_lora_is_sent_to_load_lora(loader, key, refusal):
     sentence = refusal(loader, {key: torch.zeros(4, 4)})
     assert "is a LoRA" in sentence and "Load it with DisCa Load LoRA" in sentence
 
@@ -177,7 +177,7 @@ def test_lora(loader, key, refusal):
         ("predictor", "split model", "neither fusion_mlp.0.weight, fusion_mlp_img.0.weight", "Choose a file"),
     ],
 )
-def test_file_of_the_other_loader(loader, other, found, do, bases, refusal):
+def test_a_file_of_the_other_loader_is_refused(loader, other, found, do, bases, refusal):
     sentence = refusal(loader, bases[other])
     assert found in sentence and do in sentence
 
@@ -217,20 +217,20 @@ def test_models_and_predictors_are_named_where_they_do_not_belong(kind, weights,
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_file_of_another_model(loader, refusal):
+def test_a_file_of_another_model_is_refused(loader, refusal):
     weights = {f"model.diffusion_model.input_blocks.{i}.0.weight": torch.zeros(4) for i in range(20)}
     sentence = refusal(loader, weights)
     assert "input_blocks.0.0.weight" in sentence and "Choose a file such as" in sentence
 
 
-def test_model_without_time_r_in(bases, refusal):
+def test_a_model_without_time_r_in_is_refused(bases, refusal):
     weights = {key: tensor for key, tensor in bases["model"].items() if "time_r_in" not in key}
     sentence = refusal("model", weights)
     assert "no time_r_in weights" in sentence and "without MeanFlow" in sentence
     assert "Load it with core's Load Diffusion Model" in sentence
 
 
-def test_hunyuan_image(refusal):
+def test_hunyuan_image_is_refused(refusal):
     image = tiny_transformer(patch_size=[2, 2], axes_dim=[64, 64], vec_in_dim=None)
     sentence = refusal("model", image)
     assert says(sentence, "img_in.proj.weight is [128, 16, 2, 2] instead of 5-dimensional")
@@ -304,7 +304,7 @@ def spoiled(weights, changes):
 
 
 @pytest.mark.parametrize("kind", MODEL_KEYS)
-def test_model_with_wrong_keys(kind, bases, refusal):
+def test_a_model_with_wrong_keys_is_refused(kind, bases, refusal):
     changes, told = MODEL_KEYS[kind]
     sentence = refusal("model", spoiled(bases["model"], changes))
     assert says(sentence, *told), sentence
@@ -312,21 +312,21 @@ def test_model_with_wrong_keys(kind, bases, refusal):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_keys_with_and_without_their_prefix(loader, bases, refusal):
+def test_keys_with_and_without_their_prefix_are_refused(loader, bases, refusal):
     weights = bases[loader] | {f"module.{key}": tensor.clone() for key, tensor in bases[loader].items()}
     sentence = refusal(loader, weights)
     assert f"{len(bases[loader])} weights twice" in sentence and "download the file again" in sentence
 
 
 @pytest.mark.parametrize("base", ["split model", "split predictor"])
-def test_split_group_that_lacks_a_part(base, bases, refusal):
+def test_a_split_group_that_lacks_a_part_is_refused(base, bases, refusal):
     sentence = refusal(base.split()[1], spoiled(bases[base], {"double_blocks.1.txt_attn_k.weight": None}))
     assert says(sentence, "1 keys missing: double_blocks.1.txt_attn_k.weight", "Download it again")
 
 
 @pytest.mark.parametrize("base", ["split model", "split predictor"])
 @pytest.mark.parametrize("shapes", [((127, 128), (129, 128)), ((128, 127), (128, 128)), ((), (128, 128))])
-def test_split_group_with_uneven_parts(shapes, base, bases, refusal):
+def test_a_split_group_with_uneven_parts_is_refused(shapes, base, bases, refusal):
     keys = ["double_blocks.0.img_attn_q.weight", "double_blocks.0.img_attn_k.weight"]
     changes = {key: torch.zeros(shape) for key, shape in zip(keys, shapes, strict=True)}
     sentence = refusal(base.split()[1], spoiled(bases[base], changes))
@@ -334,21 +334,21 @@ def test_split_group_with_uneven_parts(shapes, base, bases, refusal):
 
 
 @pytest.mark.parametrize("base", ["model", "predictor"])
-def test_split_linear1_with_a_part_of_no_rows_to_speak_of(base, bases, refusal):
+def test_a_split_linear1_with_a_part_of_no_rows_is_refused(base, bases, refusal):
     weights = recipes.tensor_parallel(bases[base])
     key = next(key for key in weights if key.endswith("linear1_mlp.bias"))
     sentence = refusal(base, weights | {key: torch.tensor(1.0)})
     assert says(sentence, f"{key} []", "same shape")
 
 
-def test_quantised_file_with_split_layers(bases, refusal):
+def test_a_quantised_file_with_split_layers_is_refused(bases, refusal):
     weights = bases["split model"] | {"double_blocks.0.img_attn_q.scale_weight": torch.tensor(1.0)}
     sentence = refusal("model", weights)
     assert "quantised with split q, k, v" in sentence and "Use the bf16 file" in sentence
 
 
 @pytest.mark.parametrize("told", ["{", "[]", '{"layers": 3}', '{"layers": {"a": 1}}', "[" * 100_000])
-def test_quantisation_metadata_that_says_nothing(told, bases, refusal):
+def test_quantisation_metadata_that_says_nothing_is_refused(told, bases, refusal):
     assert "ownload" in refusal("model", bases["model"], {"_quantization_metadata": told}) or "a" in told
 
 
@@ -416,7 +416,7 @@ PREDICTOR_KEYS = {
 
 
 @pytest.mark.parametrize("kind", PREDICTOR_KEYS)
-def test_predictor_with_wrong_keys(kind, bases, refusal):
+def test_a_predictor_with_wrong_keys_is_refused(kind, bases, refusal):
     changes, told = PREDICTOR_KEYS[kind]
     sentence = refusal("predictor", spoiled(bases["predictor"], changes))
     assert says(sentence, *told), sentence
@@ -435,7 +435,7 @@ PREDICTOR_METADATA = {
 
 
 @pytest.mark.parametrize("kind", PREDICTOR_METADATA)
-def test_predictor_metadata_that_is_not_true(kind, bases, refusal):
+def test_predictor_metadata_that_is_not_true_is_refused(kind, bases, refusal):
     metadata, told = PREDICTOR_METADATA[kind]
     sentence = refusal("predictor", bases["predictor"], metadata)
     assert says(sentence, *told), sentence

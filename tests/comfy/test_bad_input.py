@@ -24,12 +24,12 @@ def refused(told: str):
     return pytest.raises(ValueError, match=told)
 
 
-def test_a_predictor_of_the_other_family(both, apply):
+def test_a_predictor_of_the_other_family_is_refused(both, apply):
     with refused("Predictor is for HunyuanVideo 1.5, but the MODEL is HunyuanVideo 1.0. Load a HunyuanVideo 1.0"):
         apply(both["hv10_t2v"][0], both["hv15_i2v"][1], "0 1")
 
 
-def test_a_predictor_of_another_width(both, apply):
+def test_a_predictor_of_another_width_is_refused(both, apply):
     model, predictor = both["hv10_t2v"]
     wider = predictor._replace(spec=type(predictor.spec)("1.0", 512, 2, 4, 4.0))
     with refused(
@@ -38,7 +38,7 @@ def test_a_predictor_of_another_width(both, apply):
         apply(model, wider, "0 1")
 
 
-def test_a_model_that_is_not_hunyuanvideo(both, call, sample):
+def test_a_model_that_is_not_hunyuanvideo_is_refused(both, call, sample):
     other = graph.tiny_image_model()
     with refused("This MODEL is a Flux, but DisCa works on HunyuanVideo 1.0 and 1.5. Load one with"):
         call(
@@ -51,7 +51,7 @@ def test_a_model_that_is_not_hunyuanvideo(both, call, sample):
     assert not other.wrappers and not other.additional_models and not other.attachments
 
 
-def test_a_hunyuanvideo_without_meanflow(both, apply, sample):
+def test_a_hunyuanvideo_without_meanflow_is_refused(both, apply, sample):
     model, predictor = both["hv10_t2v"]
     plain = graph.without_time_r(model)
     for use in (lambda: apply(plain, predictor, "0 1"), lambda: sample("hv10_t2v", plain)):
@@ -59,7 +59,7 @@ def test_a_hunyuanvideo_without_meanflow(both, apply, sample):
             use()
 
 
-def test_the_meanflow_sampler_on_a_model_without_meanflow(both, call):
+def test_the_meanflow_sampler_refuses_a_model_without_meanflow(both, call):
     plain = graph.without_time_r(both["hv10_t2v"][0])
     (sampler,) = call("DiscaMeanFlowSampler")
     (sigmas,) = call("DiscaMeanFlowSigmas", steps=4, shift=5.0, denoise=1.0)
@@ -67,7 +67,7 @@ def test_the_meanflow_sampler_on_a_model_without_meanflow(both, call):
         graph.sample_custom(call, plain, "hv10_t2v", sampler, sigmas, seed=0)
 
 
-def test_steps_that_differ_from_the_schedules(both, call, apply, sample):
+def test_steps_that_differ_from_the_schedules_are_refused(both, call, apply, sample):
     model, predictor = both["hv10_t2v"]
     (preset,) = call("DiscaCacheSchedule", plan={"plan": "preset", "preset": "HunyuanVideo 1.0, 20 steps, N=4"})
     (patched,) = call("DiscaApplyPredictor", model=model, predictor=predictor, schedule=preset, cache_device="auto")
@@ -83,13 +83,13 @@ def test_features_older_than_predictors_are_trained_for_are_warned_of(both, appl
 
 
 @pytest.mark.parametrize("text", ["", " ", "all of them", "1 2", "0 2 1", "0-99999 " * 100])
-def test_a_schedule_of_garbage(text, call):
+def test_a_schedule_of_garbage_is_refused(text, call):
     with refused("anchor list"):
         schedule(call, text)
 
 
 @pytest.mark.parametrize("case", recipes.CASES)
-def test_a_latent_of_another_channel_count(case, both, apply, sample, call):
+def test_a_latent_of_another_channel_count_is_refused(case, both, apply, sample, call):
     model, predictor = both[case]
     wrong = {"samples": torch.ones(1, 4, 3, 8, 12)}
     channels = both[case][0].model.latent_format.latent_channels
@@ -112,14 +112,14 @@ def test_a_latent_of_another_channel_count(case, both, apply, sample, call):
 
 
 @pytest.mark.parametrize("sides", [(9, 12), (8, 13), (1, 1)])
-def test_an_odd_latent_height_or_width_on_1_0(sides, both, apply, sample):
+def test_an_odd_latent_height_or_width_is_refused_on_1_0(sides, both, apply, sample):
     latent = {"samples": torch.zeros(1, 16, 1, *sides)}
     for model in (both["hv10_t2v"][0], apply(*both["hv10_t2v"], "0 1")):
         with refused(rf"latent is .*{sides[1]} wide and {sides[0]} high, but HunyuanVideo 1.0 needs an even width and"):
             sample("hv10_t2v", model, latent_image=latent)
 
 
-def test_any_height_and_width_on_1_5(both, apply, sample):
+def test_any_height_and_width_is_sampled_on_1_5(both, apply, sample):
     model = both["hv15_i2v"][0]
     shape = list(graph.empty_latent("hv15_i2v")["samples"].shape)
     ((text, options),) = graph.conditioning(recipes.golden("hv15_i2v"), model)
@@ -352,12 +352,12 @@ def test_more_toy_videos_than_memory_holds_are_refused_before_it_is_asked_for(ca
         call("DiscaToyDecode", samples=many, size=1024)
 
 
-def test_guidance_without_a_negative(both, sample):
+def test_guidance_without_a_negative_is_refused(both, sample):
     with refused("'cfg' is 3, but no negative conditioning is connected. Connect one, or set cfg to 1"):
         sample("hv10_t2v", both["hv10_t2v"][0], cfg=3.0)
 
 
-def test_another_cache_on_the_same_model(both, apply, sample, call):
+def test_another_cache_on_the_same_model_is_refused(both, apply, sample, call):
     (cached,) = call(
         "EasyCache",
         model=apply(*both["hv10_t2v"], "0 1 4 6"),

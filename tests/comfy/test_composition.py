@@ -121,7 +121,7 @@ def test_skip_layer_guidance_is_the_plain_models(loaded, patched, call, sample):
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_another_replacement_of_the_same_block(order, loaded, apply, sample):
+def test_another_replacement_of_the_same_block_is_honoured(order, loaded, apply, sample):
     """Honoured in every call, so no call may be predicted; put there before DisCa it is called by our handler."""
     model, predictor = loaded
 
@@ -154,7 +154,7 @@ def test_normalised_attention_guidance_runs_in_full(loaded, apply, call, sample)
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_a_lora_before_or_after_the_patch(order, loaded, apply, sample):
+def test_a_lora_before_or_after_the_patch_gives_what_merged_weights_give(order, loaded, apply, sample):
     model, predictor = loaded
     first = graph.with_lora(model) if order == "before" else model
     both = apply(first, predictor, SOME)

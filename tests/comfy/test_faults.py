@@ -161,7 +161,9 @@ def test_an_error_in_a_module_ends_the_run_and_nothing_else(where, case, load, a
 
 @pytest.mark.parametrize("case", recipes.CASES)
 @pytest.mark.parametrize("where", IN_THE_STORE)
-def test_no_memory_for_the_features(where, case, load, apply, sample, fresh, left_behind, pack, monkeypatch):
+def test_no_memory_for_the_features_ends_the_run_and_nothing_else(
+    where, case, load, apply, sample, fresh, left_behind, pack, monkeypatch
+):
     expected = fresh(case)
     method, call, worked = IN_THE_STORE[where]
     model, predictor = load(case)
@@ -182,7 +184,7 @@ def test_no_memory_for_the_features(where, case, load, apply, sample, fresh, lef
     assert torch.equal(sample(case, patched)[0], expected)
 
 
-def test_no_memory_at_any_operation(load, apply, sample, fresh, left_behind):
+def test_no_memory_at_any_operation_ends_the_run_and_nothing_else(load, apply, sample, fresh, left_behind):
     case, chance = "hv10_t2v", random.Random(3)
     expected = fresh(case)
     model, predictor = load(case)
@@ -214,7 +216,7 @@ def test_out_of_memory_is_what_comfyui_takes_for_it():
 
 
 @pytest.mark.parametrize("case", recipes.CASES)
-def test_another_size_right_after_and_back(case, load, apply, sample, fresh):
+def test_runs_of_another_size_in_between_change_nothing(case, load, apply, sample, fresh):
     expected = {size: fresh(case, size) for size in (None, *SIZES.values())}
     model, predictor = load(case)
     patched = apply(model, predictor, SOME)
@@ -238,7 +240,7 @@ def test_another_size_after_a_failed_run(case, load, apply, sample, fresh):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_text_to_video_then_image_to_video_and_back(fails, load, apply, sample, fresh, left_behind):
+def test_text_to_video_and_image_to_video_by_turns_change_nothing(fails, load, apply, sample, fresh, left_behind):
     expected = {case: fresh(case) for case in recipes.CASES}
     loaded = {case: load(case) for case in recipes.CASES}
     patched = {case: apply(model, predictor, SOME) for case, (model, predictor) in loaded.items()}

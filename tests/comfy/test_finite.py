@@ -34,7 +34,7 @@ def answers(change):
 
 @pytest.mark.parametrize("number", SPOILS)
 @pytest.mark.parametrize("case", recipes.CASES)
-def test_in_the_conditioning(number, case, load, apply, sample, caplog):
+def test_it_is_named_in_the_conditioning(number, case, load, apply, sample, caplog):
     model, predictor = load(case)
     ((text, options),) = graph.conditioning(recipes.golden(case), model)
     lines = report_of(sample, case, apply(model, predictor, SOME), positive=[[spoil(text, number), options]])
@@ -43,7 +43,7 @@ def test_in_the_conditioning(number, case, load, apply, sample, caplog):
     assert not any("x: " in line for line in lines)
 
 
-def test_in_the_image_conditioning(load, sample):
+def test_it_is_named_in_the_image_conditioning(load, sample):
     model, _ = load("hv15_i2v")
     ((text, options),) = graph.conditioning(recipes.golden("hv15_i2v"), model)
     options = options | {"concat_latent_image": spoil(options["concat_latent_image"], float("nan"))}
@@ -52,14 +52,14 @@ def test_in_the_image_conditioning(load, sample):
 
 
 @pytest.mark.parametrize("number", SPOILS)
-def test_in_the_latent(number, load, apply, sample):
+def test_it_is_named_in_the_latent(number, load, apply, sample):
     model, predictor = load(CASE)
     latent = {"samples": spoil(torch.randn(1, 16, 3, 8, 12), number)}
     lines = report_of(sample, CASE, apply(model, predictor, "0 1 4 6"), latent_image=latent, denoise=0.5)
     assert lines[0] == "NaN or infinity in the latent at step 0: the result is spoiled"
 
 
-def test_in_the_features(load, apply, sample):
+def test_it_is_named_in_the_features(load, apply, sample):
     model, predictor = load(CASE)
     patched, calls = apply(model, predictor, SOME), []
 
@@ -75,7 +75,7 @@ def test_in_the_features(load, apply, sample):
     assert lines[0] == "NaN or infinity in the features at step 4: the result is spoiled"
 
 
-def test_in_the_networks_output(load, sample):
+def test_it_is_named_in_the_networks_output(load, sample):
     model, _ = load(CASE)
     calls = []
 
@@ -91,13 +91,13 @@ def test_in_the_networks_output(load, sample):
     assert lines[0] == "NaN or infinity in the network's output at step 5: the result is spoiled"
 
 
-def test_from_another_node_between_the_steps(load, sample):
+def test_it_is_named_where_another_node_makes_it_between_the_steps(load, sample):
     model = load(CASE)[0].clone()
     model.set_model_unet_function_wrapper(answers(lambda out: spoil(out, float("nan"))))
     assert report_of(sample, CASE, model)[0] == "NaN or infinity in the latent at step 3: the result is spoiled"
 
 
-def test_from_another_node_at_the_last_step(load, sample):
+def test_it_is_named_where_another_node_makes_it_at_the_last_step(load, sample):
     model, calls = load(CASE)[0].clone(), []
 
     def last(apply_model, args):

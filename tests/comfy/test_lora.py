@@ -139,7 +139,9 @@ def test_two_loras_add_up(weights, load, with_lora):
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_a_lora_before_or_after_the_predictor(order, weights, load, with_lora, merged_model, apply, sample):
+def test_a_lora_before_or_after_the_predictor_gives_what_merged_weights_give(
+    order, weights, load, with_lora, merged_model, apply, sample
+):
     model, predictor = load("hv10_t2v")
     tensors, added = lora_file(weights["hv10_t2v"], "OneTrainer")
     if order == "before":
@@ -298,7 +300,7 @@ KINDS = (
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_kind_of_adapter_on_a_layer_and_on_rows_of_one(kind, place, weights, load, with_lora):
+def test_every_kind_of_adapter_changes_a_layer_or_rows_of_one(kind, place, weights, load, with_lora):
     """At strength s the weight goes s of the way to what was trained."""
     model, _ = load("hv10_t2v")
     name, layer, start, rows = PLACES[place]
@@ -313,7 +315,7 @@ def test_every_kind_of_adapter_on_a_layer_and_on_rows_of_one(kind, place, weight
         assert distance(weights_of(patched, [key]), {key: expected}) < 1e-5
 
 
-def test_a_convolution_with_a_tucker_core(weights, load, with_lora):
+def test_a_tucker_core_changes_a_convolution(weights, load, with_lora):
     model, _ = load("hv10_t2v")
     before = weights["hv10_t2v"]["img_in.proj.weight"]
     up, core, down = draw(256, 3, 1, 1, 1), draw(3, 5, 1, 2, 2), draw(5, 16, 1, 1, 1)
@@ -323,7 +325,7 @@ def test_a_convolution_with_a_tucker_core(weights, load, with_lora):
     assert distance(weights_of(patched, ["img_in.proj.weight"]), {"img_in.proj.weight": before + change}) < 1e-5
 
 
-def test_biases_norms_and_set_weights(weights, load, with_lora):
+def test_biases_norms_and_whole_weights_are_changed(weights, load, with_lora):
     model, _ = load("hv10_t2v")
     base = weights["hv10_t2v"]
     changes = {
@@ -393,7 +395,7 @@ def test_an_alpha_of_0_that_stops_nothing_is_not_told(kind, load, with_lora):
     assert distance(weights_of(patched), weights_of(model)) > 1e-3
 
 
-def test_alpha_in_the_metadata_of_diffusers_and_peft(weights, load, with_lora):
+def test_alpha_is_read_from_the_metadata_of_diffusers_and_peft(weights, load, with_lora):
     """It is divided by the rank, or with rank-stabilised LoRA by the rank's root; a layer may have its own."""
     model, _ = load("hv10_t2v")
     tensors, added = lora_file(weights["hv10_t2v"], "diffusers")

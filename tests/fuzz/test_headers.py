@@ -45,7 +45,7 @@ def test_random_edits_are_read_or_refused_in_a_sentence(sound, tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not there for this platform")
-def test_coverage_guided(pytestconfig, tmp_path, capsys):
+def test_headers_found_by_coverage_load_or_are_refused_in_a_sentence(pytestconfig, tmp_path, capsys):
     form = "full" if pytestconfig.getoption("--full") else "short"
     corpus, left = tmp_path / "corpus", tmp_path / "left"
     for folder in (corpus, left):

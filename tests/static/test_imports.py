@@ -89,11 +89,11 @@ def test_a_file_imports_from_its_room_and_from_below(name):
     assert wrong == []
 
 
-def test_no_circle_of_files():
+def test_files_import_in_no_circle():
     assert circles(GRAPH) is None
 
 
-def test_no_circle_of_packages():
+def test_packages_import_in_no_circle():
     packages = {}
     for name, found in GRAPH.items():
         others = {package_of(other) for other in found}

@@ -62,7 +62,7 @@ def test_a_full_fine_tuning_of_1_5_fits_on_one_card_of_141_gb():
 @pytest.mark.parametrize(
     ("family", "expected"), [("1.5", 1.39e15), ("1.0", 3.91e15)], ids=["1.5", "1.0: the paper counts 3.946"]
 )
-def test_operations_of_a_forward_pass(family, expected):
+def test_a_forward_pass_has_as_many_operations_as_counted(family, expected):
     assert sum(PUBLISHED[family].forward()) == pytest.approx(expected, rel=0.03)
 
 
@@ -79,7 +79,7 @@ def test_operations_of_a_forward_pass(family, expected):
     ],
     ids=["predictor on lines", "on trajectories", "predictor", "adversarial", "cfg", "meanflow", "lora"],
 )
-def test_operations_of_an_iteration(job, expected):
+def test_an_iteration_has_as_many_operations_as_counted(job, expected):
     assert operations(PUBLISHED["1.5"], job) == pytest.approx(expected * 1e15, rel=0.03)
 
 
