@@ -1,4 +1,4 @@
-"""The README's table of what trainings need: the cheapest settings for each size of card, computed from shapes.
+"""The README's tables of what trainings need: the cheapest settings for each size of card, computed from shapes.
 
 python benchmarks/memory_table.py
 """
@@ -28,8 +28,8 @@ def main() -> None:
     for name, (family, job) in ROWS.items():
         for card in CARDS:
             sys.stdout.write(f"{name:36s} {card:4d} GB: {needed(family, job, card)}\n")
-    for family, shape in PUBLISHED.items():
-        work = total_operations(shape, Settings("predictor", out="", data=DataSettings(path="")))
+    for family, sizes in PUBLISHED.items():
+        work = total_operations(sizes, Settings("predictor", out="", data=DataSettings(path="")))
         hours = ", ".join(f"{card} GB: {work / rate / 3600:.0f} h" for card, rate in CARDS.items())
         sys.stdout.write(f"500 + 1000 Predictor iterations of one sample, {family}: at least {hours}\n")
 
