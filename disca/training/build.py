@@ -40,7 +40,7 @@ AT_ONCE = 32  # captions are encoded so many at a time, for the text encoder and
 log = logging.getLogger(__name__)
 
 
-class Built(NamedTuple):
+class BuildResult(NamedTuple):
     """What a run of the builder did."""
 
     samples: int  # in the whole dataset
@@ -57,7 +57,7 @@ def build_dataset(
     prune: bool = False,
     strict: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
-) -> Built:
+) -> BuildResult:
     """Encodes what is in the folder `videos` and not yet in the dataset `out`; `progress` may raise to interrupt it.
 
     With `prune`, samples whose video, caption or cut is no longer asked for leave the dataset, if no clip was left out:
@@ -87,7 +87,7 @@ def build_dataset(
             raise ValueError("None of the videos could be used.\n" + "\n".join(account.faults()))
     for source in writer.replaced:
         account.change(source, "samples replaced by another clip or caption of the same name")
-    return Built(len(writer), encoded, account)
+    return BuildResult(len(writer), encoded, account)
 
 
 class _Recipe(NamedTuple):
