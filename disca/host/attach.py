@@ -3,6 +3,7 @@
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
+from ..messages import quoted
 from ..methods.anchors import AtAnchors
 from ..methods.disca import disca
 from ..methods.method import Method
@@ -27,6 +28,8 @@ def attach(
 ) -> ModelPatcher:
     """A clone of the MODEL that runs by the method, in place of any earlier one; `compute` is its own network."""
     family_of_model(model)
+    if compute is None and any(way.what.computes for way in method.ways):
+        raise ValueError(f"{quoted(method.name)} answers with a network of its own, but none is given. Give it one.")
     model = _wrap(model, Attachment(method, cache_device))
     model.set_additional_models(KEY, [compute] if compute else [])
     blocks.add_handlers(model)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 NO_FEATURES = "no features of this condition yet"
 OLD_FEATURES = "features from before the last anchor, which another node answered"
-CONSEQUENCES = (NO_FEATURES, OLD_FEATURES)  # of what kept an anchor's features away: that is the reason, if known
 CHANGED = "inputs of another shape or type, or other weights, than the features were made with"
 NO_OPTIONS = "another node calls the blocks without transformer_options"
 PIECES = "another node evaluates a condition in several pieces"
@@ -51,7 +50,8 @@ class Evaluation(NamedTuple):
     step: int | None  # None: no step of the run's
     strengths: dict[ConditionKey, tuple[float, ...]]  # active conditions, with the strengths of their LoRA hooks now
     reason: str | None = None  # why nothing is predicted in it
-    keep: bool = True  # whether full calls refresh the features
+    keep: bool = True  # whether it is a step's own: only then full calls refresh the features
+    stores: bool = True  # whether features are of use in it at all
 
 
 class Group(NamedTuple):
@@ -66,17 +66,23 @@ class Call:
     """One network call: the rows of one or more conditions, and what becomes of them."""
 
     def __init__(
-        self, evaluation: Evaluation, conditions: Sequence[ConditionKey], blocked: str | None, blocks: int | None = None
+        self,
+        evaluation: Evaluation,
+        conditions: Sequence[ConditionKey],
+        batch: int,
+        blocked: str | None,
+        blocks: int | None = None,
     ):
         self.run, self.sigma, self.conditions = evaluation.run, evaluation.sigma, conditions
         self.predicted = False  # whether a method answered for a row
         self.reason: str | None = evaluation.reason if not evaluation.keep else None
         self.blocks_run = 0
         self._evaluation = evaluation
+        self._batch = batch  # rows that go into the network
         self._blocks = blocks  # how many there are to run; None: nobody watches them
         self._blocked = blocked or evaluation.reason
         self._decides = evaluation.keep
-        self._keeps = evaluation.keep and evaluation.run.method is not None
+        self._keeps = evaluation.keep and evaluation.stores and evaluation.run.method is not None
         self._rows: list[Row] = []  # until the first block has shown its inputs
         self._groups: list[Group] = []
         self._signature: tuple = ()
@@ -125,12 +131,12 @@ class Call:
 
     def _begin(self, tokens: Sequence[Tensor]) -> None:
         """Sees the inputs of the first block: only from features of inputs and weights like these is predicted."""
-        if self._rows:  # the network runs again in this call
+        if self._rows or len(tokens[0]) != self._batch:  # the network runs again in this call, or on a part of it
             self.run.split(self.conditions)
             self.run_natively(PIECES)
             self._groups = []
             return
-        videos = len(tokens[0]) // len(self.conditions)
+        videos = self._batch // len(self.conditions)
         self._rows = [Row(condition, video) for condition in self.conditions for video in range(videos)]
         # ComfyUI batches no conditions of other hooks
         strengths = self._evaluation.strengths.get(self.conditions[0], ())

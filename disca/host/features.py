@@ -70,14 +70,21 @@ class FeatureStore:
 
     def _hold(self, wanted: list[Tensor], held: list[Tensor]) -> list[Tensor]:
         """The wanted tensors as our own: those that are stay, the rest is copied, into what is no longer wanted."""
-        free = [old for old in held if not any(old is tensor for tensor in wanted)]
+        used = {tensor.untyped_storage().data_ptr() for tensor in wanted}
+        free = [old for old in held if old.untyped_storage().data_ptr() not in used]
         mine = []
         for tensor in wanted:
             if not any(tensor is old for old in held):
-                buffer = free.pop(0) if free else self._buffer(tensor)
-                tensor = buffer.copy_(tensor)
+                tensor = self._place(tensor, free).copy_(tensor)
             mine.append(tensor)
         return mine
+
+    def _place(self, tensor: Tensor, free: list[Tensor]) -> Tensor:
+        """Memory for a tensor: one of the free ones if it is of the same shape and type, which is free no longer."""
+        for number, old in enumerate(free):
+            if (old.shape, old.dtype) == (tensor.shape, tensor.dtype):
+                return free.pop(number)
+        return self._buffer(tensor)
 
     def _buffer(self, row: Tensor) -> Tensor:
         on_cpu = self._cache_device == "cpu" or (

@@ -23,7 +23,7 @@ from . import progress, samplers
 from .features import FeatureStore
 from .observation import others
 from .observation.observed import Observed
-from .run import KEY, ON_REPORT, Run
+from .run import KEY, ON_REPORT, Run, first_steps
 
 NO_PREDICTOR = "no Predictor is on the model"
 ALL_ANCHORS = "every step is an anchor"
@@ -86,7 +86,7 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     store, observed = FeatureStore(attachment.cache_device), Observed(samplers.name_of(sampler), masked)
     run = Run(sigmas, network, method, networks[0].model if networks else None, store, observed)
     anchors = _anchors(method, sigmas) if method else frozenset()
-    if method is None or len(anchors) == len(sigmas) - 1:
+    if method is None or len(anchors) == len(first_steps(sigmas)):
         run.report.only_full = ALL_ANCHORS if attachment.method else NO_PREDICTOR
     warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
     if method is not None and networks:
@@ -100,7 +100,7 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
 def _anchors(method: Method, sigmas: list[float]) -> frozenset[int]:
     """The steps that the method plans in full; ValueError if it does not fit the run."""
     decider = method.when.fresh(sigmas)
-    return frozenset(step for step in range(len(sigmas) - 1) if decider.decide(Now(step)) == FULL)
+    return frozenset(step for step in first_steps(sigmas).values() if decider.decide(Now(step)) == FULL)
 
 
 def _age_warning(anchors: frozenset[int], sigmas: list[float]) -> str | None:

@@ -1,6 +1,6 @@
 """One sampling run: its steps, what each row keeps and decides, and what is counted.
 
-Made when sampling starts and dropped when it ends, also by an error (see `wrappers`): no state outlives it.
+Made when sampling starts and dropped when it ends, also by an error (see `outer`): no state outlives it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,15 +63,15 @@ class Run:
         if blocked == OTHER_MODEL or reason is not None:
             return Evaluation(self, sigma, step, strengths, reason or blocked, keep=False)
         self._served.update(dict.fromkeys(strengths, step))
-        return Evaluation(self, sigma, step, strengths, blocked)
+        return Evaluation(self, sigma, step, strengths, blocked, stores=blocked is None)
 
     def decide(self, row: Row, step: int) -> int:
         """What the method wants for a row: FULL, or the number of a way."""
         return FULL if self.method is None else self._decider(row).decide(Now(step))
 
     def is_stale(self, row: Row, step: int) -> bool:
-        """Whether a planned full step of the row's has passed since its features were made."""
-        return self._full[row][0] < self._decider(row).due(step)
+        """Whether the row's features are not from its last planned full step on: too old, or of a later step."""
+        return not self._decider(row).due(step) <= self._full[row][0] < step
 
     def full_steps(self, row: Row) -> tuple[int, ...]:
         """The steps that the row's features are from, latest first."""
@@ -81,7 +81,10 @@ class Run:
         """Keeps what the method wants of a step that ran in full."""
         what = self.method.ways[0].what
         for row in rows:
-            earlier = self._full.get(row, ()) if self.store.fits(row, signature) else ()
+            earlier = self._full.get(row, (step,))
+            if earlier[0] >= step or not self.store.fits(row, signature):  # nothing to go on from
+                self.store.drop([row])
+                earlier = ()
             self._full[row] = (step, *earlier[:1])
         self.store.keep(rows, signature, made, what.keep)
 

@@ -87,14 +87,14 @@ def diffusion_model(executor, *args, **kwargs):
         return executor(*args, **kwargs)
     network, device, window = executor.class_obj, options["sigmas"].device, _window_of(options)
     ids = zip(options["cond_or_uncond"], options["uuids"], strict=True)
-    conditions = [ConditionKey(index, uuid, window, device) for index, uuid in ids]
+    conditions, batch = [ConditionKey(index, uuid, window, device) for index, uuid in ids], len(bound.arguments["x"])
     if evaluation.reason == OTHER_MODEL:
-        call = Call(evaluation, conditions, None)
+        call = Call(evaluation, conditions, batch, None)
     else:
         family = family_of(network)
         stand_in = others.stand_in(family, network)
         blocked = _blocked(family, network, options, bound.arguments.get("control"), stand_in)
-        call = Call(evaluation, conditions, blocked, len(family.blocks(network)))
+        call = Call(evaluation, conditions, batch, blocked, len(family.blocks(network)))
         if stand_in:
             evaluation.run.alarm(
                 f"{stand_in} stands in for the transformer's blocks: what it leaves out is not counted"

@@ -10,6 +10,8 @@ from .method import Method, Rule, Tokens, Way, What
 class Learned(What):
     """Keeps the last features C, and answers with P(C, x_t, t, r)."""
 
+    computes = True
+
     def answer(self, tokens: Tokens, kept: Tokens, age, gap, compute: Callable, context: dict) -> Tokens:
         predicted = compute(*tokens, *kept, **context)
         return (predicted,) if isinstance(predicted, Tensor) else predicted

@@ -13,7 +13,6 @@ class Line(What):
     """C + damping · age / gap · (C - C'): C' are the features of the full step before the last; 0 is plain reuse."""
 
     damping: float = 1.0
-    depth = 2
 
     def keep(self, made: Tokens, kept: Tokens) -> list[Tensor]:
         return [*made, *kept[: len(made)]]
@@ -32,7 +31,7 @@ class Line(What):
 
 def _per_row(share: Tensor | float, like: Tensor) -> Tensor | float:
     """A number, or one for each row, with the trailing dimensions of `like`."""
-    return share.view(-1, *[1] * (like.ndim - 1)) if isinstance(share, torch.Tensor) else share
+    return share.view(-1, *[1] * (like.ndim - 1)).to(like.dtype) if isinstance(share, torch.Tensor) else share
 
 
 def extrapolation(when: Rule, damping: float = 1.0) -> Method:

@@ -50,7 +50,7 @@ class Rule:
 class What:
     """What is kept of full steps, and what is made of it on the others: two functions without state."""
 
-    depth = 1  # tensors that are kept for each stream, at most
+    computes = False  # whether it answers with a network of its own
 
     def keep(self, made: Tokens, kept: Tokens) -> list[Tensor]:
         """What to hold after a full step that made these tokens; `kept` is what was held before, [] the first time."""

@@ -50,7 +50,7 @@ class BlockHandler:
         def block(args: Args) -> Out:
             return self.inner(args, extra) if self.inner else extra["original_block"](args)
 
-        call: Call | None = args["transformer_options"].get(CALL)
+        call: Call | None = args.get("transformer_options", {}).get(CALL)
         return block(args) if call is None else call.through(self.place, args, block)
 
 

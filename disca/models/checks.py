@@ -7,7 +7,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..messages import quoted
+from ..messages import listing, quoted
 from ..weights.predictor_spec import PredictorSpec
 from .family import FAMILIES, Family, family_of
 
@@ -31,8 +31,9 @@ def family_of_model(model: ModelPatcher) -> Family:
     network = getattr(model.model, "diffusion_model", None)
     family = None if network is None else family_of(network)
     if family is None:
+        titles = [family.title for family in FAMILIES.values()]
         raise ValueError(
-            f"This MODEL is a {type(model.model).__name__}, but DisCa works on HunyuanVideo 1.0 and 1.5. "
+            f"This MODEL is a {type(model.model).__name__}, but DisCa works on {listing(titles, 9, str)}. "
             "Load one with DisCa Load MeanFlow Model."
         )
     return family
@@ -49,13 +50,13 @@ def require_meanflow(model: ModelPatcher) -> None:
 
 def require_match(model: ModelPatcher, spec: PredictorSpec) -> None:
     """ValueError unless the Predictor was made for a model of this family and width."""
-    family, width = family_of_model(model), model.model.diffusion_model.hidden_size
+    family = family_of_model(model)
+    width, heads = family.widths(model.model.diffusion_model)
     if spec.family != family.name:
         raise ValueError(
             f"The Predictor is for {FAMILIES[spec.family].title}, but the MODEL is {family.title}. "
             f"Load a {family.title} Predictor in DisCa Load Predictor."
         )
-    heads = model.model.diffusion_model.num_heads
     if (spec.width, spec.heads) != (width, heads):
         raise ValueError(
             f"The Predictor has width {spec.width:d} and {spec.heads:d} heads, but the MODEL has "

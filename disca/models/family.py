@@ -47,7 +47,8 @@ class Family:
     made_of: Callable[[], type]  # ComfyUI's class of the network
     first_frame: bool  # whether the network has an input for one
     config: Mapping[str, Any] = field(repr=False)  # the published network, in ComfyUI's words
-    published: Published
+    published: Published | None
+    widths: Callable[[nn.Module], tuple[int, int]]  # of a network's tokens, and the number of its heads
     texts: Callable[[nn.Module], dict[str, Text]]  # what a network reads of a conditioning, by ComfyUI's names
     r_in: str = "time_r_in"  # a MeanFlow network's embedder of r
 
@@ -198,6 +199,7 @@ HUNYUANVIDEO_10 = Family(
     | {"hidden_size": 3072, "num_heads": 24, "depth": 20, "depth_single_blocks": 40, "guidance_embed": True}
     | {"byt5": False, "vision_in_dim": None, "use_cond_type_embedding": False, "meanflow_sum": False},
     published=Published(12_831_242_304, 12_724_631_552, tokens=64_144),  # 704x704, 129 frames
+    widths=lambda network: (network.hidden_size, network.num_heads),
     texts=_hunyuanvideo_texts,
 )
 HUNYUANVIDEO_15 = Family(
@@ -215,6 +217,7 @@ HUNYUANVIDEO_15 = Family(
     | {"hidden_size": 2048, "num_heads": 16, "depth": 54, "depth_single_blocks": 0, "guidance_embed": False}
     | {"byt5": True, "vision_in_dim": 1152, "use_cond_type_embedding": True, "meanflow_sum": True},
     published=Published(8_331_330_848, 8_274_574_336, tokens=50_290),  # 848x480, 121 frames
+    widths=lambda network: (network.hidden_size, network.num_heads),
     texts=_hunyuanvideo_texts,
 )
 FAMILIES = {family.name: family for family in (HUNYUANVIDEO_10, HUNYUANVIDEO_15)}

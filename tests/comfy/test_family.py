@@ -1,5 +1,7 @@
 """A new model family is a row: Wan, one stream with cross-attention, runs reuse and a Predictor of its own blocks."""
 
+import importlib
+
 import comfy.ops
 import comfy.sample
 import comfy.samplers
@@ -10,6 +12,8 @@ from comfy.ldm.wan.model import WanAttentionBlock, WanModel
 from comfy.model_patcher import ModelPatcher
 from graph import relative_error
 from torch import nn
+
+from disca.methods import METHODS
 
 WIDTH, TEXT, STEPS = 48, 16, 6
 SIZES = {"dim": WIDTH, "ffn_dim": 64, "num_heads": 2, "num_layers": 3, "text_dim": TEXT, "text_len": 8, "freq_dim": 32}
@@ -61,7 +65,8 @@ def row(pack):
         made_of=lambda: WanModel,
         first_frame=False,
         config={"image_model": "wan2.1", "model_type": "t2v", **SIZES},
-        published=family.Published(0, 0, 0),
+        published=None,
+        widths=lambda network: (network.dim, network.num_heads),
         texts=lambda network: {"cross_attn": family.Text(3, TEXT)},
         r_in="",
     )
@@ -98,10 +103,21 @@ def sample(model, batch: int = 1) -> torch.Tensor:
     return guider.sample(noise, latent, comfy.samplers.sampler_object("euler"), SIGMAS, disable_pbar=True, seed=0)
 
 
-@pytest.mark.parametrize("method", ["reuse", "extrapolation", "Taylor"])
-def test_every_step_an_anchor_is_the_plain_model(method, wan, pack):
-    patched, _ = attached(pack, wan, method, tuple(range(STEPS)))
+@pytest.mark.parametrize("method", METHODS)
+def test_every_step_an_anchor_is_the_plain_model(method, wan, pack, row):
+    compute = ModelPatcher(row.predictor(None, {}), CPU, CPU) if method == "DisCa" else None
+    patched, _ = attached(pack, wan, method, tuple(range(STEPS)), compute)
     assert torch.equal(sample(patched), sample(wan))
+
+
+def test_a_method_with_a_network_of_its_own_is_not_attached_without_it(wan, pack):
+    with pytest.raises(ValueError, match="'DisCa' answers with a network of its own, but none is given"):
+        attached(pack, wan, "DisCa", (0, 1, 4))
+
+
+def test_every_room_imports_with_the_row_in_place(wan, pack):
+    for name in ("training.budget.sizes", "training.budget.memory", "training.network.encoder", "training.build"):
+        importlib.reload(pack(f"disca.{name}"))
 
 
 def test_reuse_runs_no_block_between_anchors(wan, pack):
@@ -132,5 +148,7 @@ def test_without_the_row_the_model_is_refused_by_name(row, pack):
     config = row.comfy_config()
     config.set_inference_dtype(torch.float32, None)
     model = ModelPatcher(config.get_model({}), CPU, CPU)
-    with pytest.raises(ValueError, match="This MODEL is a WAN21, but DisCa works on HunyuanVideo 1.0 and 1.5"):
+    with pytest.raises(
+        ValueError, match="This MODEL is a WAN21, but DisCa works on HunyuanVideo 1.0, HunyuanVideo 1.5"
+    ):
         attached(pack, model, "reuse", (0,))

@@ -7,6 +7,7 @@ import graph
 import pytest
 import recipes
 import torch
+from comfy.patcher_extension import WrappersMP
 from graph import CountedBlocks, relative_error
 
 ALL = "0-7"
@@ -222,3 +223,53 @@ def _fail_at_step_five():
         return apply_model(args["input"], args["timestep"], **args["c"])
 
     return fail
+
+
+def halved(call: int):
+    """A wrapper inside ours that runs the network on each half of a batch of four or more from that call on."""
+    count = [0]
+
+    def split(executor, *args, **kwargs):
+        count[0] += 1
+        batch = len(args[0])
+        if count[0] <= call or batch < 4:
+            return executor(*args, **kwargs)
+
+        def cut(value, rows):
+            return value[rows] if isinstance(value, torch.Tensor) and len(value) == batch else value
+
+        halves = slice(0, batch // 2), slice(batch // 2, None)
+        parts = [
+            executor(*(cut(value, rows) for value in args), **{key: cut(value, rows) for key, value in kwargs.items()})
+            for rows in halves
+        ]
+        return torch.cat(parts)
+
+    return split
+
+
+@pytest.mark.parametrize("videos", [2, 3])
+def test_a_call_that_another_node_runs_in_halves_predicts_nothing(videos, load, apply, sample):
+    model, predictor = load("hv10_t2v")
+
+    def third_step(anchors: str, call: int = 99) -> torch.Tensor:
+        patched, seen = apply(model, predictor, anchors), []
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", halved(call))
+        patched.set_model_unet_function_wrapper(
+            lambda apply_model, args: seen.append(apply_model(args["input"], args["timestep"], **args["c"])) or seen[-1]
+        )
+        guided = {"negative": graph.other_conditioning("hv10_t2v", model), "cfg": 3.0}
+        _, report = sample("hv10_t2v", patched, **guided, latent_image=graph.empty_latent("hv10_t2v", batch=videos))
+        assert call == 99 or "in full: another node evaluates a condition in several pieces" in report
+        return seen[2]
+
+    assert relative_error(third_step(SOME, call=2)[None], third_step("0 1 2 4 6")[None]) < 1e-5
+
+
+def test_every_step_an_anchor_is_said_where_times_repeat(load, apply, call):
+    model, predictor = load("hv10_t2v")
+    patched, reports = apply(model, predictor, "0-3"), []
+    patched.add_callback_with_key("disca_on_report", "test", reports.append)
+    (sampler,) = call("KSamplerSelect", sampler_name="euler")
+    graph.sample_custom(call, patched, "hv10_t2v", sampler, torch.tensor([1.0, 0.8, 0.8, 0.5, 0.0]), 1)
+    assert "every step is an anchor" in str(reports[0])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from disca.meanflow import shifted_sigmas
+from disca.methods import METHODS
 from disca.methods.anchors import AtAnchors
 from disca.methods.extrapolation import Line, extrapolation
 from disca.methods.method import Span
@@ -106,3 +107,19 @@ def test_steps_count_evenly_however_long_they_are():
 def test_before_a_second_anchor_the_line_is_the_last_features():
     kept = Line().keep([NOISE], [])
     assert Line().answer([NOISE], kept, Span(1, 0.1), None, None, {})[0] is NOISE
+
+
+def test_the_line_keeps_the_type_of_the_features():
+    kept = [NOISE.bfloat16(), NOISE.bfloat16() * 2.0]
+    (answer,) = Line().answer(
+        [NOISE], kept, Span(1, torch.tensor([0.1, 0.2])), Span(1, torch.tensor([0.1, 0.1])), None, {}
+    )
+    assert answer.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_with_every_step_in_full_a_method_is_the_plain_run(name):
+    sigmas = shifted_sigmas(6, 1.0)
+    u = CachedVelocity(Noted(), {}, METHODS[name](at(*range(6))), sigmas.tolist(), torch.nn.Identity())
+    plain = sample(lambda x_t, t, r: per_sample(t, x_t).expand_as(x_t), NOISE, sigmas)
+    assert torch.equal(sample(u, NOISE, sigmas), plain)

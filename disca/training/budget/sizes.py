@@ -43,7 +43,9 @@ def _published(family: Family) -> Sizes:
     return Sizes(*counts, published.weights, published.block_weights, published.tokens)
 
 
-PUBLISHED = {family.name: _published(family) for family in FAMILIES.values()}  # at the sizes they were published for
+PUBLISHED = {
+    row.name: _published(row) for row in FAMILIES.values() if row.published
+}  # at the sizes they were published for
 
 
 def sizes_of_run(settings: Settings) -> Sizes:

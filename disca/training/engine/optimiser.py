@@ -11,9 +11,7 @@ from torch.optim import Optimizer
 from ...messages import listing
 from ..contract.settings import OptimiserSettings
 
-BYTES = {"adamw": 16, "adamw_8bit": 10}  # per fp32 weight: the weight, its gradient and both moments
 FUSED = ("cuda", "cpu")  # where PyTorch updates all weights in one pass
-BYTES_BF16 = {"adamw_8bit": 6}  # the same per bf16 weight
 
 
 def make_optimiser(settings: OptimiserSettings, params: Iterable[nn.Parameter], lr: float) -> Optimizer:
