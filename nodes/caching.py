@@ -14,6 +14,11 @@ PRESET_TOOLTIP = (
     "N=4 is the paper's fastest setting. The help page has them all."
 )
 
+APPLY_ALIASES = [
+    "hunyuan", "hunyuanvideo", "faster", "speed", "speed up", "accelerate",
+    "feature cache", "caching", "step skipping", "teacache", "easycache",
+]  # fmt: skip
+
 
 class DiscaCacheSchedule(io.ComfyNode):
     @classmethod
@@ -24,49 +29,7 @@ class DiscaCacheSchedule(io.ComfyNode):
             category=CATEGORY,
             description="Says which steps run the whole transformer (anchors); the Predictor does the others.",
             search_aliases=["anchors", "cache interval", "preset"],
-            inputs=[
-                io.DynamicCombo.Input(
-                    "plan",
-                    options=[
-                        io.DynamicCombo.Option(
-                            "preset", [io.Combo.Input("preset", options=list(PRESETS), tooltip=PRESET_TOOLTIP)]
-                        ),
-                        io.DynamicCombo.Option(
-                            "interval",
-                            [
-                                io.Int.Input(
-                                    "interval",
-                                    default=2,
-                                    min=1,
-                                    max=100,
-                                    tooltip="After the warm-up, every n-th step is an anchor. 1: every step.",
-                                ),
-                                io.Int.Input(
-                                    "warmup",
-                                    default=3,
-                                    min=1,
-                                    max=100,
-                                    tooltip="How many steps at the start are anchors.",
-                                ),
-                                io.Boolean.Input("last_step", default=True, tooltip="Makes the last step an anchor."),
-                            ],
-                        ),
-                        io.DynamicCombo.Option(
-                            "anchors",
-                            [
-                                io.String.Input(
-                                    "anchors",
-                                    default="0 1 2 5 9 13 17 19",
-                                    tooltip="The anchor steps, counted from 0, in ascending order: single numbers or "
-                                    "ranges such as 0-2. Step 0 must be one.",
-                                )
-                            ],
-                        ),
-                    ],
-                    tooltip="preset: a published setting. interval: a regular one for any number of steps. "
-                    "anchors: your own list.",
-                )
-            ],
+            inputs=[_plan_input()],
             outputs=[DiscaSchedule.Output(display_name="schedule")],
         )
 
@@ -89,19 +52,7 @@ class DiscaApplyPredictor(io.ComfyNode):
             display_name="DisCa Apply Predictor",
             category=CATEGORY,
             description="Lets the Predictor stand in for the transformer on all steps but the schedule's anchors.",
-            search_aliases=[
-                "hunyuan",
-                "hunyuanvideo",
-                "faster",
-                "speed",
-                "speed up",
-                "accelerate",
-                "feature cache",
-                "caching",
-                "step skipping",
-                "teacache",
-                "easycache",
-            ],
+            search_aliases=APPLY_ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="A HunyuanVideo MeanFlow model, from DisCa Load MeanFlow Model."),
                 DiscaPredictor.Input("predictor", tooltip="The Predictor made for this model."),
@@ -138,3 +89,45 @@ def _schedule(plan: str, preset: str = "", anchors: str = "", **interval) -> Sch
     if plan == "preset":
         return PRESETS[preset]
     return Interval(**interval) if plan == "interval" else parse_anchors(anchors)
+
+
+def _plan_input() -> io.Input:
+    return io.DynamicCombo.Input(
+        "plan",
+        options=[
+            io.DynamicCombo.Option("preset", [io.Combo.Input("preset", options=list(PRESETS), tooltip=PRESET_TOOLTIP)]),
+            io.DynamicCombo.Option("interval", _interval_inputs()),
+            io.DynamicCombo.Option(
+                "anchors",
+                [
+                    io.String.Input(
+                        "anchors",
+                        default="0 1 2 5 9 13 17 19",
+                        tooltip="The anchor steps, counted from 0, in ascending order: single numbers or "
+                        "ranges such as 0-2. Step 0 must be one.",
+                    )
+                ],
+            ),
+        ],
+        tooltip="preset: a published setting. interval: a regular one for any number of steps. anchors: your own list.",
+    )
+
+
+def _interval_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "interval",
+            default=2,
+            min=1,
+            max=100,
+            tooltip="After the warm-up, every n-th step is an anchor. 1: every step.",
+        ),
+        io.Int.Input(
+            "warmup",
+            default=3,
+            min=1,
+            max=100,
+            tooltip="How many steps at the start are anchors.",
+        ),
+        io.Boolean.Input("last_step", default=True, tooltip="Makes the last step an anchor."),
+    ]

@@ -24,60 +24,7 @@ class DiscaBuildDataset(io.ComfyNode):
             category=TRAINING_CATEGORY,
             description="Encodes a folder of videos and captions into a dataset that the training nodes read.",
             search_aliases=["training data", "lora training", "encode videos", "captions"],
-            inputs=[
-                io.Combo.Input(
-                    "videos_name",
-                    options=folder_paths.get_input_subfolders(),
-                    tooltip="A folder in ComfyUI's input folder, with videos or pictures, and beside each its caption "
-                    f"in a .txt file of the same name. {NOTHING_THERE}",
-                ),
-                io.String.Input(
-                    "dataset", default="my_dataset", tooltip="The dataset's folder in output/disca/datasets."
-                ),
-                io.Combo.Input(
-                    "family", options=sorted(FAMILIES, reverse=True), tooltip="The HunyuanVideo that is to be trained."
-                ),
-                io.Vae.Input("vae", tooltip="The VAE of this HunyuanVideo."),
-                io.Clip.Input("clip", tooltip="The text encoders of this HunyuanVideo, without LoRA."),
-                io.DynamicCombo.Input(
-                    "size",
-                    options=[
-                        *(io.DynamicCombo.Option(name, []) for name in SIZES),
-                        io.DynamicCombo.Option("custom", _size_inputs()),
-                    ],
-                    tooltip="Every clip is scaled and cropped to it. Train at the size at which you will sample.",
-                ),
-                io.Float.Input(
-                    "fps",
-                    default=24.0,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.1,
-                    tooltip="Frames a second that are taken. 0: every frame.",
-                ),
-                io.Boolean.Input(
-                    "first_frame", default=False, tooltip="For image to video with 1.5: gives the model first frames."
-                ),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    optional=True,
-                    tooltip="SigLIP, for first frames, if the model looks at them with it.",
-                ),
-                io.Boolean.Input(
-                    "prune",
-                    default=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Takes samples out of the dataset whose video, caption or size is no longer asked for.",
-                ),
-                io.Boolean.Input(
-                    "strict",
-                    default=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Ends at a video that cannot be used or has no caption. Else it is left out and named.",
-                ),
-            ],
+            inputs=[*_source_inputs(), *_cut_inputs(), *_run_inputs()],
             outputs=[
                 io.String.Output(display_name="dataset", tooltip="Its name, for the training nodes."),
                 io.String.Output(
@@ -120,9 +67,72 @@ def _size(size: str, **custom: int) -> tuple[int, int, int]:
     return (custom["width"], custom["height"], custom["frames"]) if size == "custom" else SIZES[size]
 
 
+def _source_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "videos_name",
+            options=folder_paths.get_input_subfolders(),
+            tooltip="A folder in ComfyUI's input folder, with videos or pictures, and beside each its caption "
+            f"in a .txt file of the same name. {NOTHING_THERE}",
+        ),
+        io.String.Input("dataset", default="my_dataset", tooltip="The dataset's folder in output/disca/datasets."),
+        io.Combo.Input("family", options=NEWEST_FIRST, tooltip="The HunyuanVideo that is to be trained."),
+        io.Vae.Input("vae", tooltip="The VAE of this HunyuanVideo."),
+        io.Clip.Input("clip", tooltip="The text encoders of this HunyuanVideo, without LoRA."),
+    ]
+
+
+def _cut_inputs() -> list[io.Input]:
+    return [
+        io.DynamicCombo.Input(
+            "size",
+            options=[
+                *(io.DynamicCombo.Option(name, []) for name in SIZES),
+                io.DynamicCombo.Option("custom", _size_inputs()),
+            ],
+            tooltip="Every clip is scaled and cropped to it. Train at the size at which you will sample.",
+        ),
+        io.Float.Input(
+            "fps",
+            default=24.0,
+            min=0.0,
+            max=1000.0,
+            step=0.1,
+            tooltip="Frames a second that are taken. 0: every frame.",
+        ),
+        io.Boolean.Input(
+            "first_frame", default=False, tooltip="For image to video with 1.5: gives the model first frames."
+        ),
+        io.ClipVision.Input(
+            "clip_vision",
+            optional=True,
+            tooltip="SigLIP, for first frames, if the model looks at them with it.",
+        ),
+    ]
+
+
 def _size_inputs() -> list[io.Input]:
     return [
         io.Int.Input("width", default=848, min=16, max=4096, step=16, tooltip="In pixels."),
         io.Int.Input("height", default=480, min=16, max=4096, step=16, tooltip="In pixels."),
         io.Int.Input("frames", default=121, min=1, max=1001, step=4, tooltip="4n + 1 frames."),
+    ]
+
+
+def _run_inputs() -> list[io.Input]:
+    return [
+        io.Boolean.Input(
+            "prune",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Takes samples out of the dataset whose video, caption or size is no longer asked for.",
+        ),
+        io.Boolean.Input(
+            "strict",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Ends at a video that cannot be used or has no caption. Else it is left out and named.",
+        ),
     ]

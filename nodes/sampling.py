@@ -8,6 +8,9 @@ from ..disca.meanflow import require_denoise, shifted_sigmas
 from .types import CATEGORY
 
 UNCONNECTED = object()
+SAMPLE_ALIASES = [
+    "sampler", "ksampler", "hunyuan", "hunyuanvideo", "few steps", "turbo", "distilled", "meanflow",
+]  # fmt: skip
 
 
 class DiscaMeanFlowSigmas(io.ComfyNode):
@@ -58,16 +61,7 @@ class DiscaSample(io.ComfyNode):
             display_name="DisCa Sample",
             category=CATEGORY,
             description="Samples a MeanFlow model, with or without a Predictor, and reports what each step cost.",
-            search_aliases=[
-                "sampler",
-                "ksampler",
-                "hunyuan",
-                "hunyuanvideo",
-                "few steps",
-                "turbo",
-                "distilled",
-                "meanflow",
-            ],
+            search_aliases=SAMPLE_ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="A HunyuanVideo MeanFlow model, usually from DisCa Apply Predictor."),
                 io.Conditioning.Input("positive", tooltip="What the video should show."),
@@ -81,22 +75,7 @@ class DiscaSample(io.ComfyNode):
                     tooltip="The seed of the starting noise.",
                 ),
                 *_sigma_inputs(),
-                io.Conditioning.Input(
-                    "negative",
-                    optional=True,
-                    tooltip="Only needed with cfg above 1, which distilled models do not want.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Classifier-free guidance. 1 is off and right for distilled models; more doubles the time.",
-                ),
+                *_guidance_inputs(),
             ],
             outputs=[
                 io.Latent.Output(),
@@ -151,5 +130,26 @@ def _sigma_inputs() -> list[io.Input]:
             max=1.0,
             step=0.01,
             tooltip="1 starts from noise. Below 1 starts from the latent, at the last steps of a longer run.",
+        ),
+    ]
+
+
+def _guidance_inputs() -> list[io.Input]:
+    return [
+        io.Conditioning.Input(
+            "negative",
+            optional=True,
+            tooltip="Only needed with cfg above 1, which distilled models do not want.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=1.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="Classifier-free guidance. 1 is off and right for distilled models; more doubles the time.",
         ),
     ]
