@@ -13,6 +13,11 @@ RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}  # on Windows, with
 RESERVED |= {f"{port}{number}" for port in ("COM", "LPT") for number in "123456789\u00b9\u00b2\u00b3"}
 FORBIDDEN = set('<>:"|?*')  # in file names on Windows
 
+# What a user chooses from. Saved workflows hold these words: add at the end, never rename.
+WEIGHT_DTYPES = ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")  # as in core's Load Diffusion Model
+CACHE_DEVICES = ("auto", "gpu", "cpu")
+ATTENTION = ("comfy", "auto", "cudnn")  # comfy: left as it is
+
 
 def require_number(
     name: str, value: object, whole: bool, least: float | None = None, most: float | None = None, below: bool = False

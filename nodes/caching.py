@@ -2,9 +2,9 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..disca.choices import CACHE_DEVICES
 from ..disca.host import compat
 from ..disca.host.compat import room
+from ..disca.limits import CACHE_DEVICES
 from ..disca.schedule import PRESETS, Interval, Schedule, parse_anchors
 from .speed import speed_inputs, speed_up
 from .types import CATEGORY, DiscaPredictor, DiscaSchedule

@@ -3,11 +3,11 @@
 import folder_paths
 from comfy_api.v0_0_2 import io
 
-from ..disca.choices import WEIGHT_DTYPES
 from ..disca.host import compat
 from ..disca.host.compat import room
 from ..disca.host.folders import PREDICTORS, file_path, known_name
 from ..disca.host.progress import show
+from ..disca.limits import WEIGHT_DTYPES
 from .types import CATEGORY, NOTHING_THERE, DiscaPredictor
 
 

@@ -2,9 +2,9 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..disca.choices import ATTENTION
 from ..disca.host import compat
 from ..disca.host.compat import room
+from ..disca.limits import ATTENTION
 from .types import CATEGORY
 
 

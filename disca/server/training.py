@@ -17,8 +17,7 @@ from ..host.progress import show
 from ..limits import require_folder_name
 from ..messages import cause, listing, quoted
 from ..toy.dataset import TOY
-from ..training.budget.cards import fitted
-from ..training.budget.memory import table
+from ..training.budget.memory import fitted, table
 from ..training.contract.settings import Settings
 from ..training.contract.yaml_settings import write_settings
 from ..training.records.lock import RUN, FolderLock, run_lock

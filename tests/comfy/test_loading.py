@@ -12,7 +12,7 @@ import recipes
 import torch
 from safetensors.torch import save_file
 
-from disca.choices import WEIGHT_DTYPES
+from disca.limits import WEIGHT_DTYPES
 from disca.models.loading import load_meanflow_model, load_predictor
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor, write_predictor

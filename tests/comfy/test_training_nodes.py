@@ -352,9 +352,9 @@ def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
     run = settings.Settings("predictor", out=str(tmp_path), data=settings.DataSettings(path=""))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "sizes_of_run", lambda run: published["1.5"])
-        small, large = (pack("disca.training.budget.cards").fitted(run, card) for card in (24, 141))
+        small, large = (memory.fitted(run, card) for card in (24, 141))
         with pytest.raises(ValueError, match="does not fit on a card of 2 GB"):
-            pack("disca.training.budget.cards").fitted(run, 2)
+            memory.fitted(run, 2)
     assert small.optimizer.name == "adamw_8bit" and small.model.weight_dtype == "fp8_e4m3fn"
     assert large == run and vars(large.memory) == vars(MemorySettings())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from ..contract.method_settings import PairSettings, PredictorSettings
-from ..contract.settings import Settings
+from ..contract.settings import MemorySettings, Settings
 from .sizes import Sizes, sizes_of_run
 
 GB = 1e9
@@ -120,6 +120,23 @@ def cheapest(sizes: Sizes, job: Job, card: float, gpus: int = 1) -> Savings | No
         if sum(peak(sizes, job, savings).values()) <= card * GB:
             return savings
     return None
+
+
+def fitted(settings: Settings, card: float) -> Settings:
+    """The run with the savings that cost least on a card of so many GB; ValueError if none suffice."""
+    savings = cheapest(sizes_of_run(settings), job_of_run(settings), card)
+    if savings is None:
+        raise ValueError(
+            f"This run does not fit on a card of {card:.0f} GB, whatever is saved. Build the dataset of shorter or "
+            "smaller clips, train a LoRA instead of all weights, or set the memory yourself to try all the same.\n"
+            + table(settings)
+        )
+    return replace(
+        settings,
+        model=replace(settings.model, weight_dtype="fp8_e4m3fn" if savings.fp8 else settings.model.weight_dtype),
+        optimizer=replace(settings.optimizer, name="adamw_8bit" if savings.adamw_8bit else settings.optimizer.name),
+        memory=MemorySettings(True, savings.offload, savings.swap),
+    )
 
 
 def table(settings: Settings) -> str:
