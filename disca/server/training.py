@@ -78,7 +78,7 @@ def train(settings: Settings) -> Trained:
                 raise RuntimeError(cause(failure))
     from ..training.choose import TRAININGS
 
-    result = TRAININGS[settings.algorithm].load(settings, run.export)
+    result = TRAININGS[settings.algorithm].load(settings.model, run.export)
     message = read_state(run).get("message", "Done")
     report = f"{cause(message)}. The result is in {quoted(run.export)}.\n\n{plan}".strip()
     return Trained(result, report, [_picture(path) for path in pictures(run, run.curves)])

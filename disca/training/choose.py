@@ -9,7 +9,7 @@ from .algorithms.flow_matching import FlowMatching
 from .algorithms.meanflow_distillation import MeanFlowDistillation
 from .algorithms.predictor_training import PredictorTraining
 from .contract.protocol import Samples, Training
-from .contract.settings import Settings
+from .contract.settings import DataSettings, Settings
 from .data.dataset import Dataset, open_dataset, require_fits
 
 TRAININGS: dict[str, type[Training]] = {  # by the name that `algorithm` gives in a run's settings
@@ -22,7 +22,7 @@ TRAININGS: dict[str, type[Training]] = {  # by the name that `algorithm` gives i
 
 def chosen(settings: Settings, device: torch.device) -> tuple[Training, Samples]:
     """The training that the settings ask for, and its samples."""
-    dataset = open_samples(settings)
+    dataset = open_samples(settings.data)
     return make_training(settings, dataset, device), dataset
 
 
@@ -35,6 +35,6 @@ def make_training(settings: Settings, dataset: Samples, device: torch.device) ->
     return training
 
 
-def open_samples(settings: Settings) -> Samples:
+def open_samples(data: DataSettings) -> Samples:
     """The dataset of the run."""
-    return ToyDataset() if settings.data.path == TOY else open_dataset(settings.data.path, settings.data.cache)
+    return ToyDataset() if data.path == TOY else open_dataset(data.path, data.cache)

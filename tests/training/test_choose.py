@@ -34,14 +34,14 @@ class NewTraining(Regression):
 @pytest.fixture(autouse=True)
 def _table(monkeypatch):
     monkeypatch.setitem(choose.TRAININGS, "flow", NewTraining)
-    monkeypatch.setattr(choose, "open_samples", lambda settings: Points())
+    monkeypatch.setattr(choose, "open_samples", lambda data: Points())
 
 
 def test_a_class_and_a_line_train_log_and_load(tmp_path):
     run = settings(tmp_path)
     export = train(run, choose.chosen)
     assert read_log(RunFolder(tmp_path))[-1]["lr"] == {"network": 1e-2, "critic": 3e-3}
-    loaded = choose.TRAININGS[run.algorithm].load(run, export)
+    loaded = choose.TRAININGS[run.algorithm].load(run.model, export)
     assert all(torch.isfinite(tensor).all() for tensor in loaded.values()) and "0.weight" in loaded
 
 

@@ -340,7 +340,7 @@ def test_the_discriminators_accuracy_is_the_share_of_what_it_judges_rightly(tmp_
 def test_a_new_predictor_starts_as_a_copy_of_the_cache(tmp_path, files, form):
     run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(form=form))
     network = load_network(files["meanflow"], torch.float32)
-    predictor = new_predictor(predictor_spec(network, run), run, CPU)
+    predictor = new_predictor(predictor_spec(network, run), run.predictor, run.seed, CPU)
     tokens, cached = torch.randn(2, 1, 12, 128)
     pe = torch.eye(2).expand(1, 1, 12, 64, 2, 2)
     with torch.no_grad():

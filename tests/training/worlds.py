@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from disca.training.contract.protocol import Loss, Trainable
-from disca.training.contract.settings import DataSettings, OptimiserSettings, SaveSettings, Settings
+from disca.training.contract.settings import DataSettings, ModelSettings, OptimiserSettings, SaveSettings, Settings
 from disca.training.engine import checkpoints
 from disca.training.engine.loop import train
 
@@ -92,7 +92,7 @@ class Regression:
         save_file(weights, folder / "network.safetensors")
 
     @staticmethod
-    def load(settings: Settings, export: Path) -> dict[str, Tensor]:
+    def load(model: ModelSettings, export: Path) -> dict[str, Tensor]:
         return load_file(export / "network.safetensors")
 
     def shards(self) -> list[nn.Module]:

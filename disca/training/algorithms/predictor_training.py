@@ -36,7 +36,7 @@ class PredictorTraining:
         self.iterations = settings.predictor.mse_iterations + settings.predictor.gan_iterations
         module = self.network.module
         self.spec = predictor_spec(module, settings)
-        self.predictor = new_predictor(self.spec, settings, device)
+        self.predictor = new_predictor(self.spec, settings.predictor, settings.seed, device)
         self.pairs = Pairs(settings.predictor, self.network, self.predictor)
         self.parts = {"predictor": trainable(self.predictor, settings.optimizer, LEARNING_RATE)}
         if settings.predictor.gan_iterations:
@@ -90,7 +90,7 @@ class PredictorTraining:
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """The Predictor as Load Predictor reads it."""
-        export_predictor(folder, self.spec, self.predictor, weights, self.settings)
+        export_predictor(folder, self.spec, self.predictor, weights)
 
     def shards(self) -> list[nn.Module]:
         """The frozen network's blocks; the Predictor is a part, and so whole."""

@@ -5,7 +5,7 @@ from math import prod
 
 from ...models.family import FAMILIES, Family
 from ...toy.dataset import TOY, ToyDataset
-from ..contract.settings import Settings
+from ..contract.settings import DataSettings, ModelSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,15 @@ def _published(family: Family) -> Sizes:
     return Sizes(*counts, published.weights, published.block_weights, published.tokens)
 
 
-PUBLISHED = {
-    row.name: _published(row) for row in FAMILIES.values() if row.published
-}  # at the sizes they were published for
+# At the sizes that they were published for.
+PUBLISHED = {row.name: _published(row) for row in FAMILIES.values() if row.published}
 
 
 def sizes_of_run(settings: Settings) -> Sizes:
     """The network that the settings name, and the longest sample of their dataset."""
-    weights = _weight_shapes(settings)
+    weights = _weight_shapes(settings.model)
     patch = weights["img_in.proj.weight"][2:]
-    tokens = max(_tokens(shapes, patch) for shapes in _sample_shapes(settings))
+    tokens = max(_tokens(shapes, patch) for shapes in _sample_shapes(settings.data))
     return replace(sizes_of(weights), tokens=tokens, batch=settings.data.batch)
 
 
@@ -71,24 +70,24 @@ def sizes_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Sizes:
     )
 
 
-def _weight_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    if not settings.model.path:
+def _weight_shapes(model: ModelSettings) -> dict[str, tuple[int, ...]]:
+    if not model.path:
         from ...toy.network import new_network
 
-        state = new_network(settings.model.toy, settings.seed).state_dict()
+        state = new_network(model.toy, seed=0).state_dict()
         return {name: tuple(tensor.shape) for name, tensor in state.items()}
     from ...weights.files import open_weights
     from ...weights.transformer_file import transformer_weights
 
-    return transformer_weights(open_weights(settings.model.path)).shapes
+    return transformer_weights(open_weights(model.path)).shapes
 
 
-def _sample_shapes(settings: Settings) -> list[dict[str, tuple[int, ...]]]:
-    if settings.data.path == TOY:
+def _sample_shapes(data: DataSettings) -> list[dict[str, tuple[int, ...]]]:
+    if data.path == TOY:
         return [{name: tuple(tensor.shape) for name, tensor in ToyDataset()[0].items()}]
     from ..data.dataset import open_dataset
 
-    return [item.shapes for item in open_dataset(settings.data.path, settings.data.cache).index.items]
+    return [item.shapes for item in open_dataset(data.path, data.cache).index.items]
 
 
 def _tokens(shapes: dict[str, tuple[int, ...]], patch: tuple[int, ...]) -> int:

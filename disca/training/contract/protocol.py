@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from .settings import OptimiserSettings, Settings
+from .settings import ModelSettings, OptimiserSettings
 
 BANDS = 4  # of t, in which losses are logged: [0, 1/4), ... [3/4, 1]
 
@@ -74,8 +74,8 @@ class Training(Protocol):
         ...
 
     @staticmethod
-    def load(settings: Settings, export: Path) -> Any:
-        """What the graph takes of an export: a MODEL, or a LoadedPredictor."""
+    def load(model: ModelSettings, export: Path) -> Any:
+        """What the graph takes of an export of a run on that model: a MODEL, or a LoadedPredictor."""
         ...
 
     def shards(self) -> list[nn.Module]:

@@ -16,6 +16,7 @@ from ...toy.network import new_network
 from ...weights.files import open_weights
 from ...weights.predictor_file import read_predictor
 from ...weights.predictor_spec import PredictorSpec
+from ..contract.method_settings import PredictorSettings
 from ..contract.settings import Settings
 from .blocks import make_out_of_place
 from .fp8 import store_fp8
@@ -123,15 +124,15 @@ def predictor_spec(network: nn.Module, settings: Settings) -> PredictorSpec:
     )
 
 
-def new_predictor(spec: PredictorSpec, settings: Settings, device: torch.device) -> nn.Module:
+def new_predictor(spec: PredictorSpec, settings: PredictorSettings, seed: int, device: torch.device) -> nn.Module:
     """A Predictor to train, fp32: from the file to go on from, or new; "identity" starts as a copy of the cache."""
     predictor = build_predictor(spec, dtype=torch.float32, device=device, operations=comfy.ops.manual_cast)
-    if path := settings.predictor.path:
+    if path := settings.path:
         found, state = read_predictor(open_weights(path))
         _require_same(path, found, spec)
         predictor.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     else:
-        _initialise(predictor, spec, settings.seed, settings.predictor.start)
+        _initialise(predictor, spec, seed, settings.start)
     make_out_of_place(predictor.blocks)
     return predictor.requires_grad_(True)
 

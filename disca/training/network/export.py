@@ -14,7 +14,7 @@ from ...models.loading import load_meanflow_model, load_predictor
 from ...models.lora import load_lora
 from ...weights.predictor_file import write_predictor
 from ...weights.predictor_spec import PredictorSpec
-from ..contract.settings import Settings
+from ..contract.settings import ModelSettings, Settings
 from .build import Distillation
 from .lora import lora_state, merged_state
 
@@ -45,7 +45,7 @@ def export_distilled(
 
 
 def export_predictor(
-    folder: Path, spec: PredictorSpec, predictor: nn.Module, weights: dict[str, Tensor] | None, settings: Settings
+    folder: Path, spec: PredictorSpec, predictor: nn.Module, weights: dict[str, Tensor] | None
 ) -> None:
     """The Predictor in the form that Load Predictor reads."""
     if weights is None:
@@ -53,17 +53,17 @@ def export_predictor(
     write_predictor(str(folder / PREDICTOR), spec, _with_trained(predictor, weights))
 
 
-def exported_model(settings: Settings, export: Path) -> ModelPatcher:
+def exported_model(model: ModelSettings, export: Path) -> ModelPatcher:
     """The MODEL that a run gave; one that is whole is taken before a LoRA on its base."""
-    return _exported(settings, export, comfy.sd.load_diffusion_model)
+    return _exported(model, export, comfy.sd.load_diffusion_model)
 
 
-def exported_meanflow_model(settings: Settings, export: Path) -> ModelPatcher:
+def exported_meanflow_model(model: ModelSettings, export: Path) -> ModelPatcher:
     """The same with its input for r."""
-    return _exported(settings, export, load_meanflow_model)
+    return _exported(model, export, load_meanflow_model)
 
 
-def exported_predictor(settings: Settings, export: Path) -> LoadedPredictor:
+def exported_predictor(model: ModelSettings, export: Path) -> LoadedPredictor:
     """The Predictor that a run gave."""
     return load_predictor(str(export / PREDICTOR))
 
@@ -75,10 +75,10 @@ def metadata(settings: Settings) -> dict[str, str]:
     return {"disca.algorithm": settings.algorithm, "disca.seed": str(settings.seed), **recorded}
 
 
-def _exported(settings: Settings, export: Path, load: Callable[[str], ModelPatcher]) -> ModelPatcher:
+def _exported(model: ModelSettings, export: Path, load: Callable[[str], ModelPatcher]) -> ModelPatcher:
     if (export / NETWORK).exists():
         return load(str(export / NETWORK))
-    return load_lora(load(settings.model.path), str(export / LORA), 1.0)[0]
+    return load_lora(load(model.path), str(export / LORA), 1.0)[0]
 
 
 def _with_trained(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
