@@ -15,11 +15,13 @@ from networks import FULL_SIZE, Size, conditioning, dtype_and_device, latent, ra
 from disca.host import attach, sampling, speed  # isort: skip
 from disca.meanflow import shifted_sigmas  # isort: skip
 from disca.schedule import PRESETS, Interval  # isort: skip
+from disca.training.budget.shapes import Shape  # isort: skip
 
 PRESETS_OF = {family: [name for name in PRESETS if name.startswith(f"HunyuanVideo {family}")] for family in FULL_SIZE}
 STEPS = {"1.0": 20, "1.5": 8}
 SHIFT = {"1.0": 5.0, "1.5": 7.0}
 PATCH = {"1.0": 4, "1.5": 1}  # latent positions in a token
+FULL_THEN_PREDICTED = Interval(2, warmup=1, last_step=False)
 
 
 def main() -> None:
@@ -46,7 +48,8 @@ def table(size: Size, attention: str, compiled: bool) -> None:
     reference = None
     for label, kernel, compile_blocks in (("stock", "comfy", False), ("best", attention, compiled)):
         fast = speed.speed_up(model, kernel, compile_blocks)
-        report, memory = run(fast, size, 4)
+        report, memory = run(fast, fast, size, 4)
+        warm_up = attach.attach_predictor(fast, predictor, FULL_THEN_PREDICTED)
         full = statistics.median(report.seconds_full)
         reference = reference or 100 * full
         rows = [("original 50 steps with CFG", 100), ("CFG-distilled 50 steps", 50)]
@@ -55,16 +58,14 @@ def table(size: Size, attention: str, compiled: bool) -> None:
             show(f"{name}, {label} (extrapolated)", calls * full, reference, reference / (calls * full), memory)
         for name in PRESETS_OF[size.family]:
             cached = attach.attach_predictor(fast, predictor, PRESETS[name])
-            report, memory = run(cached, size, STEPS[size.family])
+            report, memory = run(cached, warm_up, size, PRESETS[name].steps)
             seconds = sum(report.seconds_full) + sum(report.seconds_predicted)
             theory = reference / (full * (report.full + report.predicted * predicted_share(size)))
             show(f"DisCa {name}, {label}", seconds, reference, theory, memory)
 
 
-def run(model, size: Size, steps: int):
-    """The report of a run after a warm-up of one full and one predicted step, and its peak memory on the GPU."""
-    warm_up = attach.with_counters(model)
-    warm_up.set_attachments(attach.KEY, attach.Attachment(Interval(2, warmup=1, last_step=False)))
+def run(model, warm_up, size: Size, steps: int):
+    """The report of a run after two steps of another MODEL to warm up with, and its peak memory on the GPU."""
     for target, count in ((warm_up, 2), (model, steps)):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -85,13 +86,9 @@ def tokens(size: Size) -> int:
 
 
 def predicted_share(size: Size) -> float:
-    """FLOPs of a predicted step over those of a full one.
-
-    A block costs 24·S·h² + 4·S²·h, the fusion MLP of one stream 6·S·h² (a multiply-add counts two).
-    """
-    s, h = tokens(size), size.width
-    block = 24 * s * h**2 + 4 * s**2 * h
-    return (2 * block + 6 * s * h**2) / ((size.double_blocks + size.single_blocks) * block)
+    """Operations of a predicted step over those of a full one."""
+    shape = Shape(size.width, size.double_blocks, size.single_blocks, 0, 0, tokens(size))
+    return shape.predictor(depth=2) / sum(shape.forward())
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def operations(sizes: Sizes, job: Job) -> float:
     if job.algorithm != "predictor":
         passes = {"flow": 0, "cfg": 2, "meanflow": 3}[job.algorithm]  # without gradient
         return passes * once + with_gradient + (1 if job.rank else 2) * linear
-    predictor, (drawn, predicted) = sum(sizes.forward(job.depth)), job.pairs.passes
+    predictor, (drawn, predicted) = sizes.predictor(job.depth), job.pairs.passes
     total = drawn * once + (4 + predicted) * predictor
     return total + once + with_gradient + linear if job.adversarial else total
 

@@ -36,6 +36,10 @@ class Sizes:
         each = 24 * self.width**2 * self.tokens, 4 * self.tokens**2 * self.width
         return each[0] * blocks * self.batch, each[1] * blocks * self.batch
 
+    def predictor(self, depth: int) -> float:
+        """Floating-point operations of a Predictor of so many blocks: what joins now and the cache, and these."""
+        return sum(self.forward(depth)) + 6 * self.width**2 * self.tokens * self.batch
+
 
 def _published(family: Family) -> Sizes:
     config, published = family.config, family.published
