@@ -1,20 +1,16 @@
 """HunyuanVideo networks of any size with random weights, and their Predictors, on a real ComfyUI."""
 
-import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-sys.path[:0] = [os.environ["COMFYUI_PATH"], str(Path(__file__).resolve().parents[1])]
+import torch
 
-import comfy.options  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-comfy.options.enable_args_parsing(False)
+from disca.training.network.comfy import choose_device, prepare_comfy  # noqa: E402
 
-import torch  # noqa: E402
-from comfy.cli_args import args  # noqa: E402
-
-args.cpu = not torch.cuda.is_available()
+prepare_comfy(choose_device("auto").type, training=False)
 
 import comfy.model_management  # noqa: E402
 import comfy.utils  # noqa: E402

@@ -24,13 +24,11 @@ LONGEST = (  # files of few tests and many seconds: begun last, one would run on
 
 if COMFYUI:
     sys.path.insert(0, COMFYUI)
-    import comfy.options
     import utils.extra_config  # noqa: F401 (as main.py: an older ComfyUI then puts comfy/, with its utils.py, ahead)
 
-    comfy.options.enable_args_parsing(False)
-    from comfy.cli_args import args
+    from disca.training.network.comfy import prepare_comfy
 
-    args.cpu = True
+    prepare_comfy("cpu", training=False)
 
 
 def pytest_addoption(parser):

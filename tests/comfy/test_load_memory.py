@@ -33,13 +33,10 @@ SETTINGS = {
 
 LOAD = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
-import comfy.options
-comfy.options.enable_args_parsing(False)
-from comfy.cli_args import args
-args.cpu = True
 import torch
-sys.path.insert(1, sys.argv[2])
+sys.path.insert(0, sys.argv[1])
+from disca.training.network.comfy import prepare_comfy
+prepare_comfy("cpu", training=False)
 from disca.models.loading import load_meanflow_model
 
 def memory(name):  # mapped pages counted; VmHWM is the peak
@@ -47,7 +44,7 @@ def memory(name):  # mapped pages counted; VmHWM is the peak
     return int(line.split()[1]) * 1024
 
 imports = memory("VmRSS")
-for path in sys.argv[3:]:
+for path in sys.argv[2:]:
     with open("/proc/self/clear_refs", "w") as peak:
         peak.write("5")  # forgets the peak so far
     with torch.inference_mode():
@@ -87,7 +84,7 @@ def measured(tmp_path_factory):
     paths = {layout: folder / f"{layout}.safetensors" for layout in SETTINGS}
     try:
         sizes = [split_file(SETTINGS[layout], path) for layout, path in paths.items()]
-        command = [sys.executable, "-c", LOAD, os.environ["COMFYUI_PATH"], str(PACK), *map(str, paths.values())]
+        command = [sys.executable, "-c", LOAD, str(PACK), *map(str, paths.values())]
         done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=folder)
     finally:
         for path in paths.values():
