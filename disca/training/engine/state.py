@@ -1,4 +1,8 @@
-"""All tensors that a run goes on from, under flat names: weights, optimisers, running average."""
+"""All tensors that a run goes on from, under flat names: weights, optimisers, running average.
+
+PyTorch's get_optimizer_state_dict gives the same tensors of the optimisers, but lets one that has not begun take a
+step, which changes what comes of it, and its setter gives state to weights that had none, or fails over them.
+"""
 
 from collections.abc import Iterable
 
