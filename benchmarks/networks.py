@@ -8,7 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from disca.training.network.comfy import choose_device, prepare_comfy  # noqa: E402
+from disca.training.network.comfy import choose_device, prepare_comfy
 
 prepare_comfy(choose_device("auto").type, training=False)
 
