@@ -15,7 +15,7 @@ from networks import FULL_SIZE, Size, conditioning, dtype_and_device, latent, ra
 from disca.host import attach, sampling, speed  # isort: skip
 from disca.meanflow import shifted_sigmas  # isort: skip
 from disca.schedule import PRESETS, Interval  # isort: skip
-from disca.training.budget.shapes import Shape  # isort: skip
+from disca.training.budget.sizes import Sizes  # isort: skip
 
 PRESETS_OF = {family: [name for name in PRESETS if name.startswith(f"HunyuanVideo {family}")] for family in FULL_SIZE}
 STEPS = {"1.0": 20, "1.5": 8}
@@ -87,7 +87,7 @@ def tokens(size: Size) -> int:
 
 def predicted_share(size: Size) -> float:
     """Operations of a predicted step over those of a full one."""
-    shape = Shape(size.width, size.double_blocks, size.single_blocks, 0, 0, tokens(size))
+    shape = Sizes(size.width, size.double_blocks, size.single_blocks, 0, 0, tokens(size))
     return shape.predictor(depth=2) / sum(shape.forward())
 
 

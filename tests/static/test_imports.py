@@ -21,7 +21,8 @@ FLOORS = (  # a file imports from its own room and from lower floors
     ("disca",),
 )
 KNOW_COMFYUI = ("nodes", "disca.host", "disca.server", "disca.models", "disca.training.network")
-MOST_FILES = 16
+COMFYUI = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview", "server")
+MOST_FILES, MOST_LINES, LONGEST_FUNCTION = 16, 250, 40
 FILES = [*(PACK / "disca").rglob("*.py"), *(PACK / "nodes").rglob("*.py")]
 
 
@@ -104,9 +105,45 @@ def test_packages_import_in_no_circle():
 @pytest.mark.parametrize("name", MODULES)
 def test_few_rooms_know_comfyui(name):
     known = any(name == room or name.startswith(f"{room}.") for room in KNOW_COMFYUI)
-    assert known or not [found for found in imports(name) if found.split(".")[0] in ("comfy", "folder_paths")]
+    assert known or not [found for found in imports(name) if found.split(".")[0] in COMFYUI]
 
 
 def test_no_folder_is_crowded():
     counts = Counter(file.parent for file in FILES if file.name != "__init__.py")
     assert [folder for folder, count in counts.items() if count > MOST_FILES] == []
+
+
+def test_files_and_functions_are_short():
+    texts = {file: file.read_text(encoding="utf-8") for file in FILES}
+    assert [file for file, text in texts.items() if len(text.splitlines()) > MOST_LINES] == []
+    functions = [
+        (name_of(file), node.name)
+        for file, text in texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno - node.lineno >= LONGEST_FUNCTION
+    ]
+    assert functions == []
+
+
+def names_of(name: str) -> set[str]:
+    """What a module defines or imports at its top, and its package's modules."""
+    found = {module.removeprefix(f"{name}.") for module in MODULES if module.startswith(f"{name}.")}
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", [*PACK.glob("benchmarks/*.py"), *PACK.glob("scripts/*.py")], ids=lambda path: path.name
+)
+def test_what_a_program_imports_of_the_pack_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "disca":
+            assert node.module in MODULES, node.module
+            assert {alias.name for alias in node.names} <= names_of(node.module)
