@@ -4,6 +4,9 @@ import sys
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from disca.training.contract.settings import OptimiserSettings
 from disca.training.engine.optimiser import make_optimiser, set_learning_rate
@@ -11,11 +14,13 @@ from disca.training.engine.optimiser import make_optimiser, set_learning_rate
 EIGHT = OptimiserSettings(name="adamw_8bit")
 
 
-def descend(settings, dtype=torch.float32, steps: int = 12, lr: float = 0.1) -> tuple[float, torch.nn.Parameter]:
+def descend(
+    settings, dtype=torch.float32, steps: int = 12, lr: float = 0.1, share=lambda full: full
+) -> tuple[float, torch.nn.Parameter]:
     """How much of a quadratic's value is left after some steps, and the weight."""
     generator = torch.Generator().manual_seed(1)
-    target = torch.randn(64, 128, generator=generator)
-    weight = torch.nn.Parameter(torch.zeros(64, 128, dtype=dtype))
+    target = share(torch.randn(64, 128, generator=generator))
+    weight = torch.nn.Parameter(share(torch.zeros(64, 128, dtype=dtype)))
     optimiser = make_optimiser(settings, [weight], lr)
     for _ in range(steps):
         optimiser.zero_grad()
@@ -48,6 +53,20 @@ def test_the_rounding_of_bf16_weights_is_repeatable():
     torch.manual_seed(2)
     _, second = descend(EIGHT, torch.bfloat16, steps=3)
     assert torch.equal(first, second)
+
+
+def test_sharded_bf16_weights_are_trained_as_whole_ones():
+    pytest.importorskip("torchao")
+    _, whole = descend(EIGHT, torch.bfloat16, steps=3)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        _, sharded = descend(
+            EIGHT, torch.bfloat16, steps=3, share=lambda full: distribute_tensor(full, mesh, [Shard(0)])
+        )
+        assert torch.equal(sharded.to_local(), whole)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw_8bit"])

@@ -62,6 +62,10 @@ def _adamw8bit(groups: list[dict], options: dict) -> Optimizer:
     class Adjustable(AdamW8bit):
         """torchao's with a learning rate that may be a number, repeatable rounding, and no compiler on the CPU."""
 
+        def _new_buffer(self, p, signed):
+            # of sharded bf16 weights it would be fp32 under a DTensor that says bf16, on which the first update fails
+            return super()._new_buffer(p.float() if isinstance(p, DTensor) else p, signed)
+
         def step(self, closure=None):
             for group in self.param_groups:
                 group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
