@@ -6,7 +6,6 @@ from comfy_api.v0_0_2 import io
 from ..disca.host import compat
 from ..disca.host.compat import room
 from ..disca.host.folders import PREDICTORS, file_path, known_name
-from ..disca.host.progress import show
 from ..disca.limits import WEIGHT_DTYPES
 from .types import CATEGORY, NOTHING_THERE, DiscaPredictor
 
@@ -150,5 +149,7 @@ class DiscaLoadLora(io.ComfyNode):
     @classmethod
     def execute(cls, model, lora_name: str, strength: float) -> io.NodeOutput:
         model, report = room("lora").load_lora(model, file_path("loras", lora_name), strength)
+        from ..disca.host.progress import show  # not before the room has what it needs
+
         show(report)
         return io.NodeOutput(model, report)

@@ -122,7 +122,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
             "interrupt_current_processing throw_exception_if_processing_interrupted InterruptProcessingException",
             "",
         ),
-        "comfy.sd": ("load_diffusion_model load_diffusion_model_state_dict", ""),
+        "comfy.sd": ("CLIPType load_diffusion_model", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
         "comfy_execution.utils": ("get_executing_context", "node_id"),
     },
