@@ -86,7 +86,7 @@ class Worker:
         printed = self.log.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
         sentence = printed.rpartition(PREFIX)[2].partition("\r")[0].strip()
         if code in EXPLAINED and PREFIX in printed and TRACEBACK not in sentence:
-            return f"{cause(sentence)} (The log is {quoted(self.log)}.)"
+            return f"{cause(sentence)} The log is {quoted(self.log)}."
         end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code:d}"
         lines = [line.strip() for line in re.split(r"[\r\n]+", printed) if line.strip()]
         last = f" It last said: {cause(lines[-1])}" if lines else ""
