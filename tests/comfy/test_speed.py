@@ -49,6 +49,24 @@ def test_apply_predictor_has_the_same_choices(load, call, sample, apply):
     assert torch.equal(sample(CASE, fast)[0], sample(CASE, apply(model, predictor, SOME))[0])
 
 
+def test_cores_attention_backend_stays_where_ours_comes_after_it_and_replaces_ours_where_not(load, call, comfy_nodes):
+    if "ModelAttentionBackend" not in comfy_nodes.NODE_CLASS_MAPPINGS:
+        pytest.skip("core has Model Attention Backend from 0.32 on")
+    model, _ = load(CASE)
+
+    def attention(model, ours: bool):
+        settings = {"attention": "cudnn", "compile_blocks": False} if ours else {"attention": "pytorch attention"}
+        return call("DiscaAttention" if ours else "ModelAttentionBackend", model=model, **settings)[0]
+
+    def override(model):
+        return model.model_options["transformer_options"]["optimized_attention_override"]
+
+    cores = override(attention(model, ours=False))
+    after = override(attention(attention(model, ours=False), ours=True))
+    assert (after.choice, type(after.inner)) == ("cudnn", type(cores))
+    assert type(override(attention(attention(model, ours=True), ours=False))) is type(cores)
+
+
 def test_compiled_blocks_give_the_same_video(load, call, sample):
     """The compiler that users get, on the CPU."""
     torch._dynamo.reset()
