@@ -119,3 +119,8 @@ def oldest_features(anchors: frozenset[int], sigmas: Sequence[float]) -> tuple[i
         if step not in anchors
     }
     return max(ages.items(), key=lambda item: item[1], default=(0, 0.0))
+
+
+def first_steps(sigmas: Sequence[float]) -> dict[float, int]:
+    """The step of each time; a repeated time is its first step."""
+    return {sigma: step for step, sigma in reversed(list(enumerate(sigmas[:-1])))}

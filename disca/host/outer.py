@@ -18,12 +18,12 @@ from ..models.checks import (
 )
 from ..models.family import family_of
 from ..report import Report
-from ..schedule import MAX_CACHE_AGE, oldest_features
+from ..schedule import MAX_CACHE_AGE, first_steps, oldest_features
 from . import progress, samplers
 from .features import FeatureStore
 from .observation import others
 from .observation.observed import Observed
-from .run import KEY, ON_REPORT, Run, first_steps
+from .run import KEY, ON_REPORT, Run
 
 NO_PREDICTOR = "no Predictor is on the model"
 ALL_ANCHORS = "every step is an anchor"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..methods.method import FULL, Decider, Method, Now, Span
 from ..report import Report
+from ..schedule import first_steps
 from .call import Call, ConditionKey, Evaluation, Group, Row
 from .features import FeatureStore, Signature
 from .observation.finite import Finite
@@ -154,8 +155,3 @@ class Run:
 
     def _span(self, first: int, last: int) -> Span:
         return Span(last - first, self._sigmas[first] - self._sigmas[last])
-
-
-def first_steps(sigmas: Sequence[float]) -> dict[float, int]:
-    """The step of each time; a repeated time is its first step."""
-    return {sigma: step for step, sigma in reversed(list(enumerate(sigmas[:-1])))}

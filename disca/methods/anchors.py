@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..schedule import Schedule
+from ..schedule import Schedule, first_steps
 from .method import FULL, Decider, Now, Rule
 
 
@@ -15,9 +15,8 @@ class AtAnchors(Rule):
     schedule: Schedule
 
     def fresh(self, sigmas: Sequence[float]) -> Decider:
-        listed, times = self.schedule.of(len(sigmas) - 1), list(sigmas[:-1])
-        # A repeated time is its first step, and so is an anchor at any of its steps.
-        return _AtAnchors(sorted({times.index(times[step]) for step in listed}))
+        step_of = first_steps(sigmas)  # and so is an anchor at any step of a repeated time
+        return _AtAnchors(sorted({step_of[sigmas[step]] for step in self.schedule.of(len(sigmas) - 1)}))
 
 
 class _AtAnchors(Decider):

@@ -15,6 +15,7 @@ from ..contract.method_settings import MOST_STEPS, PredictorSettings
 from ..contract.times import Draws, at_time, per_sample
 from ..network.blocks import Answer
 from ..network.velocity import Condition, Network
+from .sampling import answer_of
 
 
 class Pair(NamedTuple):
@@ -71,7 +72,7 @@ class Pairs:
 
 def by_predictor(predictor: nn.Module, cached: Sequence[Tensor]) -> Answer:
     """P(C, x_t, t, r) in place of the blocks."""
-    return lambda tokens, context: Learned().answer(tokens, cached, None, None, predictor, context)
+    return answer_of(Learned(), cached, predictor)
 
 
 def following(pair: Pair, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

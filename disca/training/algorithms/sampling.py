@@ -1,14 +1,14 @@
 """Sampling while training, for previews and measurements: full steps, and steps that a feature cache answers."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ...meanflow import step
-from ...methods.method import FULL, Method, Now, Span
+from ...methods.method import FULL, Method, Now, Span, What
 from ..contract.velocity import Velocity
+from ..network.blocks import Answer
 from ..network.velocity import Condition, Network
 
 
@@ -35,6 +35,13 @@ def guided(network: Network, condition: Condition, null: Condition, scale: float
 def mean_velocity(network: Network, condition: Condition) -> Velocity:
     """The mean velocity of a MeanFlow model."""
     return lambda x_t, t, r: network.velocity(x_t, t, r, condition)
+
+
+def answer_of(
+    what: What, kept: Sequence[Tensor], compute: nn.Module | None, age: Span | None = None, gap: Span | None = None
+) -> Answer:
+    """What stands in for the blocks, made of what was kept; a Predictor needs no times."""
+    return lambda tokens, context: what.answer(tokens, kept, age, gap, compute, context)
 
 
 class CachedVelocity:
@@ -75,10 +82,5 @@ class CachedVelocity:
         (last, t_last), *before = self._full
         age = Span(self._step - last, t_last - t)
         gap = Span(last - before[0][0], before[0][1] - t_last) if before else None
-        what = self._method.ways[way].what
-        answer = partial(_answer, what, self._kept, age, gap, self._compute)
+        answer = answer_of(self._method.ways[way].what, self._kept, self._compute, age, gap)
         return self._network.answered_velocity(answer, x_t, t, r, self._condition)
-
-
-def _answer(what, kept, age, gap, compute, tokens, context):
-    return what.answer(tokens, kept, age, gap, compute, context)
