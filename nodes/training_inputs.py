@@ -7,8 +7,8 @@ from comfy_api.v0_0_2 import io
 
 from ..disca.host.compat import room
 from ..disca.host.folders import file_path
+from ..disca.settings.fields import fields_of
 from ..disca.training.budget.memory import CARDS
-from ..disca.training.contract.fields import fields_of
 from ..disca.training.contract.method_settings import CfgSettings
 from ..disca.training.contract.settings import (
     DataSettings,

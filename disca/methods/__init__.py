@@ -3,9 +3,11 @@
 Pure torch: sampling in ComfyUI, previews, benchmarks and trainings all run these.
 """
 
-from .disca import disca
-from .extrapolation import extrapolation
-from .reuse import reuse
-from .taylor import taylor
+from .cache import Cache
+from .extrapolation import Extrapolation
+from .reuse import PlainReuse
+from .taylorseer import TaylorSeer, TaylorSeerLite
 
-METHODS = {"DisCa": disca, "reuse": reuse, "extrapolation": extrapolation, "Taylor": taylor}  # name -> its maker
+METHODS: dict[str, type[Cache]] = {  # in the order in which they are offered
+    cache.name: cache for cache in (PlainReuse, Extrapolation, TaylorSeerLite, TaylorSeer)
+}

@@ -1,11 +1,10 @@
 """When, by a schedule: its anchors run in full, all other steps do not."""
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..schedule import Schedule, first_steps
-from .method import FULL, Decider, Now, Rule
+from .when import FULL, Rule
 
 
 @dataclass(frozen=True)
@@ -14,18 +13,8 @@ class AtAnchors(Rule):
 
     schedule: Schedule
 
-    def fresh(self, sigmas: Sequence[float]) -> Decider:
+    def plan(self, sigmas: Sequence[float]) -> tuple[int, ...]:
         step_of = first_steps(sigmas)  # and so is an anchor at any step of a repeated time
-        return _AtAnchors(sorted({step_of[sigmas[step]] for step in self.schedule.of(len(sigmas) - 1)}))
-
-
-class _AtAnchors(Decider):
-    def __init__(self, anchors: list[int]):
-        self._anchors = anchors
-
-    def decide(self, now: Now) -> int:
-        return FULL if now.step in self._anchors else 0
-
-    def due(self, step: int) -> int:
-        earlier = bisect_left(self._anchors, step)
-        return self._anchors[earlier - 1] if earlier else 0
+        steps = len(sigmas) - 1
+        anchors = {step_of[sigmas[step]] for step in self.schedule.of(steps)}
+        return tuple(FULL if step in anchors else 0 for step in range(steps))

@@ -1,10 +1,9 @@
 """DisCa: a small network, the Predictor, brings the features of the last full step up to date (section 3.3)."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from .method import Method, Rule, Tokens, Way, What
+from .method import Compute, Context, Method, Tokens, Way, What
+from .when import Rule
 
 
 class Learned(What):
@@ -12,8 +11,8 @@ class Learned(What):
 
     computes = True
 
-    def answer(self, tokens: Tokens, kept: Tokens, age, gap, compute: Callable, context: dict) -> Tokens:
-        predicted = compute(*tokens, *kept, **context)
+    def answer(self, given: Tokens, kept: Tokens, ages, compute: Compute, context: Context) -> Tokens:
+        predicted = compute(*given, *kept, **context)
         return (predicted,) if isinstance(predicted, Tensor) else predicted
 
 

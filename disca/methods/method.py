@@ -1,16 +1,23 @@
 """What a feature cache is: a `Rule` says when, a `Way` where, a `What` what is kept and made of it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-FULL = -1  # a decision: the whole network runs
+from .when import Rule
 
-Tokens = Sequence[Tensor]  # one tensor [B, L, h] for each stream
-Compute = Callable[..., Any]  # a network
-Context = dict[str, Any]  # what blocks are given besides tokens
+FIRST, SECOND, LATE = "first", "second", "late"
+SITES, OUTPUT = "sites", "output"
+
+ATTENTION = ("img_attn", "txt_attn", "attn")  # what attention gives in a block of two streams, and of one
+MODULES = ("img_attn", "txt_attn", "img_mlp", "txt_mlp", "all")  # all that is added to a stream, before the gates
+
+Tokens = Sequence[Tensor]  # [B, L, h] of each stream; at a site one; of the output one [B, C, T, H, W]
+Compute = Callable[..., Any]  # the method's own network, or at a site the module that stands there
+Context = Mapping[str, Any]
 
 
 class Span(NamedTuple):
@@ -20,64 +27,54 @@ class Span(NamedTuple):
     sigma: Tensor | float  # of the earlier one minus that of the later one; in training [B]
 
 
-@dataclass(frozen=True)
-class Now:
-    """What a row may be decided by."""
+class What(ABC):
+    """What is kept of full steps, and what is made of it on the others: functions without state.
 
-    step: int
-
-
-class Decider:
-    """One row's decisions in one run: made at its first call, dropped with the run."""
-
-    def decide(self, now: Now) -> int:
-        """FULL, or the number of the way that stands in."""
-        raise NotImplementedError
-
-    def due(self, step: int) -> int:
-        """The latest step before this one that was to run in full; what is kept from before it is too old."""
-        return 0
-
-
-class Rule:
-    """When a step runs in full: settings, without state."""
-
-    def fresh(self, sigmas: Sequence[float]) -> Decider:
-        """A decider for one row of a run at these times; ValueError if the rule does not fit the run."""
-        raise NotImplementedError
-
-
-class What:
-    """What is kept of full steps, and what is made of it on the others: two functions without state."""
+    `given` went into the place, `made` came out of it. `ages` says how far back the full steps are whose `made` is
+    kept, the latest first.
+    """
 
     computes = False  # whether it answers with a network of its own
+    reads_given = False  # whether `keep` looks at `given`
+    renews = False  # whether an answer changes what is kept
+    tensors = 1  # how many it keeps of each that was made
 
-    def keep(self, made: Tokens, kept: Tokens) -> list[Tensor]:
-        """What to hold after a full step that made these tokens; `kept` is what was held before, [] the first time."""
-        return list(made)
+    def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages: Sequence[Span]) -> Sequence[Tensor]:
+        """What to hold after a full step; `kept` is what was held before it, [] the first time."""
+        return made
 
+    @abstractmethod
     def answer(
-        self,
-        tokens: Tokens,
-        kept: Tokens,
-        age: Span,
-        gap: Span | None,
-        compute: Compute | None,
-        context: Context,
+        self, given: Tokens, kept: Tokens, ages: Sequence[Span], compute: Compute | None, context: Context
     ) -> Tokens:
-        """The tokens of a step that is not run.
+        """What would have been made, in a step that is not run."""
 
-        `tokens` come in where the way begins, `age` is the time since the last full step and `gap` that between the
-        last two, None while there was one. `compute` is a network of the method's own, `context` what blocks are given.
-        """
-        raise NotImplementedError
+    def renewed(self, made: Tokens, kept: Tokens) -> Sequence[Tensor]:
+        """What to hold after an answer, where it `renews`."""
+        return kept
 
 
 @dataclass(frozen=True)
 class Way:
-    """Where a method stands in: from the first block of the last stream on, and nowhere else yet."""
+    """Where something stands in, and what it is.
+
+    FIRST, SECOND, LATE: for the blocks from the first, the second or a later one on (LATE: of the last stream, or of the
+    last two thirds where there is one kind of blocks). SITES: for modules inside blocks. OUTPUT: for the whole network.
+    """
 
     what: What
+    where: str = FIRST
+    sites: tuple[str, ...] = ()
+    others: Mapping[str, What] = field(default_factory=dict)  # sites with another What
+
+    def at(self, site: str) -> What:
+        """What stands in at a site."""
+        return self.others.get(site, self.what)
+
+    @property
+    def whats(self) -> Iterable[What]:
+        """All that stand in."""
+        return (self.what, *self.others.values())
 
 
 @dataclass(frozen=True)
@@ -87,3 +84,8 @@ class Method:
     name: str
     when: Rule
     ways: tuple[Way, ...]
+
+    @property
+    def computes(self) -> bool:
+        """Whether it answers with a network of its own."""
+        return any(what.computes for way in self.ways for what in way.whats)

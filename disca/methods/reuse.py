@@ -1,15 +1,27 @@
 """Plain reuse: the features of the last full step, as they are."""
 
-from .method import Method, Rule, Tokens, Way, What
+from ..settings.section import section
+from .anchors import AtAnchors
+from .cache import Cache
+from .intervals import every, interval, warmup
+from .method import Way
+from .whats import Reuse
 
 
-class Reuse(What):
-    """Keeps the last features, and answers with them."""
+@section
+class PlainReuse(Cache):
+    """The features behind the last block, once more: what every other method has to beat."""
 
-    def answer(self, tokens: Tokens, kept: Tokens, age, gap, compute, context) -> Tokens:
-        return kept
+    name = "reuse"
+    title = "Plain reuse"
+    source = "the simplest cache there is"
+    scheduled = True
 
+    interval: int = interval(2)
+    warmup: int = warmup(3)
 
-def reuse(when: Rule) -> Method:
-    """Reuse on the steps that the rule leaves out."""
-    return Method("reuse", when, (Way(Reuse()),))
+    def rule(self) -> AtAnchors:
+        return every(self.interval, self.warmup)
+
+    def ways(self) -> tuple[Way, ...]:
+        return (Way(Reuse()),)

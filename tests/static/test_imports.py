@@ -18,6 +18,7 @@ FLOORS = (  # a file imports from its own room and from lower floors
     ("disca.toy",),
     ("disca.models",),
     ("disca.methods", "disca.weights"),
+    ("disca.settings",),
     ("disca",),
 )
 KNOW_COMFYUI = ("nodes", "disca.host", "disca.server", "disca.models", "disca.training.network")

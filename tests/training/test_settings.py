@@ -8,7 +8,7 @@ from typing import get_origin
 import pytest
 from pydantic.fields import FieldInfo
 
-from disca.training.contract.fields import fields_of, limits_of
+from disca.settings.fields import fields_of, limits_of
 from disca.training.contract.method_settings import CfgSettings, PairSettings, PredictorSettings
 from disca.training.contract.settings import DataSettings, OptimiserSettings, PreviewSettings, Settings
 from disca.training.contract.yaml_settings import read_settings, write_settings

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .fields import MANY, Text, limits, location, number, with_preset
-from .section import section
+from ...settings.fields import MANY, Text, limits, location, number, with_preset
+from ...settings.section import section
 
 MOST_STEPS = 3  # from an anchor to the later state of a pair: N = 4 predicts three steps
 ADAPTIVE = "Weights each sample's loss by 1 / (error + c)^p, as MeanFlow does. 0: no weighting."

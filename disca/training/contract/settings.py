@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool
 
-from .fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
+from ...settings.fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
+from ...settings.section import section
 from .method_settings import CfgSettings, MeanFlowSettings, PredictorSettings
-from .section import section
 
 Decay = Annotated[float, limits(0, 0.99999)]
 Seed = Annotated[int, limits(0, MOST_SEED)]

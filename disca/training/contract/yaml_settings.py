@@ -12,8 +12,8 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 from ...files import replacing
 from ...messages import cause, quoted
-from .fields import FOLDER
-from .mistakes import Keys, first_mistake
+from ...settings.fields import FOLDER
+from ...settings.mistakes import Keys, first_mistake
 from .settings import Settings
 
 RUN = TypeAdapter(Settings)

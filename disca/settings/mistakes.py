@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 
-from ...messages import cause, listing, quoted
+from ..messages import cause, listing, quoted
 from .fields import fields_of
 
 UNKNOWN = "unexpected_keyword_argument"

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
 
-from ...messages import cause
+from ..messages import cause
 from .mistakes import first_mistake
 
 T = TypeVar("T")

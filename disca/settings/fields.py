@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs
 
-from ...limits import LONGEST_NAME, require_here, require_text
-from ...messages import quoted
+from ..limits import LONGEST_NAME, require_here, require_text
+from ..messages import quoted
 
 MANY = 10_000_000  # iterations
 MOST_SEED = 0xFFFFFFFF  # of the nodes: what is drawn takes a million times as much and stays below 64 bits

@@ -1,0 +1,29 @@
+"""A cache as a user chooses it: settings with limits and presets, from which a `Method` is made."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from .method import Method, Way
+from .when import Rule
+
+
+class Cache(ABC):
+    """The settings of one method. A subclass is a `section`, and a line in `METHODS`."""
+
+    name: ClassVar[str]  # in saved workflows
+    title: ClassVar[str]
+    source: ClassVar[str]  # where it is published
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> the settings that it sets
+    scheduled: ClassVar[bool] = False  # whether its steps are a list, so that another list can take their place
+
+    @abstractmethod
+    def rule(self) -> Rule:
+        """When it runs in full."""
+
+    @abstractmethod
+    def ways(self) -> tuple[Way, ...]:
+        """Where it stands in, with what."""
+
+    def method(self, rule: Rule | None = None) -> Method:
+        """The method; by another rule if one is given."""
+        return Method(self.name, rule or self.rule(), self.ways())

@@ -1,0 +1,1 @@
+"""How settings are written down once: their types, limits and defaults, and what is wrong with them."""
