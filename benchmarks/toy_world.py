@@ -26,9 +26,10 @@ from torch import Tensor  # noqa: E402
 from disca.meanflow import shifted_sigmas  # noqa: E402
 from disca.methods.anchors import AtAnchors  # noqa: E402
 from disca.methods.disca import disca  # noqa: E402
-from disca.methods.extrapolation import extrapolation  # noqa: E402
-from disca.methods.method import Method, Rule  # noqa: E402
-from disca.methods.reuse import reuse  # noqa: E402
+from disca.methods.extrapolation import Extrapolation  # noqa: E402
+from disca.methods.method import Method  # noqa: E402
+from disca.methods.reuse import PlainReuse  # noqa: E402
+from disca.methods.when import Rule  # noqa: E402
 from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.schedule import PRESETS, Schedule  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
@@ -58,6 +59,8 @@ SAMPLES, FIRST = 32, 900_000  # held-out scenes: no training comes that far
 STEPS = (20, 10, 8, 4)
 SCHEDULES = [preset for preset in PRESETS.values() if ", N=" in preset.name]
 
+reuse = PlainReuse().method
+extrapolation = Extrapolation(damping=1.0, along="sigma").method
 METHODS = {"DisCa": disca, "reuse": reuse, "extrapolation": extrapolation}
 Metrics = dict[str, float]
 Make = Callable[[Rule], Method]
@@ -118,7 +121,7 @@ def pair_metrics(toy: Toy) -> Metrics:
         for name, make in (("Predictor", disca), ("reuse", reuse)):
             velocity = toy.velocity(make, SCHEDULES[0])
             velocity.keep(pair.cached, pair.t)
-            u = velocity.answered(0, pair.x_t, pair.t, pair.r)
+            u = velocity.answered(pair.x_t, pair.t, pair.r)
             metrics[f"{name}, pairs on a {kind}"] = distance(u, pair.u_target)
     return metrics
 
@@ -137,7 +140,7 @@ def path_metrics(toy: Toy) -> Metrics:
             if i in anchors:
                 velocity.keep(features, times)
                 continue
-            errors[name].append(distance(velocity.answered(0, x, times, ends), u))
+            errors[name].append(distance(velocity.answered(x, times, ends), u))
         x = x - (t - r) * u
     return {f"{name}, steps of a run": statistics.mean(found) for name, found in errors.items()}
 

@@ -1,6 +1,6 @@
 """What a sampling run did: network calls counted by kind, their time, and the features it held."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -23,6 +23,11 @@ class Report:
     skipped: int = 0  # calls that something else answered in place of the network's blocks
     only_full: str = ""  # why no call was to be predicted
     partial: int = 0  # counted calls in which other nodes left blocks out
+    rejected: int = 0  # calls that were made again, their answers not good enough
+    seconds_rejected: list[float] = field(default_factory=list)
+    rows: dict[tuple[int, int], list[int]] = field(
+        default_factory=lambda: defaultdict(lambda: [0, 0])
+    )  # condition, video -> steps cached, steps in full
 
     @property
     def calls(self) -> int:
@@ -32,11 +37,15 @@ class Report:
     @property
     def speedup(self) -> float | None:
         """Time of all calls had each been full (at the median full call), over their measured time."""
-        spent = sum(self.seconds_full) + sum(self.seconds_predicted)
+        spent = self._seconds
         if not self.seconds_full or spent <= 0.0:
             return None
         others = median(self.seconds_full) * len(self.seconds_predicted)
         return (sum(self.seconds_full) + others) / spent
+
+    @property
+    def _seconds(self) -> float:
+        return sum(self.seconds_full) + sum(self.seconds_predicted) + sum(self.seconds_rejected)
 
     @property
     def counts(self) -> str:
@@ -77,11 +86,21 @@ class Report:
         facts += [f"{count:d} in full: {reason}" for reason, count in self.fallbacks.most_common()]
         if self.partial:
             facts.append(f"{self.partial:d} calls without all blocks: another node left some out")
+        if self.rejected:
+            facts.append(f"{self.rejected:d} rejected and made again in full")
+        if len({tuple(counts) for counts in self.rows.values()}) > 1:
+            facts.append(self._row_counts())
         if self.skipped and not self.alarms:
             facts.append(f"{self.skipped:d} calls not answered by the network")
         if self.calls != self.steps and self.steps and not self.alarms:
             facts.append(f"{self.calls:d} calls in {self.steps:d} steps")
         return facts
+
+    def _row_counts(self) -> str:
+        """Where rows went apart, how many steps ran in full for each."""
+        full = [full for _, (_, full) in sorted(self.rows.items())]
+        each = ", ".join(f"{count:d}" for count in full)
+        return f"{sum(full) / len(full):.1f} steps in full a video and condition ({each})"
 
     def _measures(self) -> list[str]:
         facts = []
@@ -89,8 +108,8 @@ class Report:
             facts.append(f"full: {median(self.seconds_full):.3g} s each")
         if self.seconds_predicted:
             facts.append(f"predicted: {median(self.seconds_predicted):.3g} s each")
-        if seconds := sum(self.seconds_full) + sum(self.seconds_predicted):
-            facts.append(f"total: {seconds:.3g} s in the network")
+        if self._seconds:
+            facts.append(f"total: {self._seconds:.3g} s in the network")
         if self._compares():
             calls = f"all {self.calls:d} calls in full, each as long as this run's full ones (estimated)"
             facts.append(f"compared with: {calls}")

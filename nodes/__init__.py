@@ -1,5 +1,6 @@
 """What a user sees: a schema and one call into `disca` each."""
 
+from .apply_cache import DiscaApplyCache
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
 from .checks import check
 from .dataset import DiscaBuildDataset
@@ -26,6 +27,7 @@ NODES = [
     DiscaToyPrompt,
     DiscaToyDecode,
     DiscaLoadLora,
+    DiscaApplyCache,
 ]
 
 for node in NODES:

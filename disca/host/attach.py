@@ -6,7 +6,8 @@ from comfy.patcher_extension import WrappersMP
 from ..messages import quoted
 from ..methods.anchors import AtAnchors
 from ..methods.disca import disca
-from ..methods.method import Method
+from ..methods.method import SITES, Method
+from ..methods.when import MODULATED
 from ..models.checks import LoadedPredictor, family_of_model, require_match, require_meanflow
 from ..schedule import Schedule
 from . import blocks, wrappers
@@ -27,13 +28,27 @@ def attach(
     model: ModelPatcher, method: Method, cache_device: str = "auto", compute: ModelPatcher | None = None
 ) -> ModelPatcher:
     """A clone of the MODEL that runs by the method, in place of any earlier one; `compute` is its own network."""
-    family_of_model(model)
-    if compute is None and any(way.what.computes for way in method.ways):
+    require_fits(model, method)
+    if compute is None and method.computes:
         raise ValueError(f"{quoted(method.name)} answers with a network of its own, but none is given. Give it one.")
     model = _wrap(model, Attachment(method, cache_device))
     model.set_additional_models(KEY, [compute] if compute else [])
     blocks.add_handlers(model)
     return model
+
+
+def require_fits(model: ModelPatcher, method: Method) -> None:
+    """ValueError unless the method finds in the MODEL's blocks what it answers or looks at."""
+    family = family_of_model(model)
+    kinds = [kind for kind in family.kinds if kind.of(model.model.diffusion_model)]
+    wanted = [{*way.sites} for way in method.ways if way.where == SITES]
+    if MODULATED in (*method.when.looks, *method.when.sees):
+        wanted.append({*kinds[0].sites})
+    if any(not sites & {*kind.sites} for sites in wanted for kind in kinds):
+        raise ValueError(
+            f"{quoted(method.name)} looks inside blocks, which it cannot in those of {family.title}. "
+            "Choose a method that takes blocks as a whole, such as 'TaylorSeer-Lite'."
+        )
 
 
 def with_counters(model: ModelPatcher) -> ModelPatcher:

@@ -20,6 +20,7 @@ class WatchedBlock:
     """
 
     call: Call
+    key: BlockKey
     first: bool
     handler: Callable | None  # ours or another node's
 
@@ -31,7 +32,7 @@ class WatchedBlock:
         original = extra["original_block"]
 
         def counted(args: dict) -> dict:
-            self.call.blocks_run += 1
+            self.call.ran.add(self.key)
             return original(args)
 
         return self.handler(args, {**extra, "original_block": counted}) if self.handler else counted(args)
@@ -54,7 +55,7 @@ def add_handlers(model: ModelPatcher) -> None:
 def watched(options: dict, family: Family, network: nn.Module, call: Call) -> dict:
     """The options of one call, whose handlers tell the call what they do."""
     handlers, blocks = handlers_of(options), family.blocks(network)
-    seen = {block: WatchedBlock(call, block == blocks[0], handlers.get(block)) for block in blocks}
+    seen = {block: WatchedBlock(call, block, block == blocks[0], handlers.get(block)) for block in blocks}
     replaced = {**options.get("patches_replace", {}), "dit": {**handlers, **seen}}
     return {**options, CALL: call, "patches_replace": replaced}
 

@@ -1,14 +1,17 @@
 """One network call: the rows in it, what each of them decides, and what becomes of the blocks."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..methods.method import FULL
+from ..methods.method import SITES
+from ..methods.when import FULL, OUTPUT
 from ..models.blocks import Args, Out, Place
 from . import rows
+from .passage import CachedPassage, FullPassage, Passage
+from .signals import Signals
 
 if TYPE_CHECKING:
     from .run import Run
@@ -54,14 +57,6 @@ class Evaluation(NamedTuple):
     stores: bool = True  # whether features are of use in it at all
 
 
-class Group(NamedTuple):
-    """Rows of a call that go one way, from features of the same steps."""
-
-    rows: list[int]  # their places in the batch
-    way: int  # or FULL
-    steps: tuple[int, ...] = ()  # of the last full step, and of the one before
-
-
 class Call:
     """One network call: the rows of one or more conditions, and what becomes of them."""
 
@@ -69,49 +64,98 @@ class Call:
         self,
         evaluation: Evaluation,
         conditions: Sequence[ConditionKey],
-        batch: int,
+        latent: Tensor,
         blocked: str | None,
         blocks: int | None = None,
+        decided: Mapping[Row, int] | None = None,
     ):
+        """`latent` is what goes into the network; `decided` is given where the call is made again."""
         self.run, self.sigma, self.conditions = evaluation.run, evaluation.sigma, conditions
-        self.predicted = False  # whether a method answered for a row
         self.reason: str | None = evaluation.reason if not evaluation.keep else None
-        self.blocks_run = 0
-        self._evaluation = evaluation
-        self._batch = batch  # rows that go into the network
+        self.ran: set[Hashable] = set()  # keys of blocks
+        self._evaluation, self._latent, self._decided = evaluation, latent, decided
         self._blocks = blocks  # how many there are to run; None: nobody watches them
+        self._call_blocked = blocked
         self._blocked = blocked or evaluation.reason
         self._decides = evaluation.keep
-        self._keeps = evaluation.keep and evaluation.stores and evaluation.run.method is not None
+        method = evaluation.run.method
+        self._keeps = evaluation.keep and evaluation.stores and method is not None
+        if self._blocked and self._keeps and any(way.where == SITES for way in method.ways):
+            self._keeps = False  # others have a hand in the blocks, whose insides cannot be seen then
+        self._signals: Signals | None = None
         self._rows: list[Row] = []  # until the first block has shown its inputs
-        self._groups: list[Group] = []
+        self._ways: list[int] = []  # of each row
+        self._passages: list[Passage] = []
+        self._narrowed: list[rows.Narrowed] = []
         self._signature: tuple = ()
-        if not self.run.is_whole(conditions):
+        if decided is None and not self.run.is_whole(conditions):
             self.run_natively(PIECES)
+
+    @property
+    def predicted(self) -> bool:
+        """Whether the method answered for a row."""
+        return any(passage.answered for passage in self._passages)
 
     @property
     def answered(self) -> bool:
         """Whether blocks or a method ran, not something in their place."""
-        return self.predicted or self._blocks is None or self.blocks_run > 0
+        return self.predicted or self._blocks is None or bool(self.ran)
 
     @property
     def full(self) -> bool:
         """Whether a row ran in full."""
-        return not self._groups or any(group.way == FULL for group in self._groups)
+        return not self._ways or FULL in self._ways
 
     @property
     def partial(self) -> bool:
         """Whether some of the blocks were left out in a step's own evaluation, by another node."""
-        return self._evaluation.keep and self._blocks is not None and 0 < self.blocks_run < self._blocks
+        meant = self._evaluation.keep and self.full and self._blocks is not None
+        return meant and 0 < len(self.ran) < self._blocks
+
+    @property
+    def row_kinds(self) -> Sequence[tuple[Row, bool]]:
+        """Each row, and whether it ran in full."""
+        return [(row, way == FULL) for row, way in zip(self._rows, self._ways, strict=False)]
 
     def through(self, place: Place, args: Args, block: Callable[[Args], Out]) -> Out:
         """What comes out of the block: its output, the method's answer, or its input where the answer came before."""
         if place.first:
-            self._begin(place.kind.tokens(args))
-        if len(self._groups) < 2:
-            return self._go(self._groups[0] if self._groups else Group([], FULL), place, args, block)
-        parts = [(group, rows.narrowed(args, group.rows, len(self._rows))) for group in self._groups]
-        return rows.in_batch_order([(group.rows, self._go(group, place, part, block)) for group, part in parts])
+            self._begin(place, args, block)
+        if not self._passages:
+            return block(args)
+        if len(self._passages) == 1:
+            out = self._passages[0].go(place, args, block)
+        else:
+            parts = [
+                (passage.numbers, passage.go(place, part.args(args, place.kind.streams), block))
+                for passage, part in zip(self._passages, self._narrowed, strict=True)
+            ]
+            out = rows.in_batch_order(parts)
+        self.ran.update(*(passage.ran for passage in self._passages))
+        return out
+
+    def output(self, out: Tensor) -> Tensor:
+        """What comes out of the network: its output, or the method's answer; rules see it."""
+        for passage in self._passages:
+            numbers = passage.numbers
+            if len(self._passages) == 1:
+                out = passage.output(self._latent, out)
+            else:
+                answered = passage.output(self._latent[numbers], out[numbers])
+                out = out.index_copy(0, torch.tensor(numbers, device=out.device), answered)
+            if isinstance(passage, FullPassage) and self._keeps:
+                self._show(passage, out)
+        return out
+
+    @property
+    def rejected(self) -> list[Row]:
+        """Rows whose answers were checked and are not good enough."""
+        return [row for one in self._passages if isinstance(one, CachedPassage) for row in one.rejected]
+
+    def again(self) -> "Call":
+        """The call that makes up for them: they run in full, the others as before."""
+        decided = dict(zip(self._rows, self._ways, strict=True)) | dict.fromkeys(self.rejected, FULL)
+        return Call(self._evaluation, self.conditions, self._latent, self._call_blocked, self._blocks, decided)
 
     def run_natively(self, reason: str) -> None:
         """Nothing is predicted or kept in this call."""
@@ -129,67 +173,70 @@ class Call:
         if planned and not self.predicted:
             self.reason = self._blocked or OWN_WAY
 
-    def _begin(self, tokens: Sequence[Tensor]) -> None:
+    def _begin(self, place: Place, args: Args, block: Callable[[Args], Out]) -> None:
         """Sees the inputs of the first block: only from features of inputs and weights like these is predicted."""
-        if self._rows or len(tokens[0]) != self._batch:  # the network runs again in this call, or on a part of it
+        tokens = place.kind.tokens(args)
+        if self._rows or len(tokens[0]) != len(self._latent):  # the network runs again in this call, or on a part of it
             self.run.split(self.conditions)
             self.run_natively(PIECES)
-            self._groups = []
+            self._passages, self._ways = [], []
             return
-        videos = self._batch // len(self.conditions)
+        videos = len(self._latent) // len(self.conditions)
         self._rows = [Row(condition, video) for condition in self.conditions for video in range(videos)]
         # ComfyUI batches no conditions of other hooks
         strengths = self._evaluation.strengths.get(self.conditions[0], ())
         shapes = tuple(tuple(tensor.shape[1:]) for tensor in tokens)
         self._signature = (*shapes, tokens[0].dtype, tokens[0].device, strengths)
+        self._signals = Signals(place, args, block, self._latent, self.run.modulated)
         if self._decides:
-            self._groups = self._grouped()
+            self._decide()
 
-    def _grouped(self) -> list[Group]:
+    def _decide(self) -> None:
+        for name in self.run.method.when.sees if self._keeps else ():
+            self._signals.prepare(name)
         groups: dict[tuple, list[int]] = {}
         for number, row in enumerate(self._rows):
-            way, reason = self._decision(row)
+            way, reason = self._decision(row, number)
+            self._ways.append(way)
             if reason is not None and self.reason is None:
                 self.reason = reason
-            steps = () if way == FULL else self.run.full_steps(row)
-            groups.setdefault((way, steps), []).append(number)
-        return [Group(members, *key) for key, members in groups.items()]
+            groups.setdefault((way, () if way == FULL else self.run.full_steps(row)), []).append(number)
+        step = self._evaluation.step
+        for (way, _), numbers in groups.items():
+            members = [self._rows[number] for number in numbers]
+            if way == FULL:
+                if self._keeps:
+                    self.run.begin(members, step, self._signature)
+                passage = FullPassage(self.run, step, members, numbers, self._signals, self._keeps)
+            else:
+                checked = self.run.method.when.checks and self._decided is None
+                passage = CachedPassage(self.run, step, members, numbers, self._signals, way, checked)
+            self._passages.append(passage)
+            self._narrowed.append(rows.Narrowed(numbers, len(self._rows)))
 
-    def _decision(self, row: Row) -> tuple[int, str | None]:
+    def _decision(self, row: Row, number: int) -> tuple[int, str | None]:
         """FULL or a way, and why it is FULL where the method wanted a way."""
         step = self._evaluation.step
-        way = self.run.decide(row, step)
+        if self._decided is not None:
+            return self._decided[row], None
+        way = self.run.decide(row, self.run.now(row, step, number, self._signals))
         if way == FULL:
             return FULL, None
         reason = self._blocked or (PIECES if self.run.is_split(row.condition) else None)
-        if reason is None and row not in self.run.store:
+        if reason is None and not self.run.full_steps(row):
             reason = NO_FEATURES
         if reason is None and self.run.is_stale(row, step):
             reason = OLD_FEATURES
         if reason is None and not self.run.store.fits(row, self._signature):
             reason = CHANGED
-        return (way, None) if reason is None else (FULL, reason)
+        return (FULL, reason) if reason else (way, None)
+
+    def _show(self, passage: FullPassage, out: Tensor) -> None:
+        if OUTPUT in self.run.method.when.sees:
+            self._signals.put(OUTPUT, passage.numbers, out[passage.numbers])
+        for number, row in zip(passage.numbers, passage.rows, strict=True):
+            self.run.saw(row, self.run.now(row, self._evaluation.step, number, self._signals))
 
     def _planned(self) -> bool:
-        """Whether the method would answer for one of the conditions."""
-        step = self._evaluation.step
-        return any(self.run.decide(Row(condition, 0), step) != FULL for condition in self.conditions)
-
-    def _go(self, group: Group, place: Place, args: Args, block: Callable[[Args], Out]) -> Out:
-        if group.way != FULL:
-            return self._answer(group, place, args)
-        out = block(args)
-        if place.ends and self._keeps and self._rows:
-            made = [out[name] for name in place.kind.streams]
-            self.run.keep([self._rows[i] for i in group.rows], self._evaluation.step, self._signature, made)
-            for tensor in made:
-                self.look("the features", tensor)
-        return out
-
-    def _answer(self, group: Group, place: Place, args: Args) -> Out:
-        tokens = place.kind.tokens(args)
-        if place.begins:
-            self.predicted = True
-            asked = [self._rows[i] for i in group.rows]
-            tokens = self.run.answer(asked, group, self._evaluation.step, tokens, place.context(args))
-        return place.kind.answer(tokens)
+        """Whether the method plans to answer in this step, or may."""
+        return self.run.may_answer(self._evaluation.step)

@@ -1,11 +1,13 @@
 """What methods keep of full steps, apart for each row: a video of a condition in a context window on a device."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from comfy import model_management
 from torch import Tensor
+
+from ..methods.method import Span, What
 
 try:
     from comfy.model_prefetch import pause_malloc_graph
@@ -16,10 +18,10 @@ Signature = tuple  # of block 0's inputs: features are only used for inputs of t
 
 
 class Features(NamedTuple):
-    """What a method keeps for one row, and the inputs it belongs to."""
+    """What a method keeps for one row, by its place in the network, and the inputs it belongs to."""
 
     signature: Signature
-    tensors: list[Tensor]
+    tensors: dict[Hashable, list[Tensor]]
 
 
 class FeatureStore:
@@ -29,26 +31,40 @@ class FeatureStore:
         self._cache_device = cache_device
         self._features: dict[Hashable, Features] = {}
 
-    def __contains__(self, row: Hashable) -> bool:
-        return row in self._features
-
     @property
     def nbytes(self) -> int:
         """Memory held now, on whichever device."""
-        return sum(tensor.nbytes for features in self._features.values() for tensor in features.tensors)
+        held = (tensors for features in self._features.values() for tensors in features.tensors.values())
+        return sum(tensor.nbytes for tensors in held for tensor in tensors)
+
+    def open(self, row: Hashable, signature: Signature) -> None:
+        """From now on features of the row belong to inputs like these; it has none if it had others."""
+        if not self.fits(row, signature):
+            self._features[row] = Features(signature, {})
 
     def keep(
         self,
         rows: Sequence[Hashable],
-        signature: Signature,
+        place: Hashable,
+        what: What,
+        given: Sequence[Tensor],
         made: Sequence[Tensor],
-        wanted: Callable[[list[Tensor], list[Tensor]], list[Tensor]],
+        ages: Sequence[Sequence[Span]],
     ) -> None:
-        """Holds what is `wanted` of each row of a batch and of what it held before, in memory that is there."""
-        for row, *tensors in zip(rows, *(tensor.chunk(len(rows)) for tensor in made), strict=True):
-            earlier = self._features.pop(row, Features(signature, []))
-            held = earlier.tensors if earlier.signature == signature else []
-            self._features[row] = Features(signature, self._hold(wanted(tensors, held), held))
+        """Holds what is wanted of a full step, for each row of a batch, in memory that is there.
+
+        `ages` says for each row how far back the full steps are of which it holds something.
+        """
+        for number, row in enumerate(rows):
+            ours = [[tensor[number : number + 1] for tensor in tensors] for tensors in (given, made)]
+            held = self._features[row].tensors.get(place, [])
+            there = [tensor.to(made[0].device) for tensor in held]
+            self._put(row, place, what.keep(*ours, there, ages[number]), there)
+
+    def put(self, rows: Sequence[Hashable], place: Hashable, wanted: Sequence[Tensor]) -> None:
+        """Holds these instead of what was held, for each row of a batch."""
+        for number, row in enumerate(rows):
+            self._put(row, place, [tensor[number : number + 1] for tensor in wanted], [])
 
     def fits(self, row: Hashable, signature: Signature) -> bool:
         """Whether the row has features that belong to inputs like these."""
@@ -63,10 +79,16 @@ class FeatureStore:
         """Lets all features go."""
         self._features.clear()
 
-    def take(self, rows: Sequence[Hashable], device: torch.device) -> list[Tensor]:
+    def take(self, rows: Sequence[Hashable], place: Hashable, device: torch.device) -> list[Tensor]:
         """The features of a batch, on the device; for one row already there, without a copy."""
-        per_row = ([tensor.to(device) for tensor in self._features[row].tensors] for row in rows)
+        per_row = ([tensor.to(device) for tensor in self._features[row].tensors[place]] for row in rows)
         return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*per_row, strict=True)]
+
+    def _put(self, row: Hashable, place: Hashable, wanted: Sequence[Tensor], there: Sequence[Tensor]) -> None:
+        """`there` are the tensors that are held, on the device where they were read."""
+        held = self._features[row].tensors.get(place, [])
+        ours = {id(read): own for read, own in zip(there, held, strict=False)}
+        self._features[row].tensors[place] = self._hold([ours.get(id(tensor), tensor) for tensor in wanted], held)
 
     def _hold(self, wanted: list[Tensor], held: list[Tensor]) -> list[Tensor]:
         """The wanted tensors as our own: those that are stay, the rest is copied, into what is no longer wanted."""

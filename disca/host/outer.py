@@ -8,7 +8,8 @@ from comfy.model_patcher import ModelPatcher, create_model_options_clone
 from comfy.patcher_extension import WrappersMP, get_all_callbacks
 
 from ..messages import listing
-from ..methods.method import FULL, Method, Now
+from ..methods.method import Method
+from ..methods.when import FULL
 from ..models.checks import (
     family_of_model,
     require_channels,
@@ -21,6 +22,7 @@ from ..report import Report
 from ..schedule import MAX_CACHE_AGE, first_steps, oldest_features
 from . import progress, samplers
 from .features import FeatureStore
+from .memory import require_room
 from .observation import others
 from .observation.observed import Observed
 from .run import KEY, ON_REPORT, Run
@@ -49,6 +51,9 @@ def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
     arguments = inspect.signature(executor.original).bind(noise, latent_image, sampler, sigmas, *args, **kwargs)
     masked = arguments.arguments.get("denoise_mask") is not None
     run = _new_run(guider.model_patcher, original, sampler, sigmas.float().tolist(), masked)
+    if run.method is not None:
+        cache_device = guider.model_patcher.get_attachment(KEY).cache_device
+        require_room(guider.model_patcher, run.method, noise.shape, guider.conds, cache_device)
     guider.model_options = create_model_options_clone(original)
     guider.model_options["transformer_options"][KEY] = run
     levels = guider.model_options["transformer_options"]["wrappers"]
@@ -84,12 +89,13 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     if attachment.method is not None:
         require_no_foreign_cache(options["transformer_options"])
     store, observed = FeatureStore(attachment.cache_device), Observed(samplers.name_of(sampler), masked)
-    run = Run(sigmas, network, method, networks[0].model if networks else None, store, observed)
+    compute = networks[0].model if networks else None
+    run = Run(sigmas, family, network, method, compute, store, observed)
     anchors = _anchors(method, sigmas) if method else frozenset()
-    if method is None or len(anchors) == len(first_steps(sigmas)):
+    if method is None or (anchors is not None and len(anchors) == len(first_steps(sigmas))):
         run.report.only_full = ALL_ANCHORS if attachment.method else NO_PREDICTOR
     warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
-    if method is not None and networks:
+    if anchors and networks:
         warnings.append(_age_warning(anchors, sigmas))
     run.report.warnings += [warning for warning in warnings if warning]
     for warning in run.report.warnings:
@@ -97,10 +103,10 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     return run
 
 
-def _anchors(method: Method, sigmas: list[float]) -> frozenset[int]:
-    """The steps that the method plans in full; ValueError if it does not fit the run."""
-    decider = method.when.fresh(sigmas)
-    return frozenset(step for step in first_steps(sigmas).values() if decider.decide(Now(step)) == FULL)
+def _anchors(method: Method, sigmas: list[float]) -> frozenset[int] | None:
+    """The steps that the method plans in full; None if it decides while it runs, ValueError if it does not fit."""
+    plan = method.when.plan(sigmas)
+    return None if plan is None else frozenset(step for step in first_steps(sigmas).values() if plan[step] == FULL)
 
 
 def _age_warning(anchors: frozenset[int], sigmas: list[float]) -> str | None:

@@ -5,19 +5,24 @@ Made when sampling starts and dropped when it ends, also by an error (see `outer
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ..methods.method import FULL, Decider, Method, Now, Span
+from ..methods.method import Method, Span
+from ..methods.when import FULL, Decider, Now
+from ..models.blocks import Args, Place
+from ..models.family import Family
 from ..report import Report
 from ..schedule import first_steps
-from .call import Call, ConditionKey, Evaluation, Group, Row
+from .call import Call, ConditionKey, Evaluation, Row
 from .features import FeatureStore, Signature
 from .observation.finite import Finite
 from .observation.observed import Observed
 from .observation.reach import Reach
 from .observation.stopwatch import stopwatch
+from .signals import Signals, modulated
 
 KEY = "disca"  # of our attachment, wrappers, additional model, and of the Run in transformer_options
 ON_REPORT = "disca_on_report"  # callback type: called with the Report when a run has ended
@@ -33,22 +38,27 @@ class Run:
     def __init__(
         self,
         sigmas: Sequence[float],
+        family: Family,
         network: nn.Module,
         method: Method | None,
         compute: nn.Module | None,
         store: FeatureStore,
         observed: Observed,
     ):
-        self.network, self.method, self.store, self.observed = network, method, store, observed
+        """`compute` is the method's own network, if it has one."""
+        self.sigmas, self.network, self.method, self.compute = sigmas, network, method, compute
+        self.store, self.observed = store, observed
         self.reach = Reach(sigmas)
         self.finite = Finite()
         self.report = Report(steps=self.reach.steps)
-        self._compute = compute  # the method's own network
-        self._sigmas = sigmas
+        self._family = family
         self._step_of = first_steps(sigmas)
+        self._plan = method.when.plan(sigmas) if method else None
+        self._history = max((what.tensors for way in method.ways for what in way.whats), default=1) if method else 1
         self._deciders: dict[Row, Decider] = {}
         self._served: dict[ConditionKey, int] = {}
-        self._full: dict[Row, tuple[int, ...]] = {}  # the last full step whose features are kept, and the one before
+        self._full: dict[Row, tuple[int, ...]] = {}  # the full steps of which something is kept, latest first
+        self._begun: dict[Row, tuple[int, ...]] = {}  # the same of rows whose features are being kept
         self._called: set[ConditionKey] = set()  # in this evaluation
         self._pieces: set[ConditionKey] = set()  # whose calls each see a part: features of one are no other's
         self._pending: list[tuple[list[float], Callable[[], float]]] = []
@@ -66,37 +76,61 @@ class Run:
         self._served.update(dict.fromkeys(strengths, step))
         return Evaluation(self, sigma, step, strengths, blocked, stores=blocked is None)
 
-    def decide(self, row: Row, step: int) -> int:
-        """What the method wants for a row: FULL, or the number of a way."""
-        return FULL if self.method is None else self._decider(row).decide(Now(step))
+    def may_answer(self, step: int) -> bool:
+        """Whether the method plans to answer in this step, or may decide so."""
+        return self.method is not None and (self._plan is None or self._plan[step] != FULL)
+
+    def now(self, row: Row, step: int, number: int, signals: Signals) -> Now:
+        """What the row, which has this number in the batch, may be decided by."""
+        return Now(step, next(iter(self.full_steps(row)), None), partial(signals.look, number))
+
+    def decide(self, row: Row, now: Now) -> int:
+        """What the method wants for a row: FULL, or the number of a way; asked once a step."""
+        return FULL if self.method is None else self._decider(row).decide(now)
+
+    def saw(self, row: Row, now: Now) -> None:
+        """The row has run in full."""
+        self._decider(row).saw(now)
+
+    def checked(self, row: Row, now: Now, drafted: Tensor, exact: Tensor) -> bool:
+        """Whether the row's draft is good enough."""
+        return self._decider(row).checked(now, drafted, exact)
 
     def is_stale(self, row: Row, step: int) -> bool:
         """Whether the row's features are not from its last planned full step on: too old, or of a later step."""
         return not self._decider(row).due(step) <= self._full[row][0] < step
 
     def full_steps(self, row: Row) -> tuple[int, ...]:
-        """The steps that the row's features are from, latest first."""
-        return self._full[row]
+        """The full steps of which something is kept for the row, latest first."""
+        return self._full.get(row, ())
 
-    def keep(self, rows: Sequence[Row], step: int, signature: Signature, made: Sequence[Tensor]) -> None:
-        """Keeps what the method wants of a step that ran in full."""
-        what = self.method.ways[0].what
+    def ages(self, rows: Sequence[Row], step: int) -> list[list[Span]]:
+        """How far back the full steps of each row are."""
+        steps = (self._begun.get(row, self._full.get(row, ())) for row in rows)
+        return [[Span(step - full, self.sigmas[full] - self.sigmas[step]) for full in earlier] for earlier in steps]
+
+    def begin(self, rows: Sequence[Row], step: int, signature: Signature) -> None:
+        """From now on the features of this full step are kept for these rows, beside those of inputs like these."""
         for row in rows:
-            earlier = self._full.get(row, (step,))
-            if earlier[0] >= step or not self.store.fits(row, signature):  # nothing to go on from
-                self.store.drop([row])
+            earlier = self._full.pop(row, ())
+            if (earlier and earlier[0] >= step) or not self.store.fits(row, signature) or not earlier:
+                self.store.drop([row])  # nothing to go on from
                 earlier = ()
-            self._full[row] = (step, *earlier[:1])
-        self.store.keep(rows, signature, made, what.keep)
+            self.store.open(row, signature)
+            self._begun[row] = earlier
 
-    def answer(
-        self, rows: Sequence[Row], group: Group, step: int, tokens: Sequence[Tensor], context: dict
-    ) -> Sequence[Tensor]:
-        """What the method makes of what these rows keep."""
-        what, (last, *before) = self.method.ways[group.way].what, group.steps
-        gap = self._span(before[0], last) if before else None
-        kept = self.store.take(rows, tokens[0].device)
-        return what.answer(tokens, kept, self._span(last, step), gap, self._compute, context)
+    def complete(self, rows: Sequence[Row], step: int) -> None:
+        """All that is wanted of this full step is kept."""
+        for row in rows:
+            self._full[row] = (step, *self._begun.pop(row))[: self._history]
+
+    def module(self, place: Place) -> nn.Module:
+        """The block that stands there."""
+        return self._family.module(self.network, place.key)
+
+    def modulated(self, place: Place, args: Args) -> Tensor:
+        """What the attention of the block reads of the image tokens."""
+        return modulated(self.module(place), place.kind, args)
 
     @contextmanager
     def counted(self, call: Call, device: torch.device) -> Iterator[None]:
@@ -109,6 +143,9 @@ class Run:
         report.partial += call.partial
         if not call.answered:
             report.skipped += 1
+        elif call.rejected:
+            report.rejected += 1
+            self._pending.append((report.seconds_rejected, stop))
         elif call.predicted and not call.full:
             report.predicted += 1
             self._pending.append((report.seconds_predicted, stop))
@@ -118,7 +155,11 @@ class Run:
             else:
                 report.fallbacks[call.reason] += 1
             self._pending.append((report.seconds_full, stop))
-        report.bytes_held = max(report.bytes_held, self.store.nbytes)
+        if not call.rejected:
+            for row, full in call.row_kinds:
+                report.rows[row.condition.index, row.video][full] += 1
+        looked_at = sum(tensor.nbytes for decider in self._deciders.values() for tensor in decider.held())
+        report.bytes_held = max(report.bytes_held, self.store.nbytes + looked_at)
 
     def is_whole(self, conditions: Sequence[ConditionKey]) -> bool:
         """Whether these are evaluated for the first time in this evaluation; called once for each call."""
@@ -150,8 +191,5 @@ class Run:
 
     def _decider(self, row: Row) -> Decider:
         if row not in self._deciders:
-            self._deciders[row] = self.method.when.fresh(self._sigmas)
+            self._deciders[row] = self.method.when.fresh(self.sigmas)
         return self._deciders[row]
-
-    def _span(self, first: int, last: int) -> Span:
-        return Span(last - first, self._sigmas[first] - self._sigmas[last])

@@ -79,33 +79,45 @@ def predict_noise(executor, x, timestep, model_options, *args, **kwargs):
 
 
 def diffusion_model(executor, *args, **kwargs):
-    """Counts and times one network call, and tells the blocks what to do in it."""
+    """Counts and times one network call, and tells the blocks what to do in it; again where a draft was rejected."""
     bound = inspect.signature(executor.original).bind(*args, **kwargs)
     options = bound.arguments["transformer_options"]
     evaluation: Evaluation | None = options.get(EVALUATION)
     if evaluation is None:
         return executor(*args, **kwargs)
-    network, device, window = executor.class_obj, options["sigmas"].device, _window_of(options)
-    ids = zip(options["cond_or_uncond"], options["uuids"], strict=True)
-    conditions, batch = [ConditionKey(index, uuid, window, device) for index, uuid in ids], len(bound.arguments["x"])
-    if evaluation.reason == OTHER_MODEL:
-        call = Call(evaluation, conditions, batch, None)
-    else:
-        family = family_of(network)
-        stand_in = others.stand_in(family, network)
-        blocked = _blocked(family, network, options, bound.arguments.get("control"), stand_in)
-        call = Call(evaluation, conditions, batch, blocked, len(family.blocks(network)))
-        if stand_in:
-            evaluation.run.alarm(
-                f"{stand_in} stands in for the transformer's blocks: what it leaves out is not counted"
-            )
-        bound.arguments["transformer_options"] = blocks.watched(options, family, network, call)
-    _look_at_inputs(call, bound.arguments, network)
-    with evaluation.run.counted(call, device):
-        out = executor(*bound.args, **bound.kwargs)
+    call = _call(evaluation, executor.class_obj, bound.arguments)
+    _look_at_inputs(call, bound.arguments, executor.class_obj)
+    out = _answered(executor, bound, options, evaluation, call)
+    if call.rejected:
+        call = call.again()
+        out = _answered(executor, bound, options, evaluation, call)
     call.look("the network's output", out)
     progress.show_counts(evaluation.run.report)
     return out
+
+
+def _call(evaluation: Evaluation, network, arguments: dict) -> Call:
+    options = arguments["transformer_options"]
+    device, window = options["sigmas"].device, _window_of(options)
+    ids = zip(options["cond_or_uncond"], options["uuids"], strict=True)
+    conditions = [ConditionKey(index, uuid, window, device) for index, uuid in ids]
+    latent = arguments["x"][:, : getattr(network, "out_channels", None)]
+    if evaluation.reason == OTHER_MODEL:
+        return Call(evaluation, conditions, latent, None)
+    family = family_of(network)
+    if stand_in := others.stand_in(family, network):
+        evaluation.run.alarm(f"{stand_in} stands in for the transformer's blocks: what it leaves out is not counted")
+    blocked = _blocked(family, network, options, arguments.get("control"), stand_in)
+    return Call(evaluation, conditions, latent, blocked, len(family.blocks(network)))
+
+
+def _answered(executor, bound: inspect.BoundArguments, options: dict, evaluation: Evaluation, call: Call):
+    """One call of the network, with blocks that are watched if they are ours."""
+    network = executor.class_obj
+    if evaluation.reason != OTHER_MODEL:
+        bound.arguments["transformer_options"] = blocks.watched(options, family_of(network), network, call)
+    with evaluation.run.counted(call, options["sigmas"].device):
+        return call.output(executor(*bound.args, **bound.kwargs))
 
 
 def _look_at_inputs(call: Call, arguments: dict, network) -> None:

@@ -55,7 +55,9 @@ class Decider:
 class Rule:
     """When a step runs in full: settings, without state."""
 
+    looks: tuple[str, ...] = ()  # what `decide` looks at
     sees: tuple[str, ...] = ()  # what `saw` looks at
+    tensors = 0  # how many of a row's image tokens a decider keeps
     checks = False  # whether answers are checked: on a cached step the last block runs too
 
     def plan(self, sigmas: Sequence[float]) -> tuple[int, ...] | None:

@@ -1,25 +1,26 @@
 """Sampling on flows whose samples are known: exact steps, guidance, anchors and methods between them."""
 
 import math
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from disca.meanflow import shifted_sigmas
-from disca.methods import METHODS
 from disca.methods.anchors import AtAnchors
-from disca.methods.extrapolation import Line, extrapolation
+from disca.methods.disca import disca
+from disca.methods.extrapolation import Extrapolation
 from disca.methods.method import Span
-from disca.methods.reuse import reuse
-from disca.methods.taylor import Series, taylor
+from disca.methods.reuse import PlainReuse
+from disca.methods.taylorseer import TaylorSeer
+from disca.methods.whats import Line, Taylor
 from disca.schedule import Anchors
 from disca.training.algorithms.sampling import CachedVelocity, guided, sample
 from disca.training.contract.times import per_sample
 
 A = 1.3
-still = partial(extrapolation, damping=0.0)
+reuse, line = PlainReuse().method, Extrapolation(damping=1.0, along="sigma").method
+series, still = Extrapolation(damping=1.0).method, Extrapolation(damping=0.0).method
 NOISE = torch.linspace(-2.0, 2.0, 6).view(2, 3)
 
 
@@ -78,7 +79,7 @@ def test_anchor_steps_run_in_full_and_all_others_by_the_method():
 
 @pytest.mark.parametrize(
     ("method", "behind"),
-    [(reuse, (1, 1, 2)), (extrapolation, (0, 0, 0)), (taylor, (0, 0, 0)), (still, (1, 1, 2))],
+    [(reuse, (1, 1, 2)), (line, (0, 0, 0)), (series, (0, 0, 0)), (still, (1, 1, 2))],
 )
 def test_the_method_gives_the_last_anchors_features_or_the_line_through_the_last_two(method, behind):
     """The features are the time: the line meets them exactly, the last ones are as old as they are."""
@@ -90,36 +91,41 @@ def test_the_method_gives_the_last_anchors_features_or_the_line_through_the_last
 
 
 def test_the_line_goes_through_the_last_two_anchors_and_not_through_the_first():
-    line, kept = Line(), []
+    along, kept = Line(), []
     for features in (7.0, 1.0, 2.0):
-        kept = line.keep([torch.full((1, 2), features)], kept)
-    age, gap = Span(2, torch.tensor([0.2])), Span(1, torch.tensor([0.1]))
-    (answer,) = line.answer([NOISE], kept, age, gap, None, {})
+        kept = along.keep([], [torch.full((1, 2), features)], kept, [])
+    ages = [Span(2, torch.tensor([0.2])), Span(3, torch.tensor([0.3]))]
+    (answer,) = along.answer([NOISE], kept, ages, None, {})
     torch.testing.assert_close(answer, torch.full((1, 2), 4.0))
 
 
 def test_steps_count_evenly_however_long_they_are():
-    kept = Series().keep([torch.full((1, 2), 2.0)], [torch.full((1, 2), 1.0)])
-    (answer,) = Series().answer([NOISE], kept, Span(3, 0.9), Span(2, 0.1), None, {})
+    kept = Taylor().keep([], [torch.full((1, 2), 2.0)], [torch.full((1, 2), 1.0)], [Span(2, 0.1)])
+    (answer,) = Taylor().answer([NOISE], kept, [Span(3, 0.9), Span(5, 1.0)], None, {})
     torch.testing.assert_close(answer, torch.full((1, 2), 3.5))
 
 
-def test_before_a_second_anchor_the_line_is_the_last_features():
-    kept = Line().keep([NOISE], [])
-    assert Line().answer([NOISE], kept, Span(1, 0.1), None, None, {})[0] is NOISE
+@pytest.mark.parametrize("what", [Line(), Taylor()])
+def test_before_a_second_anchor_the_answer_is_the_last_features(what):
+    kept = what.keep([], [NOISE], [], [])
+    assert torch.equal(what.answer([NOISE], kept, [Span(1, 0.1)], None, {})[0], NOISE)
 
 
 def test_the_line_keeps_the_type_of_the_features():
     kept = [NOISE.bfloat16(), NOISE.bfloat16() * 2.0]
-    (answer,) = Line().answer(
-        [NOISE], kept, Span(1, torch.tensor([0.1, 0.2])), Span(1, torch.tensor([0.1, 0.1])), None, {}
-    )
+    ages = [Span(1, torch.tensor([0.1, 0.2])), Span(2, torch.tensor([0.2, 0.3]))]
+    (answer,) = Line().answer([NOISE], kept, ages, None, {})
     assert answer.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_with_every_step_in_full_a_method_is_the_plain_run(name):
+@pytest.mark.parametrize("method", [reuse, line, series, disca])
+def test_with_every_step_in_full_a_method_is_the_plain_run(method):
     sigmas = shifted_sigmas(6, 1.0)
-    u = CachedVelocity(Noted(), {}, METHODS[name](at(*range(6))), sigmas.tolist(), torch.nn.Identity())
+    u = CachedVelocity(Noted(), {}, method(at(*range(6))), sigmas.tolist(), torch.nn.Identity())
     plain = sample(lambda x_t, t, r: per_sample(t, x_t).expand_as(x_t), NOISE, sigmas)
     assert torch.equal(sample(u, NOISE, sigmas), plain)
+
+
+def test_a_method_that_looks_into_the_network_is_refused():
+    with pytest.raises(ValueError, match="TaylorSeer looks into the network"):
+        CachedVelocity(Noted(), {}, TaylorSeer().method(at(0, 1)), shifted_sigmas(6, 1.0).tolist())

@@ -7,7 +7,7 @@ import torch
 from disca.meanflow import shifted_sigmas
 from disca.methods.anchors import AtAnchors
 from disca.methods.disca import disca
-from disca.methods.reuse import reuse
+from disca.methods.reuse import PlainReuse
 from disca.models.loading import build_predictor, load_network
 from disca.schedule import PRESETS
 from disca.toy import WEIGHTS, world
@@ -61,7 +61,7 @@ def test_the_predictor_is_nearer_to_the_run_in_full_than_reuse_and_than_as_many_
     u, schedule = mean_velocity(network, condition), PRESETS["HunyuanVideo 1.0, 20 steps, N=4"]
     times = shifted_sigmas(20, SHIFT)
     full, fewer = sample(u, noise, times), sample(u, noise, shifted_sigmas(len(schedule.listed), SHIFT))
-    methods = disca(AtAnchors(schedule)), reuse(AtAnchors(schedule))
+    methods = disca(AtAnchors(schedule)), PlainReuse().method(AtAnchors(schedule))
     cached = [CachedVelocity(network, condition, method, times.tolist(), predictor) for method in methods]
     predicted, reused = (distance(sample(velocity, noise, times), full) for velocity in cached)
     assert 0.0 < predicted < 0.9 * reused

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ...meanflow import step
-from ...methods.method import FULL, Method, Now, Span, What
+from ...methods.method import FIRST, Method, Span, What
+from ...methods.when import FULL
 from ..contract.velocity import Velocity
 from ..network.blocks import Answer
 from ..network.velocity import Condition, Network
@@ -37,15 +38,13 @@ def mean_velocity(network: Network, condition: Condition) -> Velocity:
     return lambda x_t, t, r: network.velocity(x_t, t, r, condition)
 
 
-def answer_of(
-    what: What, kept: Sequence[Tensor], compute: nn.Module | None, age: Span | None = None, gap: Span | None = None
-) -> Answer:
-    """What stands in for the blocks, made of what was kept; a Predictor needs no times."""
-    return lambda tokens, context: what.answer(tokens, kept, age, gap, compute, context)
+def answer_of(what: What, kept: Sequence[Tensor], compute: nn.Module | None, ages: Sequence[Span] = ()) -> Answer:
+    """What stands in for the blocks, made of what was kept; a Predictor needs no ages."""
+    return lambda tokens, context: what.answer(tokens, kept, ages, compute, context)
 
 
 class CachedVelocity:
-    """The mean velocity of one run, its steps in full or answered as a method decides."""
+    """The mean velocity of one run, its steps in full or answered as a method plans."""
 
     def __init__(
         self,
@@ -56,31 +55,41 @@ class CachedVelocity:
         compute: nn.Module | None = None,
     ):
         """`compute` is the method's own network, if it has one."""
-        self._network, self._condition, self._method, self._compute = network, condition, method, compute
-        self._decider = method.when.fresh(sigmas)
+        self._network, self._condition, self._compute = network, condition, compute
+        self._what, self._plan = _whole(method), method.when.plan(sigmas)
+        if self._plan is None:
+            raise ValueError(f"{method.name} decides while it runs, but here steps have to be planned. Use a schedule.")
         self._step = 0
-        self._kept: list[Tensor] = []
-        self._full: list[tuple[int, Tensor]] = []  # the last two full steps and their times, latest first
+        self._kept: Sequence[Tensor] = []
+        self._full: list[tuple[int, Tensor]] = []  # the full steps of which something is kept, latest first
 
     def __call__(self, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
-        way = self._decider.decide(Now(self._step))
-        if way == FULL:
+        if self._plan[self._step] == FULL:
             u, features = self._network.velocity_and_features(x_t, t, r, self._condition)
             self.keep(features, t)
         else:
-            u = self.answered(way, x_t, t, r)
-        self._step += 1
+            u = self.answered(x_t, t, r)
         return u
 
     def keep(self, features: Sequence[Tensor], t: Tensor) -> None:
-        """Sees the features of a full step."""
-        self._kept = self._method.ways[0].what.keep(features, self._kept)
-        self._full = [(self._step, t), *self._full[:1]]
+        """Sees the features of a step that ran in full."""
+        self._kept = self._what.keep(features, features, self._kept, self._ages(t))
+        self._full = [(self._step, t), *self._full][: self._what.tensors]
+        self._step += 1
 
-    def answered(self, way: int, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
-        """The velocity of a step that is not run."""
-        (last, t_last), *before = self._full
-        age = Span(self._step - last, t_last - t)
-        gap = Span(last - before[0][0], before[0][1] - t_last) if before else None
-        answer = answer_of(self._method.ways[way].what, self._kept, self._compute, age, gap)
+    def answered(self, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        """The velocity of a step that does not run in full."""
+        answer = answer_of(self._what, self._kept, self._compute, self._ages(t))
+        self._step += 1
         return self._network.answered_velocity(answer, x_t, t, r, self._condition)
+
+    def _ages(self, t: Tensor) -> list[Span]:
+        return [Span(self._step - step, then - t) for step, then in self._full]
+
+
+def _whole(method: Method) -> What:
+    """What stands in for all blocks at once; ValueError if the method looks elsewhere."""
+    (what, where), *more = ((way.what, way.where) for way in method.ways)
+    if more or where != FIRST or what.reads_given:
+        raise ValueError(f"{method.name} looks into the network, but here it can only stand in for all of its blocks.")
+    return what

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...methods.method import FIRST
 from ...models.blocks import CALL, Args, BlockHandler, Out, Place, places_of
 from ...models.family import BlockKey, family_of
 from .offload import offloaded_activations
@@ -62,7 +63,7 @@ class TrainingCall:
                 self.kept.features.extend(out[name] for name in place.kind.streams)
             return out
         tokens = place.kind.tokens(args)
-        if place.begins:
+        if FIRST in place.answers:
             tokens = self._answered(tokens, place.context(args))
         return place.kind.answer(tokens)
 

@@ -1,0 +1,66 @@
+"""What a method will hold in a run, known before it starts: in bytes, and whether there is room."""
+
+import logging
+import math
+
+import psutil
+import torch
+from comfy import model_management
+from comfy.model_patcher import ModelPatcher
+
+from ..methods.method import OUTPUT, SITES, Method
+from ..models.checks import family_of_model
+from ..models.family import Family
+from . import progress
+
+LITE = "Take 'TaylorSeer-Lite' or another method that keeps only what comes out of the last block"
+
+logger = logging.getLogger(__name__)
+
+
+def bytes_held(method: Method, family: Family, network: torch.nn.Module, latent: torch.Size, text: int, size: int) -> int:
+    """What all rows together hold, for latents [B, C, T, H, W] and so many text tokens, numbers of `size` bytes."""
+    width, _ = family.widths(network)
+    image = math.prod(side // part for side, part in zip(latent[2:], network.patch_size, strict=True))
+    tokens = method.when.tensors * image
+    numbers = 0
+    for way in method.ways:
+        if way.where == OUTPUT:
+            numbers += way.what.tensors * math.prod(latent[1:])
+        elif way.where == SITES:
+            tokens += sum(
+                way.at(site).tensors * _tokens_at(site, image, text)
+                for kind in family.kinds
+                for site in kind.sites
+                if site in way.sites
+                for _ in kind.of(network)
+            )
+        else:
+            tokens += way.what.tensors * (image + text)
+    return latent[0] * (tokens * width + numbers) * size
+
+
+def require_room(model: ModelPatcher, method: Method, latent: torch.Size, conds: dict, cache: str) -> None:
+    """Says what the method will hold; ValueError if there is no room for that."""
+    texts = [entry["cross_attn"].shape[1] for entries in conds.values() for entry in entries or ()]
+    network, size = model.model.diffusion_model, model.model.get_dtype_inference().itemsize
+    family = family_of_model(model)
+    held = sum(bytes_held(method, family, network, latent, text, size) for text in texts)
+    room, where = _room(model.load_device, cache)
+    sentence = f"{method.name} holds {held / 1e9:.2f} GB in this run"
+    if held > room:
+        raise ValueError(f"{sentence}, but {where} has {room / 1e9:.2f} GB. {LITE}, or make a smaller video.")
+    logger.info("DisCa: %s", sentence)
+    progress.show(sentence)
+
+
+def _tokens_at(site: str, image: int, text: int) -> int:
+    return {"img": image, "txt": text}.get(site.partition("_")[0], image + text)
+
+
+def _room(device: torch.device, cache: str) -> tuple[int, str]:
+    host = psutil.virtual_memory().available
+    if device.type == "cpu" or cache == "cpu":
+        return host, "this machine's memory"
+    card = model_management.get_total_memory(device)
+    return (card, "the GPU") if cache == "gpu" else (card + host, "the GPU and this machine together")

@@ -1,0 +1,80 @@
+"""Apply Cache: any feature cache on a MODEL."""
+
+from comfy_api.v0_0_2 import io
+
+from ..disca.host import compat
+from ..disca.host.compat import room
+from ..disca.limits import CACHE_DEVICES
+from ..disca.methods import METHODS, Cache
+from ..disca.methods.anchors import AtAnchors
+from ..disca.schedule import Schedule
+from ..disca.settings.fields import fields_of
+from .setting_input import setting_input
+from .speed import speed_inputs, speed_up
+from .types import CATEGORY, DiscaSchedule
+
+CUSTOM = "custom"
+SCHEDULE_TOOLTIP = "Which steps run in full, in place of the method's own choice: from DisCa Cache Schedule."
+DEVICE_TOOLTIP = (
+    "Where what is kept waits. How much that is stands on the node when a run starts. auto: on the GPU while there is "
+    "room."
+)
+
+
+class DiscaApplyCache(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaApplyCache",
+            display_name="DisCa Apply Cache",
+            category=CATEGORY,
+            description="Lets a feature cache stand in for parts of a HunyuanVideo model on most steps: no training, "
+            "no further files. One cache a MODEL: the last one counts.",
+            search_aliases=[cache.title for cache in METHODS.values()] + ["hunyuanvideo", "faster", "speed", "caching"],
+            inputs=[
+                io.Model.Input("model", tooltip="A HunyuanVideo 1.0 or 1.5 model, with or without MeanFlow."),
+                io.DynamicCombo.Input(
+                    "method",
+                    options=[io.DynamicCombo.Option(name, [_preset_input(cache)]) for name, cache in METHODS.items()],
+                    tooltip="What is kept of full steps, and what is made of it. The help page says what each costs.",
+                ),
+                io.Combo.Input(
+                    "cache_device", options=list(CACHE_DEVICES), default="auto", advanced=True, tooltip=DEVICE_TOOLTIP
+                ),
+                DiscaSchedule.Input("schedule", optional=True, tooltip=SCHEDULE_TOOLTIP),
+                *speed_inputs(optional=True),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        method: dict,
+        cache_device: str,
+        schedule: Schedule | None = None,
+        attention: str = "comfy",
+        compile_blocks: bool = False,
+    ) -> io.NodeOutput:
+        if not compat.native("attach"):
+            rule = AtAnchors(schedule) if schedule is not None else None
+            model = room("attach").attach(model, _cache(**method).method(rule), cache_device)
+        return io.NodeOutput(speed_up(model, attention, compile_blocks))
+
+
+def _cache(method: str, preset: dict) -> Cache:
+    """The settings that were chosen."""
+    kind, given = METHODS[method], dict(preset)
+    name = given.pop("preset")
+    return kind(**(given if name == CUSTOM else kind.presets[name]))
+
+
+def _preset_input(cache: type[Cache]) -> io.Input:
+    custom = [setting_input(cache, name) for name in fields_of(cache)]
+    presets = [io.DynamicCombo.Option(name, []) for name in cache.presets]
+    return io.DynamicCombo.Input(
+        "preset",
+        options=[*presets, io.DynamicCombo.Option(CUSTOM, custom)],
+        tooltip=f"{cache.title}: {cache.source}. custom: each setting by itself.",
+    )
