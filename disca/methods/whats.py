@@ -54,7 +54,7 @@ class Taylor(What):
         last, *differences = by_order(kept, len(given))
         found = list(last)
         for order, terms in enumerate(differences, start=1):
-            share = self.damping * ages[0].steps ** order / math.factorial(order)
+            share = self.damping * ages[0].steps**order / math.factorial(order)
             found = [sum_ + share * term for sum_, term in zip(found, terms, strict=True)] if share else found
         return found
 
