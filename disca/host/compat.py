@@ -69,7 +69,13 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
     "attach": {
         "comfy.context_windows": ("", "context_window index_list"),
         "comfy.hooks": ("HookGroup", "hooks strength"),
-        "comfy.ldm.flux.layers": ("DoubleStreamBlock SingleStreamBlock", "patches attn1_patch attn1_output_patch"),
+        "comfy.ldm.flux.layers": (
+            "DoubleStreamBlock SingleStreamBlock",
+            "patches attn1_patch attn1_output_patch pe attn_mask modulation_dims modulation_dims_img "
+            "modulation_dims_txt transformer_options img_attn txt_attn img_mlp txt_mlp qkv norm proj linear1 linear2 "
+            "hidden_size num_heads mlp_hidden_dim_first",
+        ),
+        "comfy.ldm.modules.attention": ("", "optimized_attention_override skip_reshape"),
         "comfy.ldm.hunyuan_video.model": (
             "",
             "patches_replace dit double_block single_block original_block img txt vec pe attention_mask "
@@ -86,6 +92,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
             "ModelPatcher.set_model_patch_replace ModelPatcher.prepare_hook_patches_current_keyframe",
             "",
         ),
+        "comfy.ops": ("disable_weight_init manual_cast cast_bias_weight uncast_bias_weight", ""),
         "comfy.patcher_extension": (
             "get_all_callbacks WrappersMP WrappersMP.OUTER_SAMPLE WrappersMP.PREDICT_NOISE WrappersMP.CALC_COND_BATCH "
             "WrappersMP.APPLY_MODEL WrappersMP.DIFFUSION_MODEL",

@@ -18,6 +18,7 @@ class BlockKind:
     streams: tuple[str, ...]  # the handler's arguments that are tokens: they go in first, and come out changed
     context: Mapping[str, str]  # the handler's other arguments -> the block's parameters
     made_of: Callable[[], type]  # ComfyUI's class of them
+    sites: tuple[str, ...] = ()  # modules inside one that `standins` can watch and answer
 
     def of(self, network: nn.Module) -> list[nn.Module]:
         """The network's blocks of this kind."""

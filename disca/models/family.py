@@ -125,6 +125,7 @@ DOUBLE_BLOCKS = BlockKind(
         "modulation_dims_txt": "modulation_dims_txt",
     },
     made_of=lambda: _flux("DoubleStreamBlock"),
+    sites=("img_attn", "txt_attn", "img_mlp", "txt_mlp"),
 )
 SINGLE_BLOCKS = BlockKind(
     key="single_block",
@@ -132,6 +133,7 @@ SINGLE_BLOCKS = BlockKind(
     streams=("img",),  # image and text in one
     context={"vec": "vec", "pe": "pe", "attention_mask": "attn_mask", "modulation_dims": "modulation_dims"},
     made_of=lambda: _flux("SingleStreamBlock"),
+    sites=("attn", "all"),
 )
 SHARED = {
     "image_model": "hunyuan_video",
