@@ -18,7 +18,9 @@ LITE = "Take 'TaylorSeer-Lite' or another method that keeps only what comes out 
 logger = logging.getLogger(__name__)
 
 
-def bytes_held(method: Method, family: Family, network: torch.nn.Module, latent: torch.Size, text: int, size: int) -> int:
+def bytes_held(
+    method: Method, family: Family, network: torch.nn.Module, latent: torch.Size, text: int, size: int
+) -> int:
     """What all rows together hold, for latents [B, C, T, H, W] and so many text tokens, numbers of `size` bytes."""
     width, _ = family.widths(network)
     image = math.prod(side // part for side, part in zip(latent[2:], network.patch_size, strict=True))

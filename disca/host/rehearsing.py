@@ -115,9 +115,7 @@ class _Full:
         if place.ends:
             conditions = _conditions(args)
             made = [out[name].chunk(len(conditions)) for name in place.kind.streams]
-            self.features = {
-                condition: [parts[i].cpu() for parts in made] for i, condition in enumerate(conditions)
-            }
+            self.features = {condition: [parts[i].cpu() for parts in made] for i, condition in enumerate(conditions)}
         return out
 
 

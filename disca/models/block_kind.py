@@ -19,6 +19,7 @@ class BlockKind:
     context: Mapping[str, str]  # the handler's other arguments -> the block's parameters
     made_of: Callable[[], type]  # ComfyUI's class of them
     sites: tuple[str, ...] = ()  # modules inside one that `standins` can watch and answer
+    joined: tuple[str, ...] = ()  # the streams in the order in which they become the next kind's one
 
     def of(self, network: nn.Module) -> list[nn.Module]:
         """The network's blocks of this kind."""

@@ -126,6 +126,7 @@ DOUBLE_BLOCKS = BlockKind(
     },
     made_of=lambda: _flux("DoubleStreamBlock"),
     sites=("img_attn", "txt_attn", "img_mlp", "txt_mlp"),
+    joined=("txt", "img"),
 )
 SINGLE_BLOCKS = BlockKind(
     key="single_block",
