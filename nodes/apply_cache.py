@@ -1,5 +1,7 @@
 """Apply Cache: any feature cache on a MODEL."""
 
+from typing import get_origin
+
 from comfy_api.v0_0_2 import io
 
 from ..disca.host import compat
@@ -71,7 +73,8 @@ def _cache(method: str, preset: dict) -> Cache:
 
 
 def _preset_input(cache: type[Cache]) -> io.Input:
-    custom = [setting_input(cache, name) for name in fields_of(cache)]
+    single = [name for name, field in fields_of(cache).items() if get_origin(field.annotation) is not tuple]
+    custom = [setting_input(cache, name) for name in single]
     presets = [io.DynamicCombo.Option(name, []) for name in cache.presets]
     return io.DynamicCombo.Input(
         "preset",

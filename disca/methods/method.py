@@ -58,8 +58,8 @@ class What(ABC):
 class Way:
     """Where something stands in, and what it is.
 
-    FIRST, SECOND, LATE: for the blocks from the first, the second or a later one on (LATE: of the last stream, or of the
-    last two thirds where there is one kind of blocks). SITES: for modules inside blocks. OUTPUT: for the whole network.
+    FIRST, SECOND, LATE: for the blocks from the first, the second or a later one on; LATE: those of the last stream, or
+    the last two thirds where there is one kind. SITES: for modules inside blocks. OUTPUT: for the whole network.
     """
 
     what: What
