@@ -4,10 +4,33 @@ Pure torch: sampling in ComfyUI, previews, benchmarks and trainings all run thes
 """
 
 from .cache import Cache
+from .delta_dit import DeltaDit
+from .duca import DuCa
 from .extrapolation import Extrapolation
+from .fora import Fora
+from .lesa import LesaCache
+from .pab import Pab
 from .reuse import PlainReuse
+from .rfc import Rfc, RfcLite
+from .spectrum import Spectrum
 from .taylorseer import TaylorSeer, TaylorSeerLite
+from .toca import ToCa
 
 METHODS: dict[str, type[Cache]] = {  # in the order in which they are offered
-    cache.name: cache for cache in (PlainReuse, Extrapolation, TaylorSeerLite, TaylorSeer)
+    cache.name: cache
+    for cache in (
+        PlainReuse,
+        Extrapolation,
+        TaylorSeerLite,
+        Spectrum,
+        RfcLite,
+        DeltaDit,
+        TaylorSeer,
+        Rfc,
+        Fora,
+        ToCa,
+        DuCa,
+        Pab,
+        LesaCache,
+    )
 }
