@@ -71,6 +71,24 @@ def test_its_ways_lead_to_places_that_are_known(name):
         assert {*way.others} <= {*way.sites} <= KNOWN_SITES
 
 
+@pytest.mark.parametrize(
+    ("name", "where", "sites"),
+    [
+        ("FORA", SITES, MODULES),
+        ("RFC", SITES, MODULES),
+        ("PAB", SITES, ("img_attn", "txt_attn", "attn")),
+        ("ToCa", SITES, (*MODULES, "attn")),
+        ("Delta-DiT", LATE, ()),
+        ("RFC-Lite", FIRST, ()),
+        ("Spectrum", FIRST, ()),
+        ("LESA", OUTPUT, ()),
+    ],
+)
+def test_it_stands_in_where_the_paper_has_it(name, where, sites):
+    (way,) = METHODS[name]().ways()
+    assert (way.where, way.sites) == (where, sites)
+
+
 @scheduled
 def test_its_plan_names_ways_that_it_has(name):
     method = METHODS[name]().method()
