@@ -1,20 +1,33 @@
 """When, by a schedule: its anchors run in full, all other steps do not."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from ..schedule import Schedule, first_steps
+from ..schedule import first_steps
 from .when import FULL, Rule
+
+
+class Listing(Protocol):
+    """What knows the steps that run in full."""
+
+    def of(self, steps: int) -> Collection[int]:
+        """They, in a run of that many steps."""
+        ...
 
 
 @dataclass(frozen=True)
 class AtAnchors(Rule):
     """Full at the anchors, the first way between them."""
 
-    schedule: Schedule
+    schedule: Listing
 
     def plan(self, sigmas: Sequence[float]) -> tuple[int, ...]:
-        step_of = first_steps(sigmas)  # and so is an anchor at any step of a repeated time
-        steps = len(sigmas) - 1
-        anchors = {step_of[sigmas[step]] for step in self.schedule.of(steps)}
-        return tuple(FULL if step in anchors else 0 for step in range(steps))
+        return planned(self.schedule.of(len(sigmas) - 1), sigmas)
+
+
+def planned(anchors: Iterable[int], sigmas: Sequence[float]) -> tuple[int, ...]:
+    """The plan that is full in these steps, and goes the first way in the others."""
+    step_of = first_steps(sigmas)  # and so is an anchor at any step of a repeated time
+    full = {step_of[sigmas[step]] for step in anchors}
+    return tuple(FULL if step in full else 0 for step in range(len(sigmas) - 1))

@@ -18,6 +18,11 @@ def warmup(default: int = 1) -> int:
     return number(default, 1, 100, WARMUP)
 
 
+def listed(interval: int, warmup: int) -> Interval:
+    """The first steps, then every interval-th; the last step is not special."""
+    return Interval(interval, warmup, last_step=False)
+
+
 def every(interval: int, warmup: int) -> AtAnchors:
-    """Full in the first steps, then at every interval-th; the last step is not special."""
-    return AtAnchors(Interval(interval, warmup, last_step=False))
+    """Full in these steps."""
+    return AtAnchors(listed(interval, warmup))

@@ -1,0 +1,31 @@
+"""Δ-DiT: what the later blocks added in the last full step is added again; the earlier ones run in every step."""
+
+from ..settings.section import section
+from .anchors import AtAnchors
+from .cache import Cache
+from .intervals import every, interval, warmup
+from .method import LATE, Way
+from .whats import Residual
+
+
+@section
+class DeltaDit(Cache):
+    """The residual of the blocks of one stream, a step of which costs a third; DisCa's form (supplement 8.4)."""
+
+    name = "Delta-DiT"
+    title = "Δ-DiT"
+    source = "Chen et al. 2024, arXiv 2406.01125"
+    scheduled = True
+    presets = {
+        "paper, low speed": {"interval": 5, "warmup": 1},
+        "paper, high speed": {"interval": 8, "warmup": 1},
+    }
+
+    interval: int = interval(5)
+    warmup: int = warmup(1)
+
+    def rule(self) -> AtAnchors:
+        return every(self.interval, self.warmup)
+
+    def ways(self) -> tuple[Way, ...]:
+        return (Way(Residual(), LATE),)

@@ -1,0 +1,32 @@
+"""FORA: attention and MLP of each stream give once more what they gave in the last full step."""
+
+from ..settings.section import section
+from .anchors import AtAnchors
+from .cache import Cache
+from .intervals import every, interval, warmup
+from .method import MODULES, SITES, Way
+from .whats import Reuse
+
+
+@section
+class Fora(Cache):
+    """Every module's last answer, under the gates of the current step."""
+
+    name = "FORA"
+    title = "FORA"
+    source = "Selvaraju et al. 2024, arXiv 2407.01425"
+    scheduled = True
+    presets = {
+        "paper, low speed": {"interval": 3, "warmup": 1},
+        "paper, high speed": {"interval": 6, "warmup": 1},
+        "TaylorSeer's comparison": {"interval": 5, "warmup": 1},
+    }
+
+    interval: int = interval(5)
+    warmup: int = warmup(1)
+
+    def rule(self) -> AtAnchors:
+        return every(self.interval, self.warmup)
+
+    def ways(self) -> tuple[Way, ...]:
+        return (Way(Reuse(), SITES, MODULES),)

@@ -1,0 +1,106 @@
+"""LESA: three small experts, by the time, continue the network's last outputs, their own among them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..schedule import Interval
+from ..settings.section import section
+from .anchors import AtAnchors
+from .cache import Cache
+from .intervals import interval, listed, warmup
+from .kan import Kan
+from .method import OUTPUT, Compute, Context, Tokens, Way, What
+
+HISTORY = 8  # outputs that are kept; the first expert reads half of them
+STAGES = (0.9, 0.5)  # the first expert is for times above the first of these, the last for the others
+HIDDEN = 256
+
+
+class LesaNetwork(nn.Module):
+    """out = last + α · (Σ_j w_j · history_j + b), for runs of `steps` steps.
+
+    w and b are an expert's `latent` layer, the same for every element; α is what its `timestep` network makes of the
+    distances of t from all times of the run. Names and shapes are those of the published code. It starts as reuse.
+    """
+
+    def __init__(self, steps: int, hidden: int = HIDDEN, history: int = HISTORY):
+        super().__init__()
+        reads = (history // 2, history, history)
+        self.latent = nn.ModuleList(nn.Linear(count, 1) for count in reads)
+        self.timestep = nn.ModuleList(Kan((steps + 1, hidden, hidden, 1)) for _ in reads)
+        for layer in self.latent:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, history: Sequence[Tensor], step: int, sigmas: Sequence[float]) -> Tensor:
+        """The output of this step; `history` has the latest first, and where it is short, its oldest stands in."""
+        times, t = self._times(sigmas), sigmas[step]
+        expert = sum(t <= limit for limit in STAGES)
+        latent = self.latent[expert]
+        reads = [history[min(i, len(history) - 1)] for i in range(latent.in_features)]
+        values = torch.stack(reads[::-1], dim=-1).to(latent.weight.dtype)  # the weights begin with the oldest
+        alpha = self.timestep[expert](t - times)[0, 0]
+        return (history[0] + alpha * latent(values)[..., 0]).to(history[0].dtype)
+
+    def _times(self, sigmas: Sequence[float]) -> Tensor:
+        weight = self.timestep[0].layers[0].base_weight
+        if len(sigmas) != weight.shape[1]:
+            raise ValueError(
+                f"This LESA predictor was trained for {weight.shape[1] - 1:d} steps, but the run has "
+                f"{len(sigmas) - 1:d}. Set steps to {weight.shape[1] - 1:d}, or use another method."
+            )
+        return torch.tensor([[*sigmas]], dtype=weight.dtype, device=weight.device)
+
+
+class Lesa(What):
+    """Keeps the last outputs, predicted ones too; `compute` is a LesaNetwork, and without one the last is reused."""
+
+    computes = True
+    renews = True
+    tensors = HISTORY
+
+    def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages) -> Sequence[Tensor]:
+        return self.renewed(made, kept)
+
+    def answer(self, given: Tokens, kept: Tokens, ages, compute: Compute | None, context: Context) -> Tokens:
+        return (compute(kept, context["step"], context["sigmas"]),) if compute else kept[:1]
+
+    def renewed(self, made: Tokens, kept: Tokens) -> Sequence[Tensor]:
+        return [*made, *kept][:HISTORY]
+
+
+@dataclass(frozen=True)
+class OneMore:
+    """An interval's steps, and the one after its warm-up, from which nothing is counted anew."""
+
+    interval: Interval
+
+    def of(self, steps: int) -> frozenset[int]:
+        """The steps that run in full, in a run of that many."""
+        return self.interval.of(steps) | ({self.interval.warmup} & {*range(steps)})
+
+
+@section
+class LesaCache(Cache):
+    """The network's output; the experts have to be trained, and no trained ones are published."""
+
+    name = "LESA"
+    title = "LESA"
+    source = "arXiv 2602.20497"
+    scheduled = True
+    presets = {
+        "paper, low speed": {"interval": 7, "warmup": 3},
+        "paper, high speed": {"interval": 8, "warmup": 3},
+    }
+
+    interval: int = interval(7)
+    warmup: int = warmup(3)
+
+    def rule(self) -> AtAnchors:
+        return AtAnchors(OneMore(listed(self.interval, self.warmup)))
+
+    def ways(self) -> tuple[Way, ...]:
+        return (Way(Lesa(), OUTPUT),)
