@@ -48,7 +48,8 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
     "loading": {
         "comfy.ldm.flux.layers": (
             "DoubleStreamBlock SingleStreamBlock",
-            "qkv_bias vec pe attn_mask modulation_dims modulation_dims_img modulation_dims_txt transformer_options",
+            "qkv_bias vec pe attn_mask modulation_dims modulation_dims_img modulation_dims_txt transformer_options "
+            "img_attn txt_attn img_mlp txt_mlp qkv norm proj linear1 linear2",
         ),
         "comfy.memory_management": ("aimdo_enabled", ""),
         "comfy.model_detection": ("model_config_from_unet", "depth depth_single_blocks"),
@@ -60,6 +61,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.utils": ("load_torch_file calculate_parameters weight_dtype", ""),
     },
     "lora": {
+        "comfy.ldm.flux.layers": ("", "img_attn txt_attn img_mlp txt_mlp qkv proj linear1 linear2"),
         "comfy.lora": ("load_lora", ""),
         "comfy.model_management": ("cast_to_device", ""),
         "comfy.model_patcher": ("ModelPatcher.add_patches", ""),

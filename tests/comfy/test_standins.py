@@ -541,6 +541,18 @@ def test_nothing_that_was_seen_or_answered_outlives_the_call(name):
         gc.enable()
 
 
+def test_what_went_into_an_attention_is_gone_when_the_mlp_runs():
+    went_in, alive = [], []
+
+    def saw(site, given, made):
+        alive.append([tensor() is not None for tensor in went_in])
+        if site.endswith("attn"):
+            went_in.append(weakref.ref(given))
+
+    ran(DOUBLE_BLOCKS, recording(block_of("double"), DOUBLE_BLOCKS, DOUBLE_BLOCKS.sites, saw), arguments("double"))
+    assert alive == [[], [False], [False], [False, False]]
+
+
 def test_a_forward_that_was_put_into_a_block_has_no_sites():
     block = block_of("single")
     assert has_sites(block, SINGLE_BLOCKS) and has_sites(torch.compile(block, backend="eager"), SINGLE_BLOCKS)
