@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 import toy_world  # prepares ComfyUI
 
-from disca.methods.disca import disca
+from disca.methods.scheduled.disca import disca
 from disca.training.choose import chosen
 from disca.training.contract.method_settings import PairSettings
 from disca.training.contract.settings import Settings

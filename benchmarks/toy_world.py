@@ -24,12 +24,12 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from disca.meanflow import shifted_sigmas  # noqa: E402
-from disca.methods.anchors import AtAnchors  # noqa: E402
-from disca.methods.disca import disca  # noqa: E402
-from disca.methods.extrapolation import Extrapolation  # noqa: E402
-from disca.methods.method import Method  # noqa: E402
-from disca.methods.reuse import PlainReuse  # noqa: E402
-from disca.methods.when import Rule  # noqa: E402
+from disca.methods.scheduled.disca import disca  # noqa: E402
+from disca.methods.scheduled.extrapolation import Extrapolation  # noqa: E402
+from disca.methods.scheduled.reuse import PlainReuse  # noqa: E402
+from disca.methods.seam.anchors import AtAnchors  # noqa: E402
+from disca.methods.seam.method import Method  # noqa: E402
+from disca.methods.seam.when import Rule  # noqa: E402
 from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.schedule import PRESETS, Schedule  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402

@@ -8,7 +8,7 @@ from ..disca.host import compat
 from ..disca.host.compat import room
 from ..disca.limits import CACHE_DEVICES
 from ..disca.methods import METHODS, Cache
-from ..disca.methods.anchors import AtAnchors
+from ..disca.methods.seam.anchors import AtAnchors
 from ..disca.schedule import Schedule
 from ..disca.settings.fields import fields_of
 from .setting_input import setting_input

@@ -4,10 +4,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ..messages import quoted
-from ..methods.anchors import AtAnchors
-from ..methods.disca import disca
-from ..methods.method import SITES, Method
-from ..methods.when import MODULATED
+from ..methods.scheduled.disca import disca
+from ..methods.seam.anchors import AtAnchors
+from ..methods.seam.method import SITES, Method
+from ..methods.seam.when import MODULATED
 from ..models.checks import LoadedPredictor, family_of_model, require_match, require_meanflow
 from ..schedule import Schedule
 from . import blocks, wrappers

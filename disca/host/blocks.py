@@ -9,6 +9,7 @@ from torch import nn
 from ..models.blocks import CALL, BlockHandler, places_of
 from ..models.checks import family_of_model
 from ..models.family import BlockKey, Family
+from ..models.standins import has_sites
 from .call import NO_OPTIONS, Call
 
 
@@ -58,6 +59,12 @@ def watched(options: dict, family: Family, network: nn.Module, call: Call) -> di
     seen = {block: WatchedBlock(call, block, block == blocks[0], handlers.get(block)) for block in blocks}
     replaced = {**options.get("patches_replace", {}), "dit": {**handlers, **seen}}
     return {**options, CALL: call, "patches_replace": replaced}
+
+
+def are_own(family: Family, network: nn.Module) -> bool:
+    """Whether the blocks run by their own class's forward, so that stand-ins see and answer what is inside."""
+    kinds = (kind for kind in family.kinds if kind.sites)
+    return all(has_sites(block, kind) for kind in kinds for block in kind.of(network))
 
 
 def handlers_are_ours(options: dict, family: Family, network: nn.Module) -> bool:

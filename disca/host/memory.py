@@ -8,7 +8,7 @@ import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 
-from ..methods.method import OUTPUT, SITES, Method
+from ..methods.seam.method import OUTPUT, SITES, Method
 from ..models.checks import family_of_model
 from ..models.family import Family
 from . import progress

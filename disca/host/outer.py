@@ -8,8 +8,8 @@ from comfy.model_patcher import ModelPatcher, create_model_options_clone
 from comfy.patcher_extension import WrappersMP, get_all_callbacks
 
 from ..messages import listing
-from ..methods.method import Method
-from ..methods.when import FULL
+from ..methods.seam.method import Method
+from ..methods.seam.when import FULL
 from ..models.checks import (
     family_of_model,
     require_channels,

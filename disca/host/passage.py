@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..methods.method import OUTPUT, SITES, Way, What
-from ..methods.when import FEATURES, MIDDLE, Now
+from ..methods.seam.method import OUTPUT, SITES, Way, What
+from ..methods.seam.when import FEATURES, MIDDLE
 from ..models.block_kind import BlockKey
 from ..models.blocks import Args, Out, Place
 from ..models.standins import answering, recording
@@ -81,13 +81,15 @@ class FullPassage(Passage):
         if not wanted:
             return self._run(place, args, block)
 
-        def saw(site: str, given: Tensor, made: Tensor) -> None:
+        def saw(site: str, given: Tensor | None, made: Tensor) -> None:
             number, ages = sites[site], self.run.ages(self.rows, self.step)
             what = self._method.ways[number].at(site)
-            self.run.store.keep(self.rows, (number, place.key, site), what, [given], [made], ages)
+            went_in = [] if given is None else [given]
+            self.run.store.keep(self.rows, (number, place.key, site), what, went_in, [made], ages)
 
+        given = any(self._method.ways[sites[site]].at(site).reads_given for site in wanted)
         self.ran.add(place.key)
-        return place.kind.run(recording(self.run.module(place), place.kind, wanted, saw), args)
+        return place.kind.run(recording(self.run.module(place), place.kind, wanted, saw, given), args)
 
     def _ends(self, place: Place, out: Out) -> None:
         made = [out[name] for name in place.kind.streams]
@@ -109,8 +111,9 @@ class CachedPassage(Passage):
         super().__init__(run, step, rows, numbers, signals)
         self._checked = checked  # whether answers are compared with the last block
         self._number, self._way = way, run.method.ways[way]
+        self._context = {"step": step, "sigmas": run.sigmas}
         self._ages = run.ages(rows, step)[0]  # rows with features of other steps go apart
-        self.rejected: list["Row"] = []  # whose answers were checked, and not good enough
+        self.rejected: list[Row] = []  # whose answers were checked, and not good enough
 
     def go(self, place: Place, args: Args, block: Block) -> Out:
         way = self._way
@@ -118,7 +121,8 @@ class CachedPassage(Passage):
             return self._at_sites(place, args)
         tokens = place.kind.tokens(args)
         if way.where in place.answers:
-            tokens = self._answer(self._number, way.what, tokens, self.run.compute, place.context(args))
+            context = {**self._context, "arguments": place.context(args)}
+            tokens = self._answer(self._number, way.what, tokens, self.run.compute, context)
         elif way.where != OUTPUT and way.where not in place.inside:
             return self._run(place, args, block)
         return place.kind.answer(tokens)
@@ -126,8 +130,7 @@ class CachedPassage(Passage):
     def output(self, x: Tensor, out: Tensor) -> Tensor:
         if self._way.where != OUTPUT:
             return out
-        context = {"t": self.run.sigmas[self.step], "sigmas": self.run.sigmas}
-        return self._answer(self._number, self._way.what, [x], self.run.compute, context)[0]
+        return self._answer(self._number, self._way.what, [x], self.run.compute, self._context)[0]
 
     def _answer(self, key, what: What, given: Sequence[Tensor], compute, context: Mapping) -> Sequence[Tensor]:
         self.answered = True
@@ -162,7 +165,7 @@ class SiteAnswer:
     def __init__(self, passage: CachedPassage, place: Place, site: str):
         self._passage, self._key = passage, (passage._number, place.key, site)
         self._what = passage._way.at(site)
-        self._context = {"step": passage.step, "block": place.number, "blocks": place.count, "site": site}
+        self._context = {**passage._context, "block": place.number, "blocks": place.count, "site": site}
 
     def picks(self, tokens: int) -> Tensor | None:
         """The tokens that the module runs for; None: for none of them."""

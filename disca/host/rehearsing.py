@@ -1,4 +1,4 @@
-"""Prompts on a MODEL whose steps run in full or are answered as they are asked for: what schedules are measured with."""
+"""Prompts on a MODEL whose steps run in full or are answered as asked: what schedules are measured with."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
@@ -8,7 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSAMPLER, CFGGuider, sampling_function
 from torch import Tensor, nn
 
-from ..methods.method import FIRST, Span, What
+from ..methods.seam.method import FIRST, Span, What
 from ..models.blocks import CALL, Args, Out, Place
 from ..rehearsal import Anchor, Answer, Prompts
 from . import blocks, wrappers
@@ -55,9 +55,9 @@ class _Guider(CFGGuider):
     ASKED = "positive"
     asked = 0
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
+    def predict_noise(self, x, timestep, model_options=None, seed=None):
         positive, negative = self.conds[f"{self.ASKED} {self.asked}"], self.conds.get("negative")
-        options = {"model_options": model_options, "seed": seed}
+        options = {"model_options": model_options or {}, "seed": seed}
         return sampling_function(self.inner_model, x, timestep, negative, positive, self.cfg, **options)
 
 
@@ -87,7 +87,9 @@ class _Prompts:
                 kept[condition] = list(self._what.keep((), ours, kept.get(condition, []), ages))
 
         def answer(step: int, y: Tensor) -> Tensor:
-            return self._velocity(_Answered(self._what, kept, self._ages(steps, step), self._compute), step, y)
+            context = {"step": step, "sigmas": self._sigmas}
+            call = _Answered(self._what, kept, self._ages(steps, step), self._compute, context)
+            return self._velocity(call, step, y)
 
         return answer
 
@@ -122,15 +124,16 @@ class _Full:
 class _Answered:
     """A call that the method answers."""
 
-    def __init__(self, what: What, kept: Features, ages: Sequence[Span], compute: nn.Module | None):
-        self._what, self._kept, self._ages, self._compute = what, kept, ages, compute
+    def __init__(self, what: What, kept: Features, ages: Sequence[Span], compute: nn.Module | None, context: dict):
+        self._what, self._kept, self._ages, self._compute, self._context = what, kept, ages, compute, context
 
     def through(self, place: Place, args: Args, block: Callable[[Args], Out]) -> Out:
         tokens = place.kind.tokens(args)
         if FIRST in place.answers:
             each = [self._kept[condition] for condition in _conditions(args)]
             kept = [torch.cat(parts) for parts in zip(*each, strict=True)]
-            tokens = self._what.answer(tokens, kept, self._ages, self._compute, place.context(args))
+            context = {**self._context, "arguments": place.context(args)}
+            tokens = self._what.answer(tokens, kept, self._ages, self._compute, context)
         return place.kind.answer(tokens)
 
 

@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..methods.method import Method, Span
-from ..methods.when import FULL, Decider, Now
+from ..methods.seam.method import Method, Span
+from ..methods.seam.when import FULL, Decider, Now
 from ..models.blocks import Args, Place
 from ..models.family import Family
 from ..report import Report

@@ -136,7 +136,7 @@ def _blocked(family: Family, network, options: dict, control, stand_in: str | No
         return CONTROLNET
     if stand_in:
         return f"{stand_in} stands in for blocks"
-    if not blocks.handlers_are_ours(options, family, network):
+    if not blocks.handlers_are_ours(options, family, network) or not blocks.are_own(family, network):
         return FOREIGN_BLOCKS
     patches = options.get("patches", {})
     return FOREIGN_ATTENTION if any(patches.get(name) for name in ("attn1_patch", "attn1_output_patch")) else None

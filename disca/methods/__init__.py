@@ -3,24 +3,24 @@
 Pure torch: sampling in ComfyUI, previews, benchmarks and trainings all run these.
 """
 
-from .adacache import AdaCache
-from .cache import Cache
-from .delta_dit import DeltaDit
-from .duca import DuCa
-from .easycache import EasyCache
-from .extrapolation import Extrapolation
-from .first_block import FirstBlockCache
-from .fora import Fora
-from .lesa import LesaCache
-from .magcache import MagCache
-from .pab import Pab
-from .reuse import PlainReuse
-from .rfc import Rfc, RfcLite
-from .speca import SpeCa
-from .spectrum import Spectrum
-from .taylorseer import TaylorSeer, TaylorSeerLite
-from .teacache import TeaCache
-from .toca import ToCa
+from .adaptive.adacache import AdaCache
+from .adaptive.easycache import EasyCache
+from .adaptive.first_block import FirstBlockCache
+from .adaptive.magcache import MagCache
+from .adaptive.speca import SpeCa
+from .adaptive.teacache import TeaCache
+from .scheduled.delta_dit import DeltaDit
+from .scheduled.duca import DuCa
+from .scheduled.extrapolation import Extrapolation
+from .scheduled.fora import Fora
+from .scheduled.lesa import LesaCache
+from .scheduled.pab import Pab
+from .scheduled.reuse import PlainReuse
+from .scheduled.rfc import Rfc, RfcLite
+from .scheduled.spectrum import Spectrum
+from .scheduled.taylorseer import TaylorSeer, TaylorSeerLite
+from .scheduled.toca import ToCa
+from .seam.cache import Cache
 
 METHODS: dict[str, type[Cache]] = {  # in the order in which they are offered
     cache.name: cache

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..methods.method import FIRST, LATE, SECOND
+from ..methods.seam.method import FIRST, LATE, SECOND
 from .family import BlockKey, BlockKind, Family
 
 CALL = "disca_call"  # key in transformer_options: the Call that the blocks belong to

@@ -85,7 +85,7 @@ def wan(row, pack, monkeypatch):
 
 def attached(pack, model, name: str, anchors: tuple[int, ...], compute=None):
     """The MODEL with a method on all but the anchors, and the reports of its runs."""
-    rule = pack("disca.methods.anchors").AtAnchors(pack("disca.schedule").Anchors(anchors))
+    rule = pack("disca.methods.seam.anchors").AtAnchors(pack("disca.schedule").Anchors(anchors))
     method = pack("disca.methods").METHODS[name](rule)
     patched, reports = pack("disca.host.attach").attach(model, method, compute=compute), []
     run = pack("disca.host.run")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from disca.methods.method import Span
-from disca.methods.whats import Line, Reuse, Taylor
+from disca.methods.seam.method import Span
+from disca.methods.seam.whats import Line, Reuse, Taylor
 
 CPU = torch.device("cpu")
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from disca.methods import METHODS
-from disca.methods.adacache import CODEBOOKS, AdaCache, RateByChange
-from disca.methods.easycache import EasyCache, RateOfChange
-from disca.methods.first_block import FirstBlock, FirstBlockCache
-from disca.methods.magcache import MagCache, Magnitudes
-from disca.methods.method import FIRST, MODULES, OUTPUT, SECOND, SITES, Span
-from disca.methods.speca import SpeCa, Verified
-from disca.methods.teacache import InputChange, TeaCache
-from disca.methods.when import FULL, Now
+from disca.methods.adaptive.adacache import CODEBOOKS, AdaCache, RateByChange
+from disca.methods.adaptive.easycache import EasyCache, RateOfChange
+from disca.methods.adaptive.first_block import FirstBlock, FirstBlockCache
+from disca.methods.adaptive.magcache import MagCache, Magnitudes
+from disca.methods.adaptive.speca import SpeCa, Verified
+from disca.methods.adaptive.teacache import InputChange, TeaCache
+from disca.methods.seam.method import FIRST, MODULES, OUTPUT, SECOND, SITES, Span
+from disca.methods.seam.when import FULL, Now
 
 ADAPTIVE = ("TeaCache", "MagCache", "AdaCache", "EasyCache", "First-Block-Cache", "SpeCa")
 RELEASED = TeaCache().rule().coefficients

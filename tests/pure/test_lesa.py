@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from disca.methods import METHODS
-from disca.methods.kan import ORDER, Kan, KanLayer
-from disca.methods.lesa import HISTORY, Lesa, LesaNetwork
-from disca.methods.method import OUTPUT
+from disca.methods.scheduled.kan import ORDER, Kan, KanLayer
+from disca.methods.scheduled.lesa import HISTORY, Lesa, LesaNetwork
+from disca.methods.seam.method import OUTPUT
 
 STEPS = 4
 SIGMAS = [1.0, 0.9, 0.5, 0.25, 0.0]

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from disca.methods import METHODS
-from disca.methods.method import MODULES, SITES, Span
-from disca.methods.rfc import Relational
-from disca.methods.spectrum import Chebyshev
-from disca.methods.whats import Residual, Reuse, Taylor
+from disca.methods.scheduled.rfc import Relational
+from disca.methods.scheduled.spectrum import Chebyshev
+from disca.methods.seam.method import MODULES, SITES, Span
+from disca.methods.seam.whats import Residual, Reuse, Taylor
 
 GENERATOR = torch.Generator().manual_seed(0)
 A, B, C = (torch.randn(2, 3, 4, dtype=torch.float64, generator=GENERATOR) for _ in range(3))

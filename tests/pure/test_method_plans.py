@@ -5,9 +5,9 @@ import torch
 
 from disca.meanflow import shifted_sigmas
 from disca.methods import METHODS
-from disca.methods.anchors import AtAnchors
-from disca.methods.rfc import InputError
-from disca.methods.when import FULL, MODULATED, Now
+from disca.methods.scheduled.rfc import InputError
+from disca.methods.seam.anchors import AtAnchors
+from disca.methods.seam.when import FULL, MODULATED, Now
 from disca.schedule import Anchors
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from disca.methods import METHODS
-from disca.methods.anchors import AtAnchors
-from disca.methods.method import FIRST, LATE, MODULES, OUTPUT, SECOND, SITES
-from disca.methods.when import FULL
+from disca.methods.seam.anchors import AtAnchors
+from disca.methods.seam.method import FIRST, LATE, MODULES, OUTPUT, SECOND, SITES
+from disca.methods.seam.when import FULL
 from disca.schedule import Anchors
 from disca.settings.fields import fields_of
 

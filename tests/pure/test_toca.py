@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from disca.methods import METHODS
-from disca.methods.method import ATTENTION, FIRST, SITES
-from disca.methods.toca import Tokens
-from disca.methods.whats import Reuse
+from disca.methods.scheduled.toca import Tokens
+from disca.methods.seam.method import ATTENTION, FIRST, SITES
+from disca.methods.seam.whats import Reuse
 
 KEPT = torch.arange(24.0).view(2, 6, 2)
 NOW = -KEPT - 1

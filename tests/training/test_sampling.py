@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from disca.meanflow import shifted_sigmas
-from disca.methods.anchors import AtAnchors
-from disca.methods.disca import disca
-from disca.methods.extrapolation import Extrapolation
-from disca.methods.method import Span
-from disca.methods.reuse import PlainReuse
-from disca.methods.taylorseer import TaylorSeer
-from disca.methods.whats import Line, Taylor
+from disca.methods.scheduled.disca import disca
+from disca.methods.scheduled.extrapolation import Extrapolation
+from disca.methods.scheduled.reuse import PlainReuse
+from disca.methods.scheduled.taylorseer import TaylorSeer
+from disca.methods.seam.anchors import AtAnchors
+from disca.methods.seam.method import Span
+from disca.methods.seam.whats import Line, Taylor
 from disca.schedule import Anchors
 from disca.training.algorithms.sampling import CachedVelocity, guided, sample
 from disca.training.contract.times import per_sample

@@ -5,9 +5,9 @@ import small_networks
 import torch
 
 from disca.meanflow import shifted_sigmas
-from disca.methods.anchors import AtAnchors
-from disca.methods.disca import disca
-from disca.methods.reuse import PlainReuse
+from disca.methods.scheduled.disca import disca
+from disca.methods.scheduled.reuse import PlainReuse
+from disca.methods.seam.anchors import AtAnchors
 from disca.models.loading import build_predictor, load_network
 from disca.schedule import PRESETS
 from disca.toy import WEIGHTS, world

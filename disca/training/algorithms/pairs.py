@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...methods.disca import Learned
+from ...methods.scheduled.disca import Learned
 from ..contract.method_settings import MOST_STEPS, PredictorSettings
 from ..contract.times import Draws, at_time, per_sample
 from ..network.blocks import Answer

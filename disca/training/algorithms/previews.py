@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ...files import replacing
 from ...meanflow import shifted_sigmas
-from ...methods.anchors import AtAnchors
-from ...methods.disca import disca
+from ...methods.scheduled.disca import disca
+from ...methods.seam.anchors import AtAnchors
 from ...models.family import family_of
 from ...schedule import Interval
 from ...toy.world import CONTEXT_WIDTH, to_pictures

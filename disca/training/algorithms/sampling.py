@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ...meanflow import step
-from ...methods.method import FIRST, Method, Span, What
-from ...methods.when import FULL
+from ...methods.seam.method import FIRST, Method, Span, What
+from ...methods.seam.when import FULL
 from ..contract.velocity import Velocity
 from ..network.blocks import Answer
 from ..network.velocity import Condition, Network
@@ -38,9 +38,11 @@ def mean_velocity(network: Network, condition: Condition) -> Velocity:
     return lambda x_t, t, r: network.velocity(x_t, t, r, condition)
 
 
-def answer_of(what: What, kept: Sequence[Tensor], compute: nn.Module | None, ages: Sequence[Span] = ()) -> Answer:
-    """What stands in for the blocks, made of what was kept; a Predictor needs no ages."""
-    return lambda tokens, context: what.answer(tokens, kept, ages, compute, context)
+def answer_of(
+    what: What, kept: Sequence[Tensor], compute: nn.Module | None, ages: Sequence[Span] = (), **context
+) -> Answer:
+    """What stands in for the blocks, made of what was kept; a Predictor needs neither ages nor step and sigmas."""
+    return lambda tokens, arguments: what.answer(tokens, kept, ages, compute, context | {"arguments": arguments})
 
 
 class CachedVelocity:
@@ -59,7 +61,7 @@ class CachedVelocity:
         self._what, self._plan = _whole(method), method.when.plan(sigmas)
         if self._plan is None:
             raise ValueError(f"{method.name} decides while it runs, but here steps have to be planned. Use a schedule.")
-        self._step = 0
+        self._sigmas, self._step = sigmas, 0
         self._kept: Sequence[Tensor] = []
         self._full: list[tuple[int, Tensor]] = []  # the full steps of which something is kept, latest first
 
@@ -79,7 +81,8 @@ class CachedVelocity:
 
     def answered(self, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
         """The velocity of a step that does not run in full."""
-        answer = answer_of(self._what, self._kept, self._compute, self._ages(t))
+        context = {"step": self._step, "sigmas": self._sigmas}
+        answer = answer_of(self._what, self._kept, self._compute, self._ages(t), **context)
         self._step += 1
         return self._network.answered_velocity(answer, x_t, t, r, self._condition)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...methods.method import FIRST
+from ...methods.seam.method import FIRST
 from ...models.blocks import CALL, Args, BlockHandler, Out, Place, places_of
 from ...models.family import BlockKey, family_of
 from .offload import offloaded_activations

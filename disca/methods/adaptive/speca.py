@@ -7,13 +7,13 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..settings.fields import number
-from ..settings.section import section
-from .adaptive import relative_change
-from .cache import Cache
-from .method import MODULES, SITES, Way
-from .whats import Taylor
-from .when import FULL, Decider, Now, Rule
+from ...settings.fields import number
+from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.method import MODULES, SITES, Way
+from ..seam.whats import Taylor
+from ..seam.when import FULL, Decider, Now, Rule
+from .change import relative_change
 
 ORDERS = {"L1": 1, "L2": 2}
 

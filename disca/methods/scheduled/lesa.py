@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..schedule import Interval
-from ..settings.section import section
-from .anchors import AtAnchors
-from .cache import Cache
-from .intervals import interval, listed, warmup
+from ...schedule import Interval
+from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.intervals import interval, listed, warmup
+from ..seam.method import OUTPUT, Compute, Context, Tokens, Way, What
 from .kan import Kan
-from .method import OUTPUT, Compute, Context, Tokens, Way, What
 
 HISTORY = 8  # outputs that are kept; the first expert reads half of them
 STAGES = (0.9, 0.5)  # the first expert is for times above the first of these, the last for the others

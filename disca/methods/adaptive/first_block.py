@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..settings.fields import number
-from ..settings.section import section
-from .adaptive import each_once, relative_change
-from .cache import Cache
-from .method import SECOND, Way
-from .whats import Residual
-from .when import AFTER_FIRST, ENTERING, FULL, Decider, Now, Rule
+from ...settings.fields import number
+from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.method import SECOND, Way
+from ..seam.whats import Residual
+from ..seam.when import AFTER_FIRST, ENTERING, FULL, Decider, Now, Rule
+from .change import each_once, relative_change
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class FirstBlock(Rule):
     start: float = 0.0
     end: float = 1.0
     most: int = 100
+    looks = (ENTERING, AFTER_FIRST)
+    tensors = 1
 
     def fresh(self, sigmas: Sequence[float]) -> Decider:
         return _FirstBlocks(self, len(sigmas) - 1)

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from .method import Compute, Context, Method, Tokens, Way, What
-from .when import Rule
+from ..seam.method import Compute, Context, Method, Tokens, Way, What
+from ..seam.when import Rule
 
 
 class Learned(What):
@@ -12,7 +12,7 @@ class Learned(What):
     computes = True
 
     def answer(self, given: Tokens, kept: Tokens, ages, compute: Compute, context: Context) -> Tokens:
-        predicted = compute(*given, *kept, **context)
+        predicted = compute(*given, *kept, **context["arguments"])
         return (predicted,) if isinstance(predicted, Tensor) else predicted
 
 

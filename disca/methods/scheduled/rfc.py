@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..settings.fields import number
-from ..settings.section import section
-from .cache import Cache
-from .intervals import every, interval, warmup
-from .method import MODULES, SITES, Compute, Context, Span, Tokens, Way, What
-from .whats import by_order
-from .when import FULL, MODULATED, Decider, Now, Rule
+from ...settings.fields import number
+from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.intervals import every, interval, warmup
+from ..seam.method import MODULES, SITES, Compute, Context, Span, Tokens, Way, What
+from ..seam.whats import by_order
+from ..seam.when import FULL, MODULATED, Decider, Now, Rule
 
 THRESHOLD = (
     "A step runs in full once the error of the first module's predicted input, summed since the last full step, is "
@@ -75,6 +75,7 @@ class InputError(Rule):
     threshold: float
     warmup: int
     sees = (MODULATED,)
+    tensors = 2
 
     def fresh(self, sigmas: Sequence[float]) -> Decider:
         return _Summing(self)

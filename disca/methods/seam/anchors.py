@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..schedule import first_steps
+from ...schedule import first_steps
 from .when import FULL, Rule
 
 

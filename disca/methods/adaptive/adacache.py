@@ -8,13 +8,13 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..settings.fields import number
-from ..settings.section import section
-from .adaptive import each_once, final_steps, relative_change
-from .cache import Cache
-from .method import Way
-from .whats import Residual
-from .when import FULL, MIDDLE, Decider, Now, Rule
+from ...settings.fields import number
+from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.method import Way
+from ..seam.whats import Residual
+from ..seam.when import FULL, MIDDLE, Decider, Now, Rule
+from .change import each_once, final_steps, relative_change
 
 Codebook = tuple[tuple[float, int], ...]
 
@@ -36,6 +36,7 @@ class RateByChange(Rule):
     rate: float = 1.0  # a factor on the codebook's steps
     final: int = 2
     sees = (MIDDLE,)
+    tensors = 1
 
     def steps_after(self, change: float) -> int:
         """The steps to the next full one; 1 where the change is unknown."""

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..settings.fields import number
-from ..settings.section import section
-from .adaptive import each_once, final_steps, relative_change
-from .cache import Cache
+from ...settings.fields import number
+from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.method import Way
+from ..seam.whats import Residual
+from ..seam.when import FULL, MODULATED, Decider, Now, Rule
 from .calibration import DEGREE, Calibration, Coefficient
-from .method import Way
-from .whats import Residual
-from .when import FULL, MODULATED, Decider, Now, Rule
+from .change import each_once, final_steps, relative_change
 
 IDENTITY = (1.0, 0.0)
 RELEASED = Calibration(
@@ -36,6 +36,8 @@ class InputChange(Rule):
 
     threshold: float
     coefficients: tuple[float, ...] = IDENTITY  # of p, the highest power first
+    looks = (MODULATED,)
+    tensors = 1
 
     def estimated(self, change: float) -> float:
         """p(d): how much the answer will have changed; infinite where that is unknown."""

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..settings.section import section
-from .intervals import every
-from .method import Method, Way
+from ...settings.section import section
+from ..seam.intervals import every
+from ..seam.method import Method, Way
+from ..seam.whats import Reuse
+from ..seam.when import FULL, Rule
 from .toca import ToCa, token_wise
-from .whats import Reuse
-from .when import FULL, Rule
 
 WAYS = 2
 

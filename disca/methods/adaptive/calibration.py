@@ -10,11 +10,11 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from ..files import replacing
-from ..limits import require_number
-from ..messages import cause, listing, quoted
-from ..settings.fields import Text, fields_of, limits
-from ..settings.section import section
+from ...files import replacing
+from ...limits import require_number
+from ...messages import cause, listing, quoted
+from ...settings.fields import Text, fields_of, limits
+from ...settings.section import section
 
 FORMAT = 1
 MOST_BYTES = 1_000_000

@@ -17,7 +17,8 @@ MODULES = ("img_attn", "txt_attn", "img_mlp", "txt_mlp", "all")  # all that is a
 
 Tokens = Sequence[Tensor]  # [B, L, h] of each stream; at a site one; of the output one [B, C, T, H, W]
 Compute = Callable[..., Any]  # the method's own network, or at a site the module that stands there
-Context = Mapping[str, Any]
+Context = Mapping[str, Any]  # step, sigmas; over a stretch arguments, what its blocks are given besides tokens; at a
+# site block and blocks, its number and how many there are, and site
 
 
 class Span(NamedTuple):
@@ -48,6 +49,10 @@ class What(ABC):
         self, given: Tokens, kept: Tokens, ages: Sequence[Span], compute: Compute | None, context: Context
     ) -> Tokens:
         """What would have been made, in a step that is not run."""
+
+    def picks(self, tokens: int, context: Context) -> Tensor | None:
+        """At a site, which of so many tokens its module runs for in an answer, as indices; None: for none."""
+        return None
 
     def renewed(self, made: Tokens, kept: Tokens) -> Sequence[Tensor]:
         """What to hold after an answer, where it `renews`."""

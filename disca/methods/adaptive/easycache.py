@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..settings.fields import number
-from ..settings.section import section
-from .adaptive import each_once, final_steps, size
-from .cache import Cache
-from .intervals import warmup
-from .method import OUTPUT as WHOLE
-from .method import Way
-from .whats import Residual
-from .when import FULL, LATENT, OUTPUT, Decider, Now, Rule
+from ...settings.fields import number
+from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.intervals import warmup
+from ..seam.method import OUTPUT as WHOLE
+from ..seam.method import Way
+from ..seam.whats import Residual
+from ..seam.when import FULL, LATENT, OUTPUT, Decider, Now, Rule
+from .change import each_once, final_steps, size
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..schedule import first_steps
+from ...schedule import first_steps
 
 
 def size(tensor: Tensor, order: int = 1) -> Tensor:

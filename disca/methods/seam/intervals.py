@@ -1,7 +1,7 @@
 """What caches of a fixed interval share: two settings and the rule they make."""
 
-from ..schedule import Interval
-from ..settings.fields import number
+from ...schedule import Interval
+from ...settings.fields import number
 from .anchors import AtAnchors
 
 EVERY = "After the warm-up, every n-th step runs in full. 1: every step."

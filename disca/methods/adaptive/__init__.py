@@ -1,0 +1,1 @@
+"""Caches that decide in each step, by what they see of the run or by what was measured before."""
