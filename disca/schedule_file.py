@@ -194,4 +194,4 @@ def _require_object(found: Any, keys: set[str], where: str) -> None:
 
 def _require(holds: bool, fault: str) -> None:
     if not holds:
-        raise ValueError(fault)
+        raise ValueError(cause(fault))
