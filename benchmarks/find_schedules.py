@@ -1,0 +1,160 @@
+"""What schedules that find themselves are worth on the toy world, against the published lists of as many full steps.
+
+    COMFYUI_PATH=... python benchmarks/find_schedules.py                      shift 1, 2 and 5, three seeds
+    COMFYUI_PATH=... python benchmarks/find_schedules.py --shifts 5 --prompts 1 --method reuse
+
+Lists are found on `--prompts` scenes and run on `--held-out` others with other noise; a seed is other noise for both.
+Errors are squared distances to the video with all 20 steps in full, relative to the squared video. Of the lists found
+by either measure and the published one, the one is kept whose runs came closest on the scenes that were measured.
+"""
+
+import argparse
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from disca.training.network.comfy import prepare_comfy
+
+prepare_comfy("cpu")
+
+import comfy.ops  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from disca.meanflow import shifted_sigmas  # noqa: E402
+from disca.measured import measure  # noqa: E402
+from disca.methods.disca import Learned  # noqa: E402
+from disca.methods.method import Span, What  # noqa: E402
+from disca.methods.whats import Reuse, Taylor  # noqa: E402
+from disca.models.loading import build_predictor, load_network  # noqa: E402
+from disca.rehearsal import Anchor, Answer, full_run, try_lists  # noqa: E402
+from disca.schedule import PRESETS  # noqa: E402
+from disca.toy import WEIGHTS, world  # noqa: E402
+from disca.training.network.blocks import make_out_of_place  # noqa: E402
+from disca.training.network.velocity import Network  # noqa: E402
+from disca.weights.files import open_weights  # noqa: E402
+from disca.weights.predictor_file import read_predictor  # noqa: E402
+
+STEPS, GUIDANCE = 20, 3.0
+HELD_OUT, FIND_ON = 900_000, 910_000  # the first scenes of either; no training comes to them
+WHATS = {"DisCa": (Learned(), 1), "reuse": (Reuse(), 1), "Taylor 1": (Taylor(1), 2), "Taylor 2": (Taylor(2), 3)}
+PUBLISHED = {len(preset.listed): preset for preset in PRESETS.values() if preset.steps == STEPS and "N=" in preset.name}
+
+HEADINGS = "published       kept  by drift  by misses  expected  came  kept / published"
+Figures = dict[int, list[float]]  # of each budget: the errors under HEADINGS
+
+
+class Models(NamedTuple):
+    """What ships: the distilled network and its Predictor."""
+
+    network: Network
+    predictor: nn.Module
+
+
+class ToyPrompts:
+    """Scenes on the shipped network, their steps answered by one method's What."""
+
+    def __init__(self, models: Models, what: What, sigmas: Sequence[float], scenes: range, seed: int):
+        (self._network, self._compute), self._what, self._sigmas = models, what, sigmas
+        drawn = world.Scene(*map(torch.cat, zip(*map(world.random_scene, scenes), strict=True)))
+        self._condition = world.condition(drawn.attributes) | {"guidance": torch.full((len(scenes),), GUIDANCE)}
+        shape = world.to_latents(world.pictures(drawn)).shape
+        self.noise = torch.randn(shape, generator=torch.Generator().manual_seed(scenes.start + seed))
+
+    def full(self, step: int, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The network's."""
+        return self._network.velocity_and_features(x, *self._times(step), self._condition)
+
+    def answering(self, anchors: Sequence[Anchor]) -> Answer:
+        """The method's."""
+        kept, steps = [], [anchor.step for anchor in anchors]
+        for i, anchor in enumerate(anchors):
+            kept = list(self._what.keep((), anchor.features, kept, self._spans(steps[:i], anchor.step)))
+
+        def answer(step: int, y: Tensor) -> Tensor:
+            ages = self._spans(steps, step)
+            made = lambda tokens, context: self._what.answer(tokens, kept, ages, self._compute, context)  # noqa: E731
+            return self._network.answered_velocity(made, y, *self._times(step), self._condition)
+
+        return answer
+
+    def _times(self, step: int) -> tuple[Tensor, Tensor]:
+        count = len(self.noise)
+        return torch.full((count,), self._sigmas[step]), torch.full((count,), self._sigmas[step + 1])
+
+    def _spans(self, steps: Sequence[int], now: int) -> list[Span]:
+        return [Span(now - step, self._sigmas[step] - self._sigmas[now]) for step in reversed(steps)]
+
+
+def shipped() -> Models:
+    """The models whose weights ship."""
+    network = load_network(str(WEIGHTS / "meanflow.safetensors"), torch.float32).requires_grad_(False)
+    spec, state = read_predictor(open_weights(str(WEIGHTS / "predictor.safetensors")))
+    predictor = build_predictor(spec, dtype=torch.float32, operations=comfy.ops.manual_cast)
+    predictor.load_state_dict(state)
+    make_out_of_place(predictor.blocks)
+    return Models(Network(network), predictor)
+
+
+@torch.no_grad()
+def compare(models: Models, method: str, shift: float, seed: int, prompts: int, held_out: int) -> Figures:
+    """For every published list, its error and those of the lists found, on scenes they were not found on."""
+    (what, reach), sigmas = WHATS[method], shifted_sigmas(STEPS, shift).tolist()
+    found_on = [ToyPrompts(models, what, sigmas, range(FIND_ON, FIND_ON + prompts), seed)]
+    held = [ToyPrompts(models, what, sigmas, range(HELD_OUT, HELD_OUT + held_out), seed)]
+    measured = measure(found_on, sigmas, reach)
+    ends = [full_run(prompts, sigmas).x[-1] for prompts in held]
+    figures = {}
+    for budget, preset in PUBLISHED.items():
+        by_drift, by_misses = (choices[budget - 1] for choices in measured.choices())
+        lists = [by_drift.anchors, by_misses.anchors, preset.listed]
+        tried = try_lists(lists, found_on, measured.ends, sigmas, reach)
+        others = try_lists(lists, held, ends, sigmas, reach).errors
+        errors = [others[anchors] for anchors in (preset.listed, tried.best, by_drift.anchors, by_misses.anchors)]
+        figures[budget] = [*errors, by_drift.error, tried.errors[by_drift.anchors]]
+        told = f"shift {shift:g}, seed {seed}, {budget} of {STEPS}: {' '.join(map(str, tried.best))}"
+        say(f"{told:64s} {figures_of([figures[budget]])}")
+    full, answered = measured.calls
+    say(f"shift {shift:g}, seed {seed}: measured with {full} calls in full and {answered} answered a prompt")
+    return figures
+
+
+def figures_of(rows: Sequence[Sequence[float]]) -> str:
+    """The means of each column, and how the kept list compares with the published one."""
+    means = [statistics.mean(column) for column in zip(*rows, strict=True)]
+    return "  ".join(f"{mean:9.5f}" for mean in means) + f"  {means[1] / means[0]:5.2f}"
+
+
+def say(line: str) -> None:
+    """Prints a line at once: the next one takes a while."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shifts", type=float, nargs="+", default=[1.0, 2.0, 5.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--held-out", type=int, default=32)
+    parser.add_argument("--method", choices=[*WHATS], default="DisCa")
+    options = parser.parse_args()
+    models, found = shipped(), defaultdict(list)
+    say(f"{'':64s} {HEADINGS}")
+    for seed in options.seeds:
+        for shift in options.shifts:
+            figures = compare(models, options.method, shift, seed, options.prompts, options.held_out)
+            for budget, errors in figures.items():
+                found[shift, budget].append(errors)
+    for (shift, budget), rows in sorted(found.items()):
+        say(f"{f'shift {shift:g}, {budget} of {STEPS}, mean of {len(rows)} seeds':64s} {figures_of(rows)}")
+
+
+if __name__ == "__main__":
+    main()
