@@ -14,6 +14,7 @@ from networks import FULL_SIZE, Size, conditioning, dtype_and_device, latent, ra
 
 from disca.host import attach, sampling, speed  # isort: skip
 from disca.meanflow import shifted_sigmas  # isort: skip
+from disca.models.family import FAMILIES  # isort: skip
 from disca.schedule import PRESETS, Interval  # isort: skip
 from disca.training.budget.sizes import Sizes  # isort: skip
 
@@ -87,7 +88,7 @@ def tokens(size: Size) -> int:
 
 def predicted_share(size: Size) -> float:
     """Operations of a predicted step over those of a full one."""
-    shape = Sizes(size.width, size.double_blocks, size.single_blocks, 0, 0, tokens(size))
+    shape = Sizes(FAMILIES[size.family], size.width, (size.double_blocks, size.single_blocks), 0, 0, tokens(size))
     return shape.predictor(depth=2) / sum(shape.forward())
 
 

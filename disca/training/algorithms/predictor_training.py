@@ -41,7 +41,8 @@ class PredictorTraining:
         self.parts = {"predictor": trainable(self.predictor, settings.optimizer, LEARNING_RATE)}
         if settings.predictor.gan_iterations:
             self.tapped = self.network.spread_blocks(settings.predictor.discriminator_blocks)
-            self.discriminator = Discriminator(module.params.hidden_size, len(self.tapped)).to(device)
+            width, _ = self.network.family.widths(module)
+            self.discriminator = Discriminator(width, len(self.tapped)).to(device)
             optimiser = replace(settings.optimizer, lr=settings.predictor.lr_discriminator, betas=DISCRIMINATOR_BETAS)
             self.parts["discriminator"] = Trainable(self.discriminator, optimiser)
 

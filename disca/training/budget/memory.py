@@ -24,7 +24,6 @@ RUNTIME = 2 * GB  # CUDA context, fragmentation
 BF16, FP8, EMA = 2, 1, 4  # bytes per weight
 ADAMW = {"adamw": 18, "adamw_8bit": 12}  # fp32 weight, gradient, moments, and the bf16 copy in use
 ADAMW8BIT_BF16 = 6  # bf16 weight and gradient, two moments of one byte: all weights trained with adamw_8bit
-LORA_PER_RANK = {"double": 32, "single": 14}  # inputs and outputs of a block's adapted layers, in widths
 
 
 @dataclass(frozen=True)
@@ -177,14 +176,10 @@ def _row(sizes: Sizes, job: Job, card: int, seconds: float) -> str:
 
 def _trained_weights(sizes: Sizes, job: Job) -> float:
     if job.cost.predictor:
-        fusion = 3 * sizes.width**2 * (1 if sizes.single else 2)
-        kind = sizes.single or sizes.double
-        other = sizes.double * 36 * sizes.width**2 if sizes.single else 0  # a double block has 36, a single one 15
-        return job.depth * (sizes.block_weights - other) / kind + fusion
+        return job.depth * sizes.last_block_weights + sizes.fusion_weights
     if not job.rank:
         return sizes.weights
-    widths = sizes.double * LORA_PER_RANK["double"] + sizes.single * LORA_PER_RANK["single"]
-    return job.rank * widths * sizes.width
+    return job.rank * sum(count * kind.size.adapted for kind, count in sizes.kinds) * sizes.width
 
 
 def _frozen_weights(sizes: Sizes, job: Job, savings: Savings) -> float:
