@@ -19,7 +19,7 @@ from disca.training.algorithms.meanflow_distillation import MeanFlowDistillation
 from disca.training.budget.memory import Job, operations, peak, Savings  # isort: skip
 from disca.training.budget.sizes import sizes_of  # isort: skip
 from disca.training.network.velocity import Network  # isort: skip
-from disca.training.network.build import Distillation, add_embedder  # isort: skip
+from disca.training.network.roles import Distillation, add_embedder  # isort: skip
 from disca.training.engine.optimiser import make_optimiser  # isort: skip
 from disca.training.algorithms.predictor_training import PredictorTraining  # isort: skip
 from disca.training.contract.method_settings import PredictorSettings  # isort: skip

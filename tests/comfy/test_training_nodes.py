@@ -23,7 +23,7 @@ from disca.toy.world import condition, random_scene
 from disca.training.contract.method_settings import PairSettings
 from disca.training.contract.settings import MemorySettings
 from disca.training.contract.yaml_settings import read_settings
-from disca.training.network.build import add_embedder
+from disca.training.network.roles import add_embedder
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "training"))
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ..contract.protocol import Batch, Loss, Samples, Trainable, trainable
 from ..contract.settings import Settings
 from ..contract.times import Draws
-from ..network.build import frozen_network, new_predictor, predictor_spec
 from ..network.conditions import guided_condition, latents
 from ..network.export import export_predictor, exported_predictor
+from ..network.roles import frozen_network, new_predictor, predictor_spec
 from ..network.velocity import Condition, Network
 from .discriminator import Discriminator, adversarial_loss, discriminator_loss
 from .losses import adaptive_weight, mse

@@ -15,7 +15,7 @@ from ...models.lora import load_lora
 from ...weights.predictor_file import write_predictor
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.settings import ModelSettings, Settings
-from .build import Distillation
+from .roles import Distillation
 from .lora import lora_state, merged_state
 
 NETWORK, LORA, PREDICTOR = "model.safetensors", "lora.safetensors", "predictor.safetensors"
