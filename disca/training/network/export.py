@@ -4,19 +4,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import comfy.sd
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...models.checks import LoadedPredictor
-from ...models.loading import load_meanflow_model, load_predictor
+from ...models.loading import load_meanflow_model, load_model, load_predictor
 from ...models.lora import load_lora
 from ...weights.predictor_file import write_predictor
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.settings import ModelSettings, Settings
-from .roles import Distillation
 from .lora import lora_state, merged_state
+from .roles import Distillation
 
 NETWORK, LORA, PREDICTOR = "model.safetensors", "lora.safetensors", "predictor.safetensors"
 
@@ -55,7 +54,7 @@ def export_predictor(
 
 def exported_model(model: ModelSettings, export: Path) -> ModelPatcher:
     """The MODEL that a run gave; one that is whole is taken before a LoRA on its base."""
-    return _exported(model, export, comfy.sd.load_diffusion_model)
+    return _exported(model, export, load_model)
 
 
 def exported_meanflow_model(model: ModelSettings, export: Path) -> ModelPatcher:

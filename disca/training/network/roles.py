@@ -146,7 +146,7 @@ def _load(settings: Settings, path: str, device: torch.device, trained: bool = F
         kept = torch.float32 if settings.optimizer.name == "adamw" else compute
     else:
         kept = torch.bfloat16 if model.weight_dtype != "default" else compute
-    module = load_network(path, kept).requires_grad_(False)
+    module = load_network(path, kept)
     if model.weight_dtype == "fp8_e4m3fn" and not trained:
         store_fp8(module)
     if memory.swap_blocks and not trained:
