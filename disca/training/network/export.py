@@ -14,7 +14,7 @@ from ...models.lora import load_lora
 from ...weights.predictor_file import write_predictor
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.settings import ModelSettings, Settings
-from .lora import lora_state, merged_state
+from .lora import lora_state, whole_state
 from .roles import Distillation
 
 NETWORK, LORA, PREDICTOR = "model.safetensors", "lora.safetensors", "predictor.safetensors"
@@ -39,8 +39,8 @@ def export_distilled(
     elif weights is not None:
         save_file(lora_state(networks.lora, weights), folder / LORA, metadata(settings))
         if networks.extended:
-            merged = merged_state(networks.student.module, networks.lora, weights)
-            save_file(merged, folder / NETWORK, metadata(settings))
+            whole = whole_state(networks.student.module, networks.lora, weights)
+            save_file(whole, folder / NETWORK, metadata(settings))
 
 
 def export_predictor(
