@@ -17,17 +17,13 @@ from disca.meanflow import shifted_sigmas  # isort: skip
 from disca.schedule import PRESETS, Interval  # isort: skip
 from disca.training.budget.sizes import Sizes  # isort: skip
 
-PRESETS_OF = {family: [name for name in PRESETS if name.startswith(f"HunyuanVideo {family}")] for family in FULL_SIZE}
-STEPS = {"1.0": 20, "1.5": 8}
-SHIFT = {"1.0": 5.0, "1.5": 7.0}
-PATCH = {"1.0": 4, "1.5": 1}  # latent positions in a token
 FULL_THEN_PREDICTED = Interval(2, warmup=1, last_step=False)
 
 
 def main() -> None:
     """Prints a table for each family and attention."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", nargs="+", default=["1.0", "1.5"], choices=list(FULL_SIZE))
+    parser.add_argument("--family", nargs="+", default=list(FULL_SIZE), choices=list(FULL_SIZE))
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--attention", default="auto", choices=["auto", "cudnn"])
     parser.add_argument("--compile", action="store_true")
@@ -43,7 +39,7 @@ def main() -> None:
 def table(size: Size, attention: str, compiled: bool) -> None:
     """The rows of one family; speed-ups are over 50 steps with guidance in stock attention."""
     model, predictor = random_model(size), random_predictor(size)
-    print(f"\nHunyuanVideo {size.family}, latent {size.latent}, {tokens(size):,} tokens, width {size.width}")
+    print(f"\n{size.row.title}, latent {size.latent}, {size.tokens:,} tokens, width {size.width}")
     print(f"{'setting':58} {'seconds':>9} {'speed-up':>9} {'theory':>7} {'peak GB':>8}")
     reference = None
     for label, kernel, compile_blocks in (("stock", "comfy", False), ("best", attention, compiled)):
@@ -53,10 +49,10 @@ def table(size: Size, attention: str, compiled: bool) -> None:
         full = statistics.median(report.seconds_full)
         reference = reference or 100 * full
         rows = [("original 50 steps with CFG", 100), ("CFG-distilled 50 steps", 50)]
-        rows.append((f"R-MeanFlow {STEPS[size.family]} steps", STEPS[size.family]))
+        rows.append((f"R-MeanFlow {size.steps} steps", size.steps))
         for name, calls in rows:
             show(f"{name}, {label} (extrapolated)", calls * full, reference, reference / (calls * full), memory)
-        for name in PRESETS_OF[size.family]:
+        for name in filter(lambda preset: preset.startswith(size.row.title), PRESETS):
             cached = attach.attach_predictor(fast, predictor, PRESETS[name])
             report, memory = run(cached, warm_up, size, PRESETS[name].steps)
             seconds = sum(report.seconds_full) + sum(report.seconds_predicted)
@@ -69,7 +65,7 @@ def run(model, warm_up, size: Size, steps: int):
     for target, count in ((warm_up, 2), (model, steps)):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        sigmas = shifted_sigmas(count, SHIFT[size.family])
+        sigmas = shifted_sigmas(count, size.shift)
         _, report = sampling.sample(target, conditioning(size), None, 1.0, latent(size), seed=0, sigmas=sigmas)
     return report, torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
@@ -79,15 +75,9 @@ def show(name: str, seconds: float, reference: float, theory: float, memory: int
     print(f"{name:58} {seconds:9.2f} {reference / seconds:9.2f} {theory:7.2f} {memory / 1e9:8.2f}", flush=True)
 
 
-def tokens(size: Size) -> int:
-    """Image and text tokens of a call."""
-    frames, height, width = size.latent
-    return frames * height * width // PATCH[size.family] + size.text_tokens
-
-
 def predicted_share(size: Size) -> float:
     """Operations of a predicted step over those of a full one."""
-    shape = Sizes(size.width, size.double_blocks, size.single_blocks, 0, 0, tokens(size))
+    shape = Sizes(size.row, size.width, size.blocks, 0, 0, size.tokens)
     return shape.predictor(depth=2) / sum(shape.forward())
 
 

@@ -28,9 +28,9 @@ from torch import Tensor, nn  # noqa: E402
 
 from disca.meanflow import shifted_sigmas  # noqa: E402
 from disca.measured import measure  # noqa: E402
-from disca.methods.disca import Learned  # noqa: E402
-from disca.methods.method import Span, What  # noqa: E402
-from disca.methods.whats import Reuse, Taylor  # noqa: E402
+from disca.methods.scheduled.disca import Learned  # noqa: E402
+from disca.methods.seam.method import Span, What  # noqa: E402
+from disca.methods.seam.whats import Reuse, Taylor  # noqa: E402
 from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.rehearsal import Anchor, Answer, full_run, try_lists  # noqa: E402
 from disca.schedule import PRESETS  # noqa: E402

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ import comfy.model_management  # noqa: E402
 import comfy.utils  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
-from disca.models.family import FAMILIES  # noqa: E402
+from disca.models.family import FAMILIES, Family  # noqa: E402
 from disca.models.loading import LoadedPredictor, build_predictor  # noqa: E402
 from disca.weights.predictor_spec import PredictorSpec  # noqa: E402
 
@@ -25,26 +26,46 @@ comfy.utils.set_progress_bar_enabled(False)
 
 @dataclass(frozen=True)
 class Size:
-    """The shape of a network, of the latent it is measured on, and of its text."""
+    """The shape of a network, of the latent it is measured on, and of its text; and how it is sampled."""
 
     family: str
     width: int
-    double_blocks: int
-    single_blocks: int
+    blocks: tuple[int, ...]  # of each of the family's kinds
+    few: tuple[int, ...]  # of each, in the tiny network
     latent: tuple[int, int, int]  # frames, height, width
     text_tokens: int
+    steps: int
+    shift: float
+
+    @property
+    def row(self) -> Family:
+        """What is known of the family."""
+        return FAMILIES[self.family]
+
+    @property
+    def tokens(self) -> int:
+        """Image and text tokens of a call."""
+        return prod(self.latent) // prod(self.row.config["patch_size"]) + self.text_tokens
+
+
+def published(family: str, **measured) -> Size:
+    """The published network of a family, and what it is measured on."""
+    row = FAMILIES[family]
+    return Size(family, row.config[row.sizes[0]], tuple(row.config[kind.count] for kind in row.kinds), **measured)
 
 
 FULL_SIZE = {
-    "1.0": Size("1.0", 3072, 20, 40, (33, 88, 88), 256),  # 704x704, 129 frames
-    "1.5": Size("1.5", 2048, 54, 0, (31, 30, 53), 1000),  # 848x480, 121 frames
+    size.family: size
+    for size in (  # 704x704, 129 frames; 848x480, 121 frames
+        published("1.0", few=(2, 3), latent=(33, 88, 88), text_tokens=256, steps=20, shift=5.0),
+        published("1.5", few=(3, 0), latent=(31, 30, 53), text_tokens=1000, steps=8, shift=7.0),
+    )
 }
 
 
 def tiny(size: Size) -> Size:
     """A network and latent of the same kind that a CPU runs in seconds."""
-    double, single = (2, 3) if size.family == "1.0" else (3, 0)
-    return replace(size, width=256, double_blocks=double, single_blocks=single, latent=(3, 16, 16), text_tokens=16)
+    return replace(size, width=256, blocks=size.few, latent=(3, 16, 16), text_tokens=16)
 
 
 def dtype_and_device() -> tuple[torch.dtype, torch.device]:
@@ -56,9 +77,8 @@ def dtype_and_device() -> tuple[torch.dtype, torch.device]:
 def random_model(size: Size) -> ModelPatcher:
     """A MODEL of that size."""
     dtype, device = dtype_and_device()
-    sizes = {"hidden_size": size.width, "num_heads": size.width // 128, "context_in_dim": 3584, "byt5": False}
-    counts = {"depth": size.double_blocks, "depth_single_blocks": size.single_blocks}
-    config = FAMILIES[size.family].comfy_config(**sizes, **counts)
+    sizes = size.row.sized(size.width, size.width // 128, size.blocks)
+    config = size.row.comfy_config(**sizes, context_in_dim=3584, byt5=False)
     config.set_inference_dtype(dtype, None)
     with torch.no_grad():
         return ModelPatcher(_randomised(config.get_model({}, device=device)), device, torch.device("cpu"))
@@ -81,7 +101,7 @@ def conditioning(size: Size) -> list:
 
 def latent(size: Size) -> dict:
     """An empty latent of that size."""
-    return {"samples": torch.zeros(1, 16 if size.family == "1.0" else 32, *size.latent)}
+    return {"samples": torch.zeros(1, size.row.latent_format().latent_channels, *size.latent)}
 
 
 def _randomised(network: torch.nn.Module) -> torch.nn.Module:

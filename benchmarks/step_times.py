@@ -21,7 +21,7 @@ STEPS, ANCHORS = 8, "0 2 4 7"
 def main() -> None:
     """Prints one line for each family."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", nargs="+", default=["1.0", "1.5"], choices=list(FULL_SIZE))
+    parser.add_argument("--family", nargs="+", default=list(FULL_SIZE), choices=list(FULL_SIZE))
     parser.add_argument("--tiny", action="store_true")
     chosen = parser.parse_args()
     _, device = dtype_and_device()
@@ -40,7 +40,7 @@ def measure(size: Size) -> str:
     full, predicted = statistics.median(plain.seconds_full), statistics.median(cached.seconds_predicted)
     anchor = statistics.median(cached.seconds_full)
     return (
-        f"HunyuanVideo {size.family} {size}: full step {full:.4g} s (as an anchor {anchor:.4g} s), "
+        f"{size.row.title} {size}: full step {full:.4g} s (as an anchor {anchor:.4g} s), "
         f"predicted {predicted:.4g} s = {100 * predicted / full:.2f} %, run {cached.speedup:.2f} times as fast; "
         f"peak {plain_bytes / 1e9:.2f} GB, with Predictor {cached_bytes / 1e9:.2f} GB "
         f"(its weights {predictor.patcher.model_size() / 1e9:.2f} GB, features {cached.bytes_held / 1e9:.2f} GB)"

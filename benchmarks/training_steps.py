@@ -19,7 +19,7 @@ from disca.training.algorithms.meanflow_distillation import MeanFlowDistillation
 from disca.training.budget.memory import Job, operations, peak, Savings  # isort: skip
 from disca.training.budget.sizes import sizes_of  # isort: skip
 from disca.training.network.velocity import Network  # isort: skip
-from disca.training.network.build import Distillation, add_embedder  # isort: skip
+from disca.training.network.roles import Distillation, add_embedder  # isort: skip
 from disca.training.engine.optimiser import make_optimiser  # isort: skip
 from disca.training.algorithms.predictor_training import PredictorTraining  # isort: skip
 from disca.training.contract.method_settings import PredictorSettings  # isort: skip
@@ -67,17 +67,14 @@ def measure(size: Size, algorithm: str, rate: float) -> str:
         torch.cuda.reset_peak_memory_stats()
     *_, seconds = (iterate(training, optimisers, random_batch(size, device), device) for _ in range(ITERATIONS))
     network = training.network if algorithm == "predictor" else training.networks.student
-    frames, height, width = size.latent
-    patch = network.module.patch_size[-1]
-    tokens = frames * (height // patch) * (width // patch) + size.text_tokens
     weights = {name: tuple(w.shape) for name, w in network.module.named_parameters() if ".adapter." not in name}
-    sizes = sizes_of(weights, tokens)
+    sizes = sizes_of(weights, size.tokens)
     job = Job(algorithm, settings.lora.rank, adversarial=True, ema=False)
     share = operations(sizes, job) / seconds / rate
     found = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
     budget = sum(peak(sizes, job, Savings(recompute_blocks=True)).values()) / 1e9
     return (
-        f"HunyuanVideo {size.family} {algorithm}: {seconds:.3g} s an iteration, {share:.0%} of the matrix rate, "
+        f"{size.row.title} {algorithm}: {seconds:.3g} s an iteration, {share:.0%} of the matrix rate, "
         f"peak {found:.1f} GB (computed {budget:.1f} GB)"
     )
 
@@ -118,12 +115,13 @@ def iterate(training, optimisers: dict, batch: dict, device: torch.device) -> fl
 
 def random_batch(size: Size, device: torch.device) -> dict:
     """One sample of that size."""
-    channels = 16 if size.family == "1.0" else 32
+    config = size.row.config
+    channels, pooled = config["out_channels"], config["vec_in_dim"]
     batch = {"latent": torch.randn(1, channels, *size.latent), "context": torch.randn(1, size.text_tokens, 3584)}
-    if size.family == "1.0":
-        batch["y"] = torch.randn(1, 768)
-    else:
-        batch["concat"] = torch.zeros(1, 33, *size.latent)
+    if pooled:
+        batch["y"] = torch.randn(1, pooled)
+    if beside := config["in_channels"] - channels:
+        batch["concat"] = torch.zeros(1, beside, *size.latent)
     return {name: value.to(device) for name, value in batch.items()} | {"index": torch.tensor([0])}
 
 

@@ -3,8 +3,9 @@
 import folder_paths
 from comfy_api.v0_0_2 import io
 
-from ..disca.host.compat import room
+from ..disca.host.compat import require, room
 from ..disca.models.family import FAMILIES
+from ..disca.server.folders import new_dataset_folder
 from .types import NOTHING_THERE, TRAINING_CATEGORY
 
 NEWEST_FIRST = sorted(FAMILIES, reverse=True)
@@ -37,8 +38,9 @@ class DiscaBuildDataset(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, dataset: str | None) -> bool:
+        require("datasets")
         if dataset is not None:  # None: comes by a link
-            room("training").new_dataset_folder(dataset)
+            new_dataset_folder(dataset)
         return True
 
     @classmethod
@@ -57,7 +59,7 @@ class DiscaBuildDataset(io.ComfyNode):
         strict=False,
     ) -> io.NodeOutput:
         cut = (*_size(**size), fps)
-        built = room("training").build_dataset(
+        built = room("datasets").build_dataset(
             videos_name, dataset, family, vae, clip, clip_vision, cut, first_frame, prune, strict
         )
         return io.NodeOutput(dataset, built)

@@ -6,7 +6,7 @@ from ..disca.host.compat import room
 from ..disca.training.contract.method_settings import MeanFlowSettings, PairSettings, PredictorSettings
 from ..disca.training.contract.settings import LoraSettings, Settings
 from .setting_input import method_input, setting_input
-from .training_inputs import guidance_inputs, run_settings, shared_inputs, source_inputs, weights_input
+from .training_inputs import guidance_inputs, run_settings, shared_inputs, source_inputs, valid_sources, weights_input
 from .types import TRAINING_CATEGORY, DiscaPredictor
 
 PREDICTOR = ("delta_max", "depth", "form", "start", "gan_weight", "lr_discriminator", "discriminator_blocks")
@@ -40,7 +40,7 @@ class DiscaTrainPredictor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name: str | None, dataset: str | None, run: str | None) -> bool | str:
-        return room("training").known_sources(model_name, dataset, run)
+        return valid_sources(model_name, dataset, run)
 
     @classmethod
     def execute(
@@ -77,7 +77,7 @@ class DiscaTrainMeanFlow(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name: str | None, dataset: str | None, run: str | None) -> bool | str:
-        return room("training").known_sources(model_name, dataset, run)
+        return valid_sources(model_name, dataset, run)
 
     @classmethod
     def execute(
@@ -109,7 +109,7 @@ class DiscaTrainCFG(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name: str | None, dataset: str | None, run: str | None) -> bool | str:
-        return room("training").known_sources(model_name, dataset, run)
+        return valid_sources(model_name, dataset, run)
 
     @classmethod
     def execute(

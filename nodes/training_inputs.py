@@ -5,10 +5,11 @@ from dataclasses import replace
 import folder_paths
 from comfy_api.v0_0_2 import io
 
-from ..disca.host.compat import room
+from ..disca.host.compat import require, room
 from ..disca.host.folders import file_path
+from ..disca.server.folders import dataset_folder, known_sources, run_folder
 from ..disca.settings.fields import fields_of
-from ..disca.training.budget.memory import CARDS
+from ..disca.training.budget.memory import CARDS, fitted
 from ..disca.training.contract.method_settings import CfgSettings
 from ..disca.training.contract.settings import (
     DataSettings,
@@ -47,6 +48,12 @@ def source_inputs(run: str, tooltip: str) -> list[io.Input]:
             "checkpoint, one that is finished gives its result. Other settings need another name.",
         ),
     ]
+
+
+def valid_sources(model: str | None, dataset: str | None, run: str | None) -> bool | str:
+    """True if these can be trained with; a sentence or ValueError else. None: comes by a link."""
+    require("training")
+    return known_sources(model, dataset, run)
 
 
 def guidance_inputs(advanced: bool) -> list[io.Input]:
@@ -122,8 +129,8 @@ def run_settings(
     save, preview = _record(**record)
     settings = Settings(
         algorithm=algorithm,
-        out=room("training").run_folder(run),
-        data=DataSettings(path=room("training").dataset_folder(dataset), batch=batch, accumulate=accumulate),
+        out=run_folder(run),
+        data=DataSettings(path=dataset_folder(dataset), batch=batch, accumulate=accumulate),
         model=ModelSettings(
             path=file_path("diffusion_models", model_name),
             dtype="fp32" if device == "cpu" else "bf16",
@@ -151,7 +158,7 @@ def _saving_memory(
         )
     if settings.device == "cpu" or "://" in settings.data.path:
         return settings
-    return room("training").fitted(settings, SIZES.get(memory, card))
+    return fitted(settings, SIZES.get(memory, card))
 
 
 def _optimizer(optimizer: str, batch: int = 1, accumulate: int = 1, **custom) -> tuple[OptimiserSettings, int, int]:

@@ -83,6 +83,13 @@ def sample_custom(name: str, sampler: str) -> Node:
     return Node(name, "SamplerCustomAdvanced", {part: (source, 0) for part, source in parts.items()})
 
 
+def cached(preset: str, width: float, model: tuple[str, int] = ("model", 0), predictor=("predictor", 0)) -> list[Node]:
+    """The schedule of a preset, and the Predictor on the model by it."""
+    plan = {"plan": "preset", "plan.preset": preset}
+    inputs = {"model": model, "predictor": predictor, "schedule": ("schedule", 0)}
+    return [Node("schedule", "DiscaCacheSchedule", plan, width=width), Node("apply", "DiscaApplyPredictor", inputs)]
+
+
 DISCA = "tencent/DisCa"
 HV10 = "Comfy-Org/HunyuanVideo_repackaged"
 HV15 = "Comfy-Org/HunyuanVideo_1.5_repackaged"

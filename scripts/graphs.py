@@ -23,6 +23,7 @@ from graph_parts import (
     Graph,
     Group,
     Node,
+    cached,
     encoders_15,
     sample_custom,
     video,
@@ -44,7 +45,30 @@ MOVE_THE_IMAGE = (
 
 def hunyuanvideo10_groups() -> list[Group]:
     """Text to video with HunyuanVideo 1.0, each part a node of its own."""
-    load = [
+    prompt = [
+        Node("text", "CLIPTextEncode", {"clip": ("clip", 0), "text": LIGHTHOUSE}, "Prompt", 240),
+        Node("guidance", "FluxGuidance", {"conditioning": ("text", 0), "guidance": 6.0}),
+        Node("latent", "EmptyHunyuanLatentVideo", {"width": 704, "height": 704, "length": 129, "batch_size": 1}),
+    ]
+    sample = [
+        Node("noise", "RandomNoise", {"noise_seed": SEED}),
+        Node("sigmas", "DiscaMeanFlowSigmas", {"steps": 20, "shift": 5.0, "denoise": 1.0}),
+        Node("sampler", "DiscaMeanFlowSampler"),
+        sample_custom("sample", "sampler"),
+    ]
+    guider = Node("guider", "BasicGuider", {"model": ("apply", 0), "conditioning": ("guidance", 0)})
+    tiles = {"tile_size": 256, "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}
+    decode = Node("decode", "VAEDecodeTiled", {"samples": ("sample", 0), "vae": ("vae", 0), **tiles})
+    return [
+        Group("Load", 275, [_files_10()]),
+        Group("Prompt", 270, [prompt]),
+        Group("Sample", 240, [[*cached("HunyuanVideo 1.0, 20 steps, N=4", WIDTH_10), guider], sample]),
+        Group("Decode", 280, [[decode, *video("disca/hunyuanvideo10")]]),
+    ]
+
+
+def _files_10() -> list[Node]:
+    return [
         Node("model", "DiscaLoadModel", {"model_name": MEANFLOW_10.name}, models=(MEANFLOW_10,)),
         Node("predictor", "DiscaLoadPredictor", {"predictor_name": PREDICTOR_10.name}, models=(PREDICTOR_10,)),
         Node(
@@ -54,35 +78,6 @@ def hunyuanvideo10_groups() -> list[Group]:
             models=(CLIP_L, LLAVA),
         ),
         Node("vae", "VAELoader", {"vae_name": VAE_10.name}, models=(VAE_10,)),
-    ]
-    prompt = [
-        Node("text", "CLIPTextEncode", {"clip": ("clip", 0), "text": LIGHTHOUSE}, "Prompt", 240),
-        Node("guidance", "FluxGuidance", {"conditioning": ("text", 0), "guidance": 6.0}),
-        Node("latent", "EmptyHunyuanLatentVideo", {"width": 704, "height": 704, "length": 129, "batch_size": 1}),
-    ]
-    plan = {"plan": "preset", "plan.preset": "HunyuanVideo 1.0, 20 steps, N=4"}
-    model = [
-        Node("schedule", "DiscaCacheSchedule", plan, width=WIDTH_10),
-        Node(
-            "apply",
-            "DiscaApplyPredictor",
-            {"model": ("model", 0), "predictor": ("predictor", 0), "schedule": ("schedule", 0)},
-        ),
-        Node("guider", "BasicGuider", {"model": ("apply", 0), "conditioning": ("guidance", 0)}),
-    ]
-    sample = [
-        Node("noise", "RandomNoise", {"noise_seed": SEED}),
-        Node("sigmas", "DiscaMeanFlowSigmas", {"steps": 20, "shift": 5.0, "denoise": 1.0}),
-        Node("sampler", "DiscaMeanFlowSampler"),
-        sample_custom("sample", "sampler"),
-    ]
-    tiles = {"tile_size": 256, "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}
-    decode = Node("decode", "VAEDecodeTiled", {"samples": ("sample", 0), "vae": ("vae", 0), **tiles})
-    return [
-        Group("Load", 275, [load]),
-        Group("Prompt", 270, [prompt]),
-        Group("Sample", 240, [model, sample]),
-        Group("Decode", 280, [[decode, *video("disca/hunyuanvideo10")]]),
     ]
 
 
@@ -97,7 +92,17 @@ def hunyuanvideo15_groups() -> list[Group]:
         Node("image", "LoadImage", {"image": "example.png"}, "First frame", 330),
         Node("see", "CLIPVisionEncode", {"clip_vision": ("vision", 0), "image": ("image", 0), "crop": "center"}),
     ]
-    prompt = [
+    decode = Node("decode", "VAEDecode", {"samples": ("sample", 0), "vae": ("vae", 0)})
+    return [
+        Group("Load", 275, [load]),
+        Group("Prompt", 270, [image, _prompt_15()]),
+        Group("Sample", 280, [[*cached("HunyuanVideo 1.5, 8 steps", WIDTH_15), *_sample_15()]]),
+        Group("Decode", 280, [[decode, *video("disca/hunyuanvideo15")]]),
+    ]
+
+
+def _prompt_15() -> list[Node]:
+    return [
         Node("text", "CLIPTextEncode", {"clip": ("clip", 0), "text": MOVE_THE_IMAGE}, "Prompt", 200),
         Node("nothing", "ConditioningZeroOut", {"conditioning": ("text", 0)}, "No negative prompt"),
         Node(
@@ -116,14 +121,10 @@ def hunyuanvideo15_groups() -> list[Group]:
             },
         ),
     ]
-    plan = {"plan": "preset", "plan.preset": "HunyuanVideo 1.5, 8 steps"}
-    sample = [
-        Node("schedule", "DiscaCacheSchedule", plan, width=WIDTH_15),
-        Node(
-            "apply",
-            "DiscaApplyPredictor",
-            {"model": ("model", 0), "predictor": ("predictor", 0), "schedule": ("schedule", 0)},
-        ),
+
+
+def _sample_15() -> list[Node]:
+    return [
         Node(
             "sample",
             "DiscaSample",
@@ -139,13 +140,6 @@ def hunyuanvideo15_groups() -> list[Group]:
             },
         ),
         Node("report", "PreviewAny", {"source": ("sample", 1)}, "What each step cost", 220),
-    ]
-    decode = Node("decode", "VAEDecode", {"samples": ("sample", 0), "vae": ("vae", 0)})
-    return [
-        Group("Load", 275, [load]),
-        Group("Prompt", 270, [image, prompt]),
-        Group("Sample", 280, [sample]),
-        Group("Decode", 280, [[decode, *video("disca/hunyuanvideo15")]]),
     ]
 
 

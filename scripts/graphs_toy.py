@@ -3,7 +3,7 @@
 import json
 
 from comfy_server import PACK, Server
-from graph_parts import QUICKSTART, SEED, WIDTH_10, Group, Node
+from graph_parts import QUICKSTART, SEED, WIDTH_10, Group, Node, cached
 from PIL import Image, ImageSequence
 
 PROMPT = PACK / "tests" / "workflows" / f"{QUICKSTART}.json"
@@ -45,7 +45,32 @@ def quickstart_toy_groups() -> list[Group]:
         Node("nothing", "ConditioningZeroOut", {"conditioning": ("prompt", 0)}, "No negative prompt"),
         Node("guidance", "FluxGuidance", {"conditioning": ("prompt", 0), "guidance": 3.0}),
     ]
-    original = [
+    run = {
+        "positive": ("guidance", 0),
+        "latent_image": ("latent", 0),
+        "seed": SEED,
+        "steps": 20,
+        "shift": 1.0,
+        "denoise": 1.0,
+        "cfg": 1.0,
+    }
+    meanflow = [Node("sample_meanflow", "DiscaSample", {"model": ("models", 1)} | run)]
+    cache = cached("HunyuanVideo 1.0, 20 steps, N=4", WIDTH_10, ("models", 1), ("models", 2))
+    sample = Node("sample_disca", "DiscaSample", {"model": ("apply", 0)} | run)
+    report = Node("report", "PreviewAny", {"source": ("sample_disca", 1)}, "What DisCa cost", 200)
+    decode, shown = result("disca")
+    return [
+        Group("Models and prompt", 270, [prompt]),
+        Group("1. Original: 50 steps with CFG", 260, [_original() + result("original")]),
+        Group("2. Restricted MeanFlow: 20 steps", 280, [meanflow + result("meanflow")]),
+        Group(
+            "3. DisCa: 8 of 20 steps in full", 260, [[*cache, shown], [sample, decode, report]]
+        ),  # clear of the minimap
+    ]
+
+
+def _original() -> list[Node]:
+    return [
         Node("even", "ModelSamplingSD3", {"model": ("models", 0), "shift": 1.0}, "Even steps"),
         Node(
             "sample_original",
@@ -63,36 +88,6 @@ def quickstart_toy_groups() -> list[Group]:
                 "denoise": 1.0,
             },
         ),
-    ]
-    run = {
-        "positive": ("guidance", 0),
-        "latent_image": ("latent", 0),
-        "seed": SEED,
-        "steps": 20,
-        "shift": 1.0,
-        "denoise": 1.0,
-        "cfg": 1.0,
-    }
-    meanflow = [Node("sample_meanflow", "DiscaSample", {"model": ("models", 1)} | run)]
-    plan = {"plan": "preset", "plan.preset": "HunyuanVideo 1.0, 20 steps, N=4"}
-    cache = [
-        Node("schedule", "DiscaCacheSchedule", plan, width=WIDTH_10),
-        Node(
-            "apply",
-            "DiscaApplyPredictor",
-            {"model": ("models", 1), "predictor": ("models", 2), "schedule": ("schedule", 0)},
-        ),
-    ]
-    sample = Node("sample_disca", "DiscaSample", {"model": ("apply", 0)} | run)
-    report = Node("report", "PreviewAny", {"source": ("sample_disca", 1)}, "What DisCa cost", 200)
-    decode, shown = result("disca")
-    return [
-        Group("Models and prompt", 270, [prompt]),
-        Group("1. Original: 50 steps with CFG", 260, [original + result("original")]),
-        Group("2. Restricted MeanFlow: 20 steps", 280, [meanflow + result("meanflow")]),
-        Group(
-            "3. DisCa: 8 of 20 steps in full", 260, [[*cache, shown], [sample, decode, report]]
-        ),  # clear of the minimap
     ]
 
 

@@ -20,6 +20,7 @@ LOST_WITHOUT = {  # room -> what does not work without it
     "sampling": "DisCa cannot sample. Use SamplerCustomAdvanced with core's sampler euler",
     "speed": "attention and compilation stay as they are",
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",
+    "datasets": "DisCa cannot build a dataset from a graph. Build it with python -m disca.training.build",
     "toy": "the toy world cannot be shown",
 }
 ROOMS = {  # room -> its module in this pack
@@ -29,6 +30,7 @@ ROOMS = {  # room -> its module in this pack
     "sampling": "host.sampling",
     "speed": "host.speed",
     "training": "server.training",
+    "datasets": "server.datasets",
     "toy": "server.toy",
 }
 IMPORTS = {"training": ("loading", "lora"), "toy": ("loading",)}  # room -> others that it takes with it
@@ -128,10 +130,16 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
     "training": {
         "comfy.model_management": (
             "get_torch_device get_total_memory unload_all_models soft_empty_cache processing_interrupted "
-            "interrupt_current_processing throw_exception_if_processing_interrupted InterruptProcessingException",
+            "interrupt_current_processing InterruptProcessingException",
             "",
         ),
-        "comfy.sd": ("CLIPType load_diffusion_model", ""),
+        "comfy.sd": ("load_diffusion_model", ""),
+        "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
+        "comfy_execution.utils": ("get_executing_context", "node_id"),
+    },
+    "datasets": {
+        "comfy.model_management": ("throw_exception_if_processing_interrupted", ""),
+        "comfy.sd": ("CLIPType", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
         "comfy_execution.utils": ("get_executing_context", "node_id"),
     },

@@ -96,7 +96,7 @@ def places_of(family: Family, network: nn.Module) -> list[Place]:
             inside=frozenset(name for name, start in starts.items() if start <= number),
             starts=frozenset(name for name, start in starts.items() if start == number),
             answers=frozenset(name for name, start in starts.items() if max(start, stream) == number),
-            joined=() if kind is last else kind.joined,
+            joined=() if kind is last else kind.into_one,
         )
         for number, block in enumerate(blocks)
     ]

@@ -4,7 +4,7 @@ A new family is a row here. ComfyUI is asked for its classes only when they are 
 families before there is a ComfyUI.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from ..weights.predictor_layout import DOUBLE_STREAM, SINGLE_STREAM, PredictorLayout
 from ..weights.predictor_spec import PredictorSpec
-from .block_kind import BlockKey, BlockKind
+from .block_kind import BlockKey, BlockKind, BlockSize
 from .predictor import DoubleStreamPredictor, SingleStreamPredictor
 
 
@@ -50,6 +50,9 @@ class Family:
     published: Published | None
     widths: Callable[[nn.Module], tuple[int, int]]  # of a network's tokens, and the number of its heads
     texts: Callable[[nn.Module], dict[str, Text]]  # what a network reads of a conditioning, by ComfyUI's names
+    patches: str = "img_in.proj.weight"  # [width, channels, *patch], makes tokens of patches
+    text_tokens: tuple[str, ...] = ("context", "txt_byt5", "clip_fea")  # inputs that go through the blocks as tokens
+    sizes: tuple[str, str] = ("hidden_size", "num_heads")  # width and heads, in ComfyUI's configuration
     r_in: str = "time_r_in"  # a MeanFlow network's embedder of r
 
     @property
@@ -74,6 +77,11 @@ class Family:
     def prefixes(self) -> tuple[str, ...]:
         """What the names of all weights of blocks begin with."""
         return tuple(f"{kind.attribute}." for kind in self.kinds)
+
+    def sized(self, width: int, heads: int, counts: Sequence[int]) -> dict[str, int]:
+        """ComfyUI's configuration of a network of that width and heads, with so many blocks of each kind."""
+        names = (*self.sizes, *(kind.count for kind in self.kinds))
+        return dict(zip(names, (width, heads, *counts), strict=True))
 
     def last_kind(self, network: nn.Module) -> BlockKind:
         """The kind that a network's blocks end with."""
@@ -125,15 +133,20 @@ DOUBLE_BLOCKS = BlockKind(
         "modulation_dims_txt": "modulation_dims_txt",
     },
     made_of=lambda: _flux("DoubleStreamBlock"),
+    count="depth",
+    size=BlockSize(weights=36, passed=12, adapted=32),
+    into_one=("txt", "img"),
     sites=("img_attn", "txt_attn", "img_mlp", "txt_mlp"),
-    joined=("txt", "img"),
 )
 SINGLE_BLOCKS = BlockKind(
     key="single_block",
     attribute="single_blocks",
-    streams=("img",),  # image and text in one
+    streams=("img",),
     context={"vec": "vec", "pe": "pe", "attention_mask": "attn_mask", "modulation_dims": "modulation_dims"},
     made_of=lambda: _flux("SingleStreamBlock"),
+    count="depth_single_blocks",
+    size=BlockSize(weights=15, passed=12, adapted=14),
+    joined=True,
     sites=("attn", "all"),
 )
 SHARED = {

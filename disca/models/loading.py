@@ -48,7 +48,15 @@ def load_meanflow_model(
     else:
         patcher = comfy.sd.load_diffusion_model_state_dict(_placeholders(plain), **options)
         plain.read_into(patcher.model.diffusion_model.state_dict())
+    patcher.model.requires_grad_(False)
     patcher.cached_patcher_init = (load_meanflow_model, (path, weight_dtype))
+    return patcher
+
+
+def load_model(path: str) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL that ComfyUI's own loader makes of a file, frozen: before 0.30 it was not, and took no LoRA so."""
+    patcher = comfy.sd.load_diffusion_model(path)
+    patcher.model.requires_grad_(False)
     return patcher
 
 
@@ -70,7 +78,7 @@ def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bo
 
 
 def load_network(path: str, dtype: torch.dtype) -> torch.nn.Module:
-    """The network in a model file, on the CPU: weights kept as `dtype`, computed in the type of their inputs."""
+    """The network in a model file, frozen, on the CPU: kept as `dtype`, computed in the type of its inputs."""
     _, plain, quantised = _checked(path, meanflow=False)
     if quantised.keys or quantised.metadata:
         raise ValueError(
@@ -79,7 +87,7 @@ def load_network(path: str, dtype: torch.dtype) -> torch.nn.Module:
     options = {"dtype": dtype, "custom_operations": comfy.ops.manual_cast}
     patcher = comfy.sd.load_diffusion_model_state_dict(_placeholders(plain), options, disable_dynamic=True)
     plain.read_into(patcher.model.diffusion_model.state_dict())
-    return patcher.model.diffusion_model
+    return patcher.model.diffusion_model.requires_grad_(False)
 
 
 def build_predictor(spec: PredictorSpec, dtype=None, device=None, operations=comfy.ops.disable_weight_init):

@@ -75,5 +75,5 @@ class DoubleStreamPredictor(nn.Module):
         img = self.fusion_mlp_img(img, cached_img)
         txt = self.fusion_mlp_txt(txt, cached_txt)
         for block in self.double_blocks:
-            img, txt = block(img=img, txt=txt, vec=vec, pe=pe, **context)
+            img, txt = block(img, txt, vec=vec, pe=pe, **context)
         return (cached_img + img, cached_txt + txt) if self.residual else (img, txt)

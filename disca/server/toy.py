@@ -2,13 +2,12 @@
 
 import comfy.latent_formats
 import comfy.model_patcher
-import comfy.sd
 import torch
 from torch import Tensor
 
 from ..messages import quoted
 from ..models.checks import LoadedPredictor
-from ..models.loading import load_meanflow_model, load_predictor
+from ..models.loading import load_meanflow_model, load_model, load_predictor
 from ..toy import WEIGHTS, world
 
 MOST_PIXELS = 2**28  # three gigabytes
@@ -16,7 +15,7 @@ MOST_PIXELS = 2**28  # three gigabytes
 
 def load() -> tuple[comfy.model_patcher.ModelPatcher, comfy.model_patcher.ModelPatcher, LoadedPredictor]:
     """The model as it was first trained, to be guided; what became of it by MeanFlow; the latter's Predictor."""
-    original = comfy.sd.load_diffusion_model(str(WEIGHTS / "base.safetensors"))
+    original = load_model(str(WEIGHTS / "base.safetensors"))
     meanflow = load_meanflow_model(str(WEIGHTS / "meanflow.safetensors"))
     return original, meanflow, load_predictor(str(WEIGHTS / "predictor.safetensors"))
 

@@ -23,11 +23,11 @@ import torch
 
 from ..files import remove
 from ..messages import cause, quoted
+from ..training.console import PREFIX
 from ..training.records.run_folder import RunFolder
 
 PROGRAM = Path(__file__).resolve().parents[1] / "training" / "worker.py"
 LOGS = "test_run_id_*"  # PyTorch's folders of a process's output, a new one for each start
-PREFIX = "[disca] "  # of the lines of disca.training
 TRACEBACK = "Traceback (most recent call last)"
 EXPLAINED = (1, 2)  # exit codes with which disca.training ends after a line that says why
 KILL_SIGNAL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only the second, which is as hard there

@@ -20,6 +20,7 @@ from types import FrameType
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from .console import speak
 from .contract.settings import Settings
 from .contract.yaml_settings import read_settings
 from .network.comfy import choose_device, prepare_comfy
@@ -33,7 +34,7 @@ def main(arguments: list[str], stop: Callable[[], bool] = lambda: False) -> int:
     parser.add_argument("settings", help="the YAML file that describes the run")
     parser.add_argument("--plan", action="store_true", help="print what the run needs in memory and time, and end")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="[disca] %(message)s")
+    speak()
     try:
         settings = read_settings(options.settings)
         device = choose_device(settings.device)

@@ -24,6 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..messages import quoted
 from ..models.family import FAMILIES
+from .console import speak
 from .data.account import Account, UnusableError
 from .data.clips import Cut, read_clip
 from .data.dataset import DatasetWriter
@@ -142,7 +143,7 @@ def _prune(writer: DatasetWriter, keys: set[str], videos: str, account: Account)
 def main(arguments: list[str]) -> int:
     """The command; 0 if a dataset was made, 2 if what was given does not allow it, 130 if it was interrupted."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="[disca] %(message)s")
+    speak()
     try:
         cut = Cut(options.width, options.height, options.frames, options.fps)
         _usable(options.videos, Account(), options.strict)  # what is wrong there is said before models are loaded

@@ -12,7 +12,7 @@ from .contract.protocol import Samples, Training
 from .contract.settings import DataSettings, Settings
 from .data.dataset import Dataset, open_dataset, require_fits
 
-TRAININGS: dict[str, type[Training]] = {  # by the name that `algorithm` gives in a run's settings
+TRAININGS: dict[str, type[Training]] = {  # by the names in contract/costs.py
     "flow": FlowMatching,
     "cfg": CfgDistillation,
     "meanflow": MeanFlowDistillation,

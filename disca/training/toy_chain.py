@@ -5,11 +5,11 @@ python -m disca.training.toy_chain --seed 1 --out runs/toy/seed-1 --stages meanf
 """
 
 import argparse
-import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from .console import speak
 from .contract.settings import Settings
 from .contract.yaml_settings import read_settings
 from .network.comfy import prepare_comfy
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--ship", action="store_true", help="put the result into disca/toy/weights")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="[disca] %(message)s")
+    speak()
     prepare_comfy("cpu")
     results = train_chain(options.seed, options.out, options.stages)
     if options.ship:

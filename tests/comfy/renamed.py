@@ -27,7 +27,7 @@ TAIL = "_renamed"
 LORA = "lora.safetensors"  # beside the Predictor
 MODULE = "module:"
 SECONDS = 200
-ROOMS = ("loading", "lora", "attach", "sampling", "speed", "training", "toy")
+ROOMS = ("loading", "lora", "attach", "sampling", "speed", "training", "datasets", "toy")
 
 _codes: dict[str, CodeType] = {}
 _read = SourceFileLoader.get_code
@@ -134,6 +134,7 @@ def probe(model_path: str, predictor_path: str, hidden: set[str]) -> dict:
             "sampler": told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
             "attention": told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
             "train": told(lambda: sys.modules["pack.disca.host.compat"].room("training") and None),
+            "build": told(lambda: sys.modules["pack.disca.host.compat"].room("datasets") and None),
             "toy": told(lambda: nodes.DiscaToyModels.execute() and None),
         }
 

@@ -53,6 +53,8 @@ def row(pack):
         streams=("img",),
         context={"txt": "context", "vec": "e", "pe": "freqs"},
         made_of=lambda: WanAttentionBlock,
+        count="num_layers",
+        size=family.BlockSize(weights=11, passed=9, adapted=21),
     )
     return family.Family(
         layout=layout.PredictorLayout("wan", "Wan 2.1", ("fusion",), "blocks", lambda spec: {}, "", 0, ""),
@@ -68,6 +70,9 @@ def row(pack):
         published=None,
         widths=lambda network: (network.dim, network.num_heads),
         texts=lambda network: {"cross_attn": family.Text(3, TEXT)},
+        patches="patch_embedding.weight",
+        text_tokens=(),
+        sizes=("dim", "num_heads"),
         r_in="",
     )
 
@@ -118,6 +123,15 @@ def test_a_method_with_a_network_of_its_own_is_not_attached_without_it(wan, pack
 def test_every_room_imports_with_the_row_in_place(wan, pack):
     for name in ("training.budget.sizes", "training.budget.memory", "training.network.encoder", "training.build"):
         importlib.reload(pack(f"disca.{name}"))
+
+
+def test_a_training_of_it_is_planned_by_the_row(wan, pack, row):
+    network = wan.model.diffusion_model
+    sizes = pack("disca.training.budget.sizes").sizes_of(
+        {k: tuple(w.shape) for k, w in network.state_dict().items()}, 64
+    )
+    assert (sizes.family, sizes.width, sizes.counts) == (row, WIDTH, (SIZES["num_layers"],))
+    assert sizes.block_weights == sum(weight.numel() for weight in network.blocks.parameters())
 
 
 def test_reuse_runs_no_block_between_anchors(wan, pack):

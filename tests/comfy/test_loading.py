@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from disca.limits import WEIGHT_DTYPES
-from disca.models.loading import load_meanflow_model, load_predictor
+from disca.models.loading import load_meanflow_model, load_model, load_network, load_predictor
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor, write_predictor
 from disca.weights.predictor_spec import PredictorSpec
@@ -214,6 +214,21 @@ def test_weights_are_frozen_also_when_loaded_in_inference_mode(merged, core, fil
     for patcher in patchers:
         assert not any(parameter.requires_grad for parameter in patcher.model.parameters())
     assert_same(state_of(patchers[0]), core["hv15_i2v"])
+
+
+def test_weights_are_frozen_also_where_comfyui_leaves_their_gradients_on(merged, file, monkeypatch):
+    def left_on(*arguments, **options):
+        patcher = load(*arguments, **options)
+        patcher.model.requires_grad_(True)
+        return patcher
+
+    load = comfy.sd.load_diffusion_model_state_dict
+    monkeypatch.setattr(comfy.sd, "load_diffusion_model_state_dict", left_on)
+    weights, predictor = merged["hv10_t2v"]
+    path = file(weights)
+    networks = [load_meanflow_model(path).model, load_model(path).model, load_network(path, torch.float32)]
+    networks.append(load_predictor(file(predictor, name="predictor.safetensors")).patcher.model)
+    assert not [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
 
 
 def test_a_copy_for_another_device_is_loaded_anew(merged, file):

@@ -31,6 +31,7 @@ ROOMS = {  # what a node does when a name of the room is missing
         "sampler": "refused",
         "attention": "left",
         "train": "refused",
+        "build": "refused",
         "toy": "refused",
     },
     "loading": {"apply": "native", "load": "refused", "train": "refused", "toy": "refused"},
@@ -39,10 +40,11 @@ ROOMS = {  # what a node does when a name of the room is missing
     "sampling": {"sample": "refused", "sampler": "refused"},
     "speed": {"attention": "left"},
     "training": {"train": "refused"},
+    "datasets": {"build": "refused"},
     "toy": {"toy": "refused"},
 }
 WORKS = {"apply": "predicted"} | dict.fromkeys(
-    ("load", "lora", "sample", "sampler", "attention", "train", "toy"), "works"
+    ("load", "lora", "sample", "sampler", "attention", "train", "build", "toy"), "works"
 )
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="every renamed ComfyUI is a forked process")

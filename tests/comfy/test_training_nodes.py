@@ -23,7 +23,7 @@ from disca.toy.world import condition, random_scene
 from disca.training.contract.method_settings import PairSettings
 from disca.training.contract.settings import MemorySettings
 from disca.training.contract.yaml_settings import read_settings
-from disca.training.network.build import add_embedder
+from disca.training.network.roles import add_embedder
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "training"))
 
@@ -336,7 +336,7 @@ def test_a_run_whose_place_is_taken_by_a_file_is_refused_in_a_sentence(train, ou
 def test_a_name_in_either_unicode_form_is_one_run(pack, output, there, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     (tmp_path / "disca" / "runs" / there).mkdir(parents=True)
-    named = {pack("disca.server.training").run_folder(f"{name}/cats") for name in ("caf\u00e9", "cafe\u0301")}
+    named = {pack("disca.server.folders").run_folder(f"{name}/cats") for name in ("caf\u00e9", "cafe\u0301")}
     assert named == {str(tmp_path / "disca" / "runs" / (there or "caf\u00e9/cats"))}
 
 

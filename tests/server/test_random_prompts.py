@@ -70,7 +70,7 @@ def _training_files(base: Path) -> None:
     import torch
 
     from disca.toy.network import new_network
-    from disca.training.network.build import add_embedder
+    from disca.training.network.roles import add_embedder
 
     network = new_network("tiny", seed=0)
     add_embedder(network, "time_r_in")

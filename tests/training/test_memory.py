@@ -96,7 +96,7 @@ def test_weights_are_counted_from_the_files_shapes(family):
     module = small_networks.network(family)
     shape = sizes_of({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()})
     assert shape.weights == sum(parameter.numel() for parameter in module.parameters())
-    assert (shape.double, shape.single) == (len(module.double_blocks), len(module.single_blocks))
+    assert shape.counts == (len(module.double_blocks), len(module.single_blocks))
     lora = add_lora(module, rank=3)
     assert memory._trained_weights(shape, Job("cfg", rank=3)) == sum(
         parameter.numel() for adapter in lora.adapters().values() for parameter in adapter.parameters()

@@ -7,7 +7,7 @@ from comfy.ldm.modules.attention import attention_pytorch
 
 from disca.training.algorithms.derivative import CHUNK, attention_with_tangent, central_difference, dual_numbers
 from disca.training.algorithms.probe import probe_derivative
-from disca.training.network.build import add_embedder
+from disca.training.network.roles import add_embedder
 from disca.training.network.velocity import Network
 
 FAMILIES = ["1.0", "1.5"]

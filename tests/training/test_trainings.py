@@ -29,9 +29,9 @@ from disca.training.contract.settings import (
 from disca.training.contract.times import Draws
 from disca.training.data.dataset import DatasetWriter, collate, open_dataset
 from disca.training.engine.loop import train
-from disca.training.network.build import add_embedder, new_predictor, predictor_spec
 from disca.training.network.conditions import guided_condition, without_prompt
 from disca.training.network.export import export_network
+from disca.training.network.roles import add_embedder, new_predictor, predictor_spec
 from disca.training.toy_weights import SUMS, sha256, ship
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..contract.protocol import Samples, trainable
 from ..contract.settings import Settings
-from ..network.build import Distillation, distillation
 from ..network.export import export_distilled
+from ..network.roles import Distillation, distillation
 
 LEARNING_RATE, LORA_LEARNING_RATE = 1e-5, 5e-5
 

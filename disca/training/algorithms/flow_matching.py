@@ -11,9 +11,9 @@ from ...meanflow import shifted
 from ..contract.protocol import Batch, Loss, Samples, trainable
 from ..contract.settings import Settings
 from ..contract.times import Draws
-from ..network.build import base_network
 from ..network.conditions import condition_of, dropped, latents, without_prompt
 from ..network.export import export_network, exported_model
+from ..network.roles import base_network
 from .losses import flow_matching_loss
 from .previews import Previews, original
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ..contract.protocol import Batch, Loss, Samples, Trainable, trainable
 from ..contract.settings import Settings
 from ..contract.times import Draws
-from ..network.build import frozen_network, new_predictor, predictor_spec
 from ..network.conditions import guided_condition, latents
 from ..network.export import export_predictor, exported_predictor
+from ..network.roles import frozen_network, new_predictor, predictor_spec
 from ..network.velocity import Condition, Network
 from .discriminator import Discriminator, adversarial_loss, discriminator_loss
 from .losses import adaptive_weight, mse
@@ -41,7 +41,8 @@ class PredictorTraining:
         self.parts = {"predictor": trainable(self.predictor, settings.optimizer, LEARNING_RATE)}
         if settings.predictor.gan_iterations:
             self.tapped = self.network.spread_blocks(settings.predictor.discriminator_blocks)
-            self.discriminator = Discriminator(module.params.hidden_size, len(self.tapped)).to(device)
+            width, _ = self.network.family.widths(module)
+            self.discriminator = Discriminator(width, len(self.tapped)).to(device)
             optimiser = replace(settings.optimizer, lr=settings.predictor.lr_discriminator, betas=DISCRIMINATOR_BETAS)
             self.parts["discriminator"] = Trainable(self.discriminator, optimiser)
 

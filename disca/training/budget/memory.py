@@ -7,6 +7,7 @@ on ComfyUI's own blocks (`tests/training/test_memory.py` measures it anew); all 
 from dataclasses import dataclass, replace
 from itertools import product
 
+from ..contract.costs import COSTS, Cost
 from ..contract.method_settings import PairSettings, PredictorSettings
 from ..contract.settings import MemorySettings, Settings
 from .sizes import Sizes, sizes_of_run
@@ -23,7 +24,6 @@ RUNTIME = 2 * GB  # CUDA context, fragmentation
 BF16, FP8, EMA = 2, 1, 4  # bytes per weight
 ADAMW = {"adamw": 18, "adamw_8bit": 12}  # fp32 weight, gradient, moments, and the bf16 copy in use
 ADAMW8BIT_BF16 = 6  # bf16 weight and gradient, two moments of one byte: all weights trained with adamw_8bit
-LORA_PER_RANK = {"double": 32, "single": 14}  # inputs and outputs of a block's adapted layers, in widths
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,14 @@ class Job:
     pairs: PairSettings = PredictorSettings().pairs
 
     @property
+    def cost(self) -> Cost:
+        """What its training says of itself."""
+        return COSTS[self.algorithm]
+
+    @property
     def freezes(self) -> bool:
         """Whether the network itself stays as it is."""
-        return self.algorithm == "predictor" or self.rank > 0
+        return self.cost.predictor or self.rank > 0
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,8 @@ def operations(sizes: Sizes, job: Job) -> float:
     """Floating-point operations of one iteration."""
     linear, attention = sizes.forward()
     once, with_gradient = linear + attention, 2 * (linear + attention) + 2.5 * attention  # forward, recompute, backward
-    if job.algorithm != "predictor":
-        passes = {"flow": 0, "cfg": 2, "meanflow": 3}[job.algorithm]  # without gradient
-        return passes * once + with_gradient + (1 if job.rank else 2) * linear
+    if not job.cost.predictor:
+        return job.cost.passes * once + with_gradient + (1 if job.rank else 2) * linear
     predictor, (drawn, predicted) = sizes.predictor(job.depth), job.pairs.passes
     total = drawn * once + (4 + predicted) * predictor
     return total + once + with_gradient + linear if job.adversarial else total
@@ -103,7 +107,7 @@ def total_operations(sizes: Sizes, settings: Settings) -> float:
 def _phases(settings: Settings) -> list[tuple[int, Job]]:
     """How many iterations do what: a Predictor's have two phases."""
     job, predictor = job_of_run(settings), settings.predictor
-    if job.algorithm != "predictor":
+    if not job.cost.predictor:
         return [(settings.iterations, job)]
     plain, adversarial = replace(job, adversarial=False), replace(job, adversarial=True)
     return [(predictor.mse_iterations, plain), (predictor.gan_iterations, adversarial)]
@@ -112,7 +116,7 @@ def _phases(settings: Settings) -> list[tuple[int, Job]]:
 def cheapest(sizes: Sizes, job: Job, card: float, gpus: int = 1) -> Savings | None:
     """The savings that cost least and fit on a card of so many GB; None if none do."""
     swaps = range(sizes.blocks + 1) if job.freezes and gpus == 1 else range(1)
-    checkpoints = (False, True) if job.algorithm == "predictor" else (False,)
+    checkpoints = (False, True) if job.cost.predictor else (False,)
     switches = list(product((False, True), (False, True), (False, True), checkpoints))
     choices = [(0, *chosen) for chosen in switches] + [(count, *chosen) for chosen in switches for count in swaps]
     for count, offload, fp8, adamw_8bit, recompute_blocks in choices:
@@ -171,28 +175,24 @@ def _row(sizes: Sizes, job: Job, card: int, seconds: float) -> str:
 
 
 def _trained_weights(sizes: Sizes, job: Job) -> float:
-    if job.algorithm == "predictor":
-        fusion = 3 * sizes.width**2 * (1 if sizes.single else 2)
-        kind = sizes.single or sizes.double
-        other = sizes.double * 36 * sizes.width**2 if sizes.single else 0  # a double block has 36, a single one 15
-        return job.depth * (sizes.block_weights - other) / kind + fusion
+    if job.cost.predictor:
+        return job.depth * sizes.last_block_weights + sizes.fusion_weights
     if not job.rank:
         return sizes.weights
-    widths = sizes.double * LORA_PER_RANK["double"] + sizes.single * LORA_PER_RANK["single"]
-    return job.rank * widths * sizes.width
+    return job.rank * sum(count * kind.size.adapted for kind, count in sizes.kinds) * sizes.width
 
 
 def _frozen_weights(sizes: Sizes, job: Job, savings: Savings) -> float:
     per_weight = FP8 if savings.fp8 else BF16
     waiting = max(0, savings.swap - 2) / sizes.blocks  # one at work, one on its way
-    if job.algorithm == "flow" and not job.rank:
+    if not job.cost.teacher and not job.rank:
         return 0.0
     return BF16 * (sizes.weights - sizes.block_weights) + per_weight * sizes.block_weights * (1 - waiting)
 
 
 def _activations(sizes: Sizes, job: Job, savings: Savings) -> dict[str, float]:
     inputs = 0.0 if savings.offload else sizes.blocks * sizes.unit
-    if job.algorithm != "predictor":
+    if not job.cost.predictor:
         block = (ADAPTED if job.rank else TRAINED) * BACKWARD * sizes.unit
         return {"block inputs": inputs, "one block": block, "tokens": 2 * sizes.unit}
     units = FUSION + job.depth * (1.0 if savings.recompute_blocks else TRAINED)
@@ -211,7 +211,7 @@ def job_of_run(settings: Settings) -> Job:
     return Job(
         settings.algorithm,
         rank=settings.lora.rank,
-        adversarial=settings.algorithm == "predictor" and predictor.gan_iterations > 0,
+        adversarial=COSTS[settings.algorithm].predictor and predictor.gan_iterations > 0,
         depth=predictor.depth,
         discriminator_blocks=predictor.discriminator_blocks,
         ema=settings.optimizer.ema > 0,

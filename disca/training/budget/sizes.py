@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from math import prod
 
+from ...models.block_kind import BlockKind
 from ...models.family import FAMILIES, Family
 from ...toy.dataset import TOY, ToyDataset
 from ..contract.settings import DataSettings, ModelSettings, Settings
@@ -12,39 +13,61 @@ from ..contract.settings import DataSettings, ModelSettings, Settings
 class Sizes:
     """A network and what goes through it at once."""
 
+    family: Family
     width: int
-    double: int
-    single: int
+    counts: tuple[int, ...]  # of the family's kinds of blocks
     weights: int
     block_weights: int  # of those, the blocks'
     tokens: int  # image and text
     batch: int = 1
 
     @property
+    def kinds(self) -> list[tuple[BlockKind, int]]:
+        """The kinds of blocks that the network has, and how many of each."""
+        return [(kind, count) for kind, count in zip(self.family.kinds, self.counts, strict=True) if count]
+
+    @property
     def blocks(self) -> int:
         """How many there are."""
-        return self.double + self.single
+        return sum(self.counts)
 
     @property
     def unit(self) -> float:
         """Bytes of one width of activations in bf16."""
         return 2.0 * self.tokens * self.width * self.batch
 
-    def forward(self, blocks: int | None = None) -> tuple[float, float]:
-        """Floating-point operations of so many blocks, by default all: in linear layers, in attention."""
-        blocks = self.blocks if blocks is None else blocks
-        each = 24 * self.width**2 * self.tokens, 4 * self.tokens**2 * self.width
-        return each[0] * blocks * self.batch, each[1] * blocks * self.batch
+    @property
+    def fusion_weights(self) -> int:
+        """A Predictor's, which join now and the cache: three squared widths in each stream."""
+        last, _ = self.kinds[-1]
+        return 3 * self.width**2 * len(last.streams)
+
+    @property
+    def last_block_weights(self) -> float:
+        """Those of a block of the last kind, of which Predictors are made."""
+        *others, (_, count) = self.kinds
+        taken = sum(number * kind.size.weights for kind, number in others) * self.width**2
+        return (self.block_weights - taken) / count
+
+    def forward(self) -> tuple[float, float]:
+        """Floating-point operations of all blocks: in linear layers, in attention."""
+        return self._through(self.kinds)
 
     def predictor(self, depth: int) -> float:
         """Floating-point operations of a Predictor of so many blocks: what joins now and the cache, and these."""
-        return sum(self.forward(depth)) + 6 * self.width**2 * self.tokens * self.batch
+        last, _ = self.kinds[-1]
+        return sum(self._through([(last, depth)])) + 6 * self.width**2 * self.tokens * self.batch
+
+    def _through(self, kinds: list[tuple[BlockKind, int]]) -> tuple[float, float]:
+        passed = sum(count * kind.size.passed for kind, count in kinds)
+        linear, attention = 2 * passed * self.width**2, 4 * self.tokens * self.width * sum(count for _, count in kinds)
+        return linear * self.tokens * self.batch, attention * self.tokens * self.batch
 
 
 def _published(family: Family) -> Sizes:
     config, published = family.config, family.published
-    counts = config["hidden_size"], config["depth"], config["depth_single_blocks"]
-    return Sizes(*counts, published.weights, published.block_weights, published.tokens)
+    counts = tuple(config[kind.count] for kind in family.kinds)
+    return Sizes(family, config[family.sizes[0]], counts, published.weights, published.block_weights, published.tokens)
 
 
 # At the sizes that they were published for.
@@ -54,22 +77,23 @@ PUBLISHED = {row.name: _published(row) for row in FAMILIES.values() if row.publi
 def sizes_of_run(settings: Settings) -> Sizes:
     """The network that the settings name, and the longest sample of their dataset."""
     weights = _weight_shapes(settings.model)
-    patch = weights["img_in.proj.weight"][2:]
-    tokens = max(_tokens(shapes, patch) for shapes in _sample_shapes(settings.data))
-    return replace(sizes_of(weights), tokens=tokens, batch=settings.data.batch)
+    sizes = sizes_of(weights)
+    patch = weights[sizes.family.patches][2:]
+    tokens = max(_tokens(shapes, patch, sizes.family.text_tokens) for shapes in _sample_shapes(settings.data))
+    return replace(sizes, tokens=tokens, batch=settings.data.batch)
 
 
 def sizes_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Sizes:
     """The sizes of a network from the shapes of its weights."""
     counts = {name: prod(shape) for name, shape in weights.items()}
-    kinds = tuple(dict.fromkeys(prefix for family in FAMILIES.values() for prefix in family.prefixes))
-    blocks = {kind: {name.split(".")[1] for name in weights if name.startswith(kind)} for kind in kinds}
+    family = next(row for row in FAMILIES.values() if row.patches in weights)
+    blocks = [{name.split(".")[1] for name in weights if name.startswith(prefix)} for prefix in family.prefixes]
     return Sizes(
-        width=weights["img_in.proj.weight"][0],
-        double=len(blocks[kinds[0]]),
-        single=len(blocks[kinds[1]]),
+        family,
+        width=weights[family.patches][0],
+        counts=tuple(map(len, blocks)),
         weights=sum(counts.values()),
-        block_weights=sum(count for name, count in counts.items() if name.startswith(kinds)),
+        block_weights=sum(count for name, count in counts.items() if name.startswith(family.prefixes)),
         tokens=tokens,
     )
 
@@ -94,6 +118,6 @@ def _sample_shapes(data: DataSettings) -> list[dict[str, tuple[int, ...]]]:
     return [item.shapes for item in open_dataset(data.path, data.cache).index.items]
 
 
-def _tokens(shapes: dict[str, tuple[int, ...]], patch: tuple[int, ...]) -> int:
+def _tokens(shapes: dict[str, tuple[int, ...]], patch: tuple[int, ...], texts: tuple[str, ...]) -> int:
     image = prod(size // by for size, by in zip(shapes["latent"][1:], patch, strict=True))
-    return image + sum(shapes[name][0] for name in ("context", "txt_byt5", "clip_fea") if name in shapes)
+    return image + sum(shapes[name][0] for name in texts if name in shapes)

@@ -6,6 +6,7 @@ from pydantic import Field, StrictBool
 
 from ...settings.fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
 from ...settings.section import section
+from .costs import Algorithm
 from .method_settings import CfgSettings, MeanFlowSettings, PredictorSettings
 
 Decay = Annotated[float, limits(0, 0.99999)]
@@ -105,12 +106,12 @@ class PreviewSettings:
 class Settings:
     """A whole training run."""
 
-    algorithm: Annotated[Literal["flow", "cfg", "meanflow", "predictor"], Field(description="What is trained.")]
+    algorithm: Annotated[Algorithm, Field(description="What is trained.")]
     out: Annotated[Text, location(exists=False, needed=True), Field(description="The run's folder.")]
     data: DataSettings
     model: ModelSettings = ModelSettings()
     seed: int = number(0, 0, MOST_SEED, "Seed of all random numbers.")
-    iterations: int = number(1000, 1, MANY, "Iterations of the whole run.")  # but for a Predictor: see `total`
+    iterations: int = number(1000, 1, MANY, "Iterations of the whole run.")  # a Predictor has its own, in two phases
     optimizer: OptimiserSettings = OptimiserSettings()
     lora: LoraSettings = LoraSettings()
     cfg: CfgSettings = CfgSettings()

@@ -34,7 +34,7 @@ class OutOfPlace(Tensor):
 def make_out_of_place(blocks: Iterable[nn.Module]) -> None:
     """From now on these blocks leave their inputs as they are."""
     for block in blocks:
-        block.register_forward_pre_hook(_guard_inputs, with_kwargs=True)
+        block.register_forward_pre_hook(_guard_tokens)
         block.register_forward_hook(_plain_outputs)
 
 
@@ -95,7 +95,7 @@ class TrainedBlock:
         else:
             out = run(self.module, args)
         if self.place.key in call.tapped:
-            call.kept.taps.append(_image_tokens(self.place, out, args))
+            call.kept.taps.append(self.place.kind.image(args, out))
         return out
 
 
@@ -108,19 +108,13 @@ def training_handlers(network: nn.Module) -> dict[BlockKey, BlockHandler]:
     }
 
 
-def _image_tokens(place: Place, out: Out, args: Args) -> Tensor:
-    """Without the text that stands before them where both are one stream."""
-    image = out[place.kind.streams[0]]
-    return image if len(place.kind.streams) > 1 else image[:, args["transformer_options"]["img_slice"][0] :]
-
-
 def _by_position(run: Callable, block: nn.Module, names: tuple[str, ...], rest: dict, *tensors: Tensor) -> dict:
     return run(block, rest | dict(zip(names, tensors, strict=True)))
 
 
-def _guard_inputs(block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    guarded = {name: kwargs[name].as_subclass(OutOfPlace) for name in ("img", "txt", "x") if name in kwargs}
-    return tuple(a.as_subclass(OutOfPlace) if isinstance(a, Tensor) else a for a in args), kwargs | guarded
+def _guard_tokens(block: nn.Module, args: tuple) -> tuple:
+    """Tokens are handed over by position, all else by name."""
+    return tuple(a.as_subclass(OutOfPlace) if isinstance(a, Tensor) else a for a in args)
 
 
 def _plain_outputs(block: nn.Module, args: tuple, out: Tensor | tuple) -> Tensor | tuple:

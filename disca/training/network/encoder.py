@@ -44,8 +44,8 @@ def model_without_weights(family: str) -> ModelPatcher:
 
 def one_block(family: str) -> dict[str, Any]:
     """What a network of one narrow block of each kind has otherwise than the published one."""
-    single = min(1, FAMILIES[family].config["depth_single_blocks"])
-    return {"hidden_size": 128, "num_heads": 1, "depth": 1, "depth_single_blocks": single, "meanflow": False}
+    row = FAMILIES[family]
+    return row.sized(128, 1, [min(1, row.config[kind.count]) for kind in row.kinds]) | {"meanflow": False}
 
 
 def load_encoder(family: str, vae: str, text_encoders: list[str], clip_vision: str = "") -> "Encoder":

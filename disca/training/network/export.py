@@ -4,19 +4,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import comfy.sd
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...models.checks import LoadedPredictor
-from ...models.loading import load_meanflow_model, load_predictor
+from ...models.loading import load_meanflow_model, load_model, load_predictor
 from ...models.lora import load_lora
 from ...weights.predictor_file import write_predictor
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.settings import ModelSettings, Settings
-from .build import Distillation
-from .lora import lora_state, merged_state
+from .lora import lora_state, whole_state
+from .roles import Distillation
 
 NETWORK, LORA, PREDICTOR = "model.safetensors", "lora.safetensors", "predictor.safetensors"
 
@@ -40,8 +39,8 @@ def export_distilled(
     elif weights is not None:
         save_file(lora_state(networks.lora, weights), folder / LORA, metadata(settings))
         if networks.extended:
-            merged = merged_state(networks.student.module, networks.lora, weights)
-            save_file(merged, folder / NETWORK, metadata(settings))
+            whole = whole_state(networks.student.module, networks.lora, weights)
+            save_file(whole, folder / NETWORK, metadata(settings))
 
 
 def export_predictor(
@@ -55,7 +54,7 @@ def export_predictor(
 
 def exported_model(model: ModelSettings, export: Path) -> ModelPatcher:
     """The MODEL that a run gave; one that is whole is taken before a LoRA on its base."""
-    return _exported(model, export, comfy.sd.load_diffusion_model)
+    return _exported(model, export, load_model)
 
 
 def exported_meanflow_model(model: ModelSettings, export: Path) -> ModelPatcher:

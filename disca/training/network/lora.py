@@ -118,7 +118,7 @@ def lora_state(lora: Lora, weights: dict[str, Tensor] | None = None) -> dict[str
 
 
 @torch.no_grad()
-def merged_state(network: nn.Module, lora: Lora, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+def whole_state(network: nn.Module, lora: Lora, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The network's whole state with the LoRA worked in, for a base that lacks an embedder which was trained."""
     weights = {name: _unsharded(tensor) for name, tensor in (weights or lora.state_dict()).items()}
     state = {name: _unsharded(tensor) for name, tensor in network.state_dict().items() if ".adapter." not in name}

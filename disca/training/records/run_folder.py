@@ -1,8 +1,10 @@
 """The folder of a run: what lies where, for all who write there or read it."""
 
+import re
 from pathlib import Path
 
 SETTINGS = "run.yaml"
+PREVIEW = re.compile(r"step-(\d{6,9})\.png")
 
 
 class RunFolder:
@@ -43,4 +45,9 @@ class RunFolder:
 
     def last_preview(self) -> Path | None:
         """The last picture of previews that is there."""
-        return max(self.previews.glob("*.png"), default=None)
+        return max(self.previews.glob("*.png"), key=_iteration, default=None)
+
+
+def _iteration(preview: Path) -> int:
+    found = PREVIEW.fullmatch(preview.name)
+    return int(found[1]) if found else -1

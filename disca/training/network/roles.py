@@ -111,13 +111,14 @@ def add_embedder(network: nn.Module, name: str) -> bool:
 
 def predictor_spec(network: nn.Module, settings: Settings) -> PredictorSpec:
     """What a new Predictor for this network is, and how it is trained."""
-    params, predictor = network.params, settings.predictor
+    family, predictor = family_of(network), settings.predictor
+    width, heads = family.widths(network)
     return PredictorSpec(
-        family=family_of(network).name,
-        width=params.hidden_size,
+        family=family.name,
+        width=width,
         depth=predictor.depth,
-        heads=params.num_heads,
-        mlp_ratio=params.mlp_ratio,
+        heads=heads,
+        mlp_ratio=network.params.mlp_ratio,
         residual=predictor.form == "residual",
         base_model=os.path.basename(settings.model.path),
         training={**asdict(predictor), "seed": settings.seed, "path": os.path.basename(predictor.path)},
@@ -145,7 +146,7 @@ def _load(settings: Settings, path: str, device: torch.device, trained: bool = F
         kept = torch.float32 if settings.optimizer.name == "adamw" else compute
     else:
         kept = torch.bfloat16 if model.weight_dtype != "default" else compute
-    module = load_network(path, kept).requires_grad_(False)
+    module = load_network(path, kept)
     if model.weight_dtype == "fp8_e4m3fn" and not trained:
         store_fp8(module)
     if memory.swap_blocks and not trained:
