@@ -70,73 +70,100 @@ def load_pack():
     return SimpleNamespace(**{node.__name__: node for node in pack.NODES})
 
 
-def probe(model_path: str, predictor_path: str, hidden: set[str]) -> dict:
-    """What each node does, and whether the sampled bits are the plain model's."""
-    import comfy.samplers
-    import comfy.sd
-    import comfy_api.torch_helpers  # noqa: F401 (what is to be hidden must be there, and what needs it)
-    import comfy_extras.nodes_easycache  # noqa: F401
-    import folder_paths
-    import graph
-    import latent_preview  # noqa: F401
-    import recipes
-    import torch
+class Probe:
+    """A model and a Predictor on this ComfyUI, and what each node does with them."""
 
-    warnings: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: warnings.append(record.getMessage())
-    logging.getLogger().addHandler(handler)
-    sys.modules.update(dict.fromkeys(hidden))
-    nodes = load_pack()
-    for folder, path in (("diffusion_models", model_path), ("disca", predictor_path), ("loras", predictor_path)):
-        folder_paths.add_model_folder_path(folder, str(Path(path).parent))
-    run = recipes.golden("hv10_t2v")
-    run = run._replace(tensors=run.tensors | {key + TAIL: tensor for key, tensor in run.tensors.items()})  # data stays
-    model = comfy.sd.load_diffusion_model(model_path)
-    for parameter in model.model.parameters():  # under a new name it is not in the file
-        torch.nn.init.normal_(parameter, std=0.05)
-    conditions, latent = graph.conditioning(run, model), torch.zeros_like(run.tensors["latent"])
+    def __init__(self, model_path: str, predictor_path: str):
+        import comfy  # its modules are imported by now, and some are hidden
+        import graph
+        import recipes
+        import torch
 
-    def sampled(model) -> torch.Tensor:
-        guider = comfy.samplers.CFGGuider(model)
-        guider.inner_set_conds({"positive": conditions})
-        times, euler = torch.linspace(1, 0, 5), comfy.samplers.sampler_object("euler")
-        return guider.sample(run.tensors["latent"], latent, euler, times, disable_pbar=True, seed=0)
+        self._files = Path(model_path).name, Path(predictor_path).name
+        self._nodes, self._warnings = load_pack(), []
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: self._warnings.append(record.getMessage())
+        logging.getLogger().addHandler(handler)
+        add_folders(model_path, predictor_path)
+        run = recipes.golden("hv10_t2v")
+        stays = {key + TAIL: tensor for key, tensor in run.tensors.items()}  # data is not renamed
+        run = run._replace(tensors=run.tensors | stays)
+        self._plain = comfy.sd.load_diffusion_model(model_path)
+        for parameter in self._plain.model.parameters():  # under a new name it is not in the file
+            torch.nn.init.normal_(parameter, std=0.05)
+        self._conditions, self._noise = graph.conditioning(run, self._plain), run.tensors["latent"]
+        self._empty = torch.zeros_like(self._noise)
 
-    def told(action) -> str:
-        warnings.clear()
+    def answers(self) -> dict:
+        """What each node does, and whether the sampled bits are the plain model's."""
+        nodes, compat = self._nodes, sys.modules["pack.disca.host.compat"]
+        model, (file, _) = self._plain, self._files
+        self._bits = self._sampled(model)
+        return {
+            "missing": {room: compat.missing(room) for room in ROOMS},
+            "apply": self._told(self._cached),
+            "load": self._told(lambda: nodes.DiscaLoadModel.execute(file, "default") and None),
+            "lora": self._told(lambda: nodes.DiscaLoadLora.execute(model, LORA, 1.0) and None),
+            "sample": self._told(self._sample),
+            "sampler": self._told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
+            "attention": self._told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
+            "train": self._told(lambda: compat.room("training") and None),
+            "build": self._told(lambda: compat.room("datasets") and None),
+            "toy": self._told(lambda: nodes.DiscaToyModels.execute() and None),
+        }
+
+    def _told(self, action) -> str:
+        self._warnings.clear()
         try:
-            return "; ".join([action() or "works", *(text for text in warnings if text.startswith("DisCa: This"))])
+            said = action() or "works"
+            return "; ".join([said, *(text for text in self._warnings if text.startswith("DisCa: This"))])
         except ValueError as error:
             return f"refused: {error}"
 
-    def cached() -> str:
-        (predictor,) = nodes.DiscaLoadPredictor.execute(Path(predictor_path).name, "default").result
-        (schedule,) = nodes.DiscaCacheSchedule.execute({"plan": "anchors", "anchors": "0 2"}).result
-        (patched,) = nodes.DiscaApplyPredictor.execute(model, predictor, schedule, "auto").result
-        return "native" if torch.equal(sampled(patched), plain) else "predicted"
+    def _cached(self) -> str:
+        import torch
 
-    def with_lora() -> None:
-        nodes.DiscaLoadLora.execute(model, LORA, 1.0)
+        (predictor,) = self._nodes.DiscaLoadPredictor.execute(self._files[1], "default").result
+        (schedule,) = self._nodes.DiscaCacheSchedule.execute({"plan": "anchors", "anchors": "0 2"}).result
+        (patched,) = self._nodes.DiscaApplyPredictor.execute(self._plain, predictor, schedule, "auto").result
+        return "native" if torch.equal(self._sampled(patched), self._bits) else "predicted"
 
-    def sample() -> None:
-        settings = {"latent_image": {"samples": latent}, "seed": 0, "steps": 2, "shift": 5.0, "denoise": 1.0}
-        nodes.DiscaSample.execute(model=model, positive=conditions, **settings)
+    def _sampled(self, model):
+        import comfy
+        import torch
 
+        guider = comfy.samplers.CFGGuider(model)
+        guider.inner_set_conds({"positive": self._conditions})
+        times, euler = torch.linspace(1, 0, 5), comfy.samplers.sampler_object("euler")
+        return guider.sample(self._noise, self._empty, euler, times, disable_pbar=True, seed=0)
+
+    def _sample(self) -> None:
+        settings = {"latent_image": {"samples": self._empty}, "seed": 0, "steps": 2, "shift": 5.0, "denoise": 1.0}
+        self._nodes.DiscaSample.execute(model=self._plain, positive=self._conditions, **settings)
+
+
+def add_folders(model_path: str, predictor_path: str) -> None:
+    """Gives ComfyUI the folders that the files lie in."""
+    import folder_paths
+
+    for folder, path in (("diffusion_models", model_path), ("disca", predictor_path), ("loras", predictor_path)):
+        folder_paths.add_model_folder_path(folder, str(Path(path).parent))
+
+
+def probe(model_path: str, predictor_path: str, hidden: set[str]) -> dict:
+    """The answers of a ComfyUI from which these modules are hidden."""
+    import comfy.samplers
+    import comfy.sd  # noqa: F401
+    import comfy_api.torch_helpers  # noqa: F401
+    import comfy_extras.nodes_easycache  # noqa: F401
+    import graph  # noqa: F401
+    import latent_preview  # noqa: F401
+    import torch
+
+    sys.modules.update(dict.fromkeys(hidden))
+    made = Probe(model_path, predictor_path)
     with torch.inference_mode():
-        plain = sampled(model)
-        return {
-            "missing": {room: sys.modules["pack.disca.host.compat"].missing(room) for room in ROOMS},
-            "apply": told(cached),
-            "load": told(lambda: nodes.DiscaLoadModel.execute(Path(model_path).name, "default") and None),
-            "lora": told(with_lora),
-            "sample": told(sample),
-            "sampler": told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
-            "attention": told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
-            "train": told(lambda: sys.modules["pack.disca.host.compat"].room("training") and None),
-            "build": told(lambda: sys.modules["pack.disca.host.compat"].room("datasets") and None),
-            "toy": told(lambda: nodes.DiscaToyModels.execute() and None),
-        }
+        return made.answers()
 
 
 def answer(item: str) -> dict:
