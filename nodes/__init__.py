@@ -3,7 +3,7 @@
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
 from .checks import check
 from .dataset import DiscaBuildDataset
-from .loaders import DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
+from .loaders import DiscaLoadDCM, DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
 from .speed import DiscaAttention
 from .toy import DiscaToyDecode, DiscaToyModels, DiscaToyPrompt
@@ -26,6 +26,7 @@ NODES = [
     DiscaToyPrompt,
     DiscaToyDecode,
     DiscaLoadLora,
+    DiscaLoadDCM,
 ]
 
 for node in NODES:

@@ -25,9 +25,10 @@ SCHEMAS = str(
 )  # of an interface with a version: without it no node is there
 TAIL = "_renamed"
 LORA = "lora.safetensors"  # beside the Predictor
+EXPERTS = "experts.safetensors"  # beside the model
 MODULE = "module:"
 SECONDS = 200
-ROOMS = ("loading", "lora", "attach", "sampling", "speed", "training", "toy")
+ROOMS = ("loading", "lora", "dcm", "attach", "sampling", "speed", "training", "toy")
 
 _codes: dict[str, CodeType] = {}
 _read = SourceFileLoader.get_code
@@ -119,6 +120,9 @@ def probe(model_path: str, predictor_path: str, hidden: set[str]) -> dict:
     def with_lora() -> None:
         nodes.DiscaLoadLora.execute(model, LORA, 1.0)
 
+    def with_experts() -> None:
+        nodes.DiscaLoadDCM.execute(EXPERTS, "default")
+
     def sample() -> None:
         settings = {"latent_image": {"samples": latent}, "seed": 0, "steps": 2, "shift": 5.0, "denoise": 1.0}
         nodes.DiscaSample.execute(model=model, positive=conditions, **settings)
@@ -130,6 +134,7 @@ def probe(model_path: str, predictor_path: str, hidden: set[str]) -> dict:
             "apply": told(cached),
             "load": told(lambda: nodes.DiscaLoadModel.execute(Path(model_path).name, "default") and None),
             "lora": told(with_lora),
+            "dcm": told(with_experts),
             "sample": told(sample),
             "sampler": told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
             "attention": told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
