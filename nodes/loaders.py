@@ -164,15 +164,7 @@ class DiscaLoadDCM(io.ComfyNode):
             category=CATEGORY,
             description="Loads DCM's two experts, a HunyuanVideo for four steps, from their one file. Their weights "
             "are in memory once.",
-            search_aliases=[
-                "dcm",
-                "dual expert",
-                "consistency model",
-                "hunyuan",
-                "few steps",
-                "four steps",
-                "diffusers",
-            ],
+            search_aliases=["dcm", "dual expert", "consistency model", "hunyuan", "few steps", "four steps"],
             inputs=[
                 io.Combo.Input(
                     "model_name",
