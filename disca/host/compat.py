@@ -72,7 +72,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.weight_adapter.base": ("WeightAdapterBase WeightAdapterBase.calculate_weight", ""),
         "comfy_execution.utils": ("get_executing_context", "node_id"),
     },
-    "dcm": {"comfy.model_patcher": ("ModelPatcher.add_patches ModelPatcher.clone", "cached_patcher_init")},
+    "dcm": {"comfy.model_patcher": ("ModelPatcher.add_patches", "cached_patcher_init")},
     "attach": {
         "comfy.context_windows": ("", "context_window index_list"),
         "comfy.hooks": ("HookGroup", "hooks strength"),
