@@ -4,7 +4,7 @@ from .apply_cache import DiscaApplyCache
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
 from .checks import check
 from .dataset import DiscaBuildDataset
-from .loaders import DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
+from .loaders import DiscaLoadDCM, DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
 from .speed import DiscaAttention
 from .toy import DiscaToyDecode, DiscaToyModels, DiscaToyPrompt
@@ -28,6 +28,7 @@ NODES = [
     DiscaToyDecode,
     DiscaLoadLora,
     DiscaApplyCache,
+    DiscaLoadDCM,
 ]
 
 for node in NODES:

@@ -1,4 +1,4 @@
-"""Load MeanFlow Model, Load Predictor, Load LoRA."""
+"""Load MeanFlow Model, Load Predictor, Load LoRA, Load DCM Experts."""
 
 import folder_paths
 from comfy_api.v0_0_2 import io
@@ -153,3 +153,52 @@ class DiscaLoadLora(io.ComfyNode):
 
         show(report)
         return io.NodeOutput(model, report)
+
+
+class DiscaLoadDCM(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaLoadDCM",
+            display_name="DisCa Load DCM Experts",
+            category=CATEGORY,
+            description="Loads DCM's two experts, a HunyuanVideo for four steps, from their one file. Their weights "
+            "are in memory once.",
+            search_aliases=["dcm", "dual expert", "consistency model", "hunyuan", "few steps", "four steps"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=folder_paths.get_filename_list("diffusion_models"),
+                    tooltip="DCM's diffusion_pytorch_model.safetensors for HunyuanVideo, in models/diffusion_models. "
+                    f"{NOTHING_THERE}",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    advanced=True,
+                    tooltip="The type the weights are kept in. fp8 halves their memory at some loss of quality; "
+                    "default keeps what the file has where the device can.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="semantic",
+                    tooltip="The expert for the first steps, at sigmas of 0.982 and above: layout and motion.",
+                ),
+                io.Model.Output(
+                    display_name="detail",
+                    tooltip="The expert for the steps after, at sigmas below 0.982: detail. With its weights as "
+                    "patches on the semantic one's.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        return known_name("diffusion_models", model_name)
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
+        path = file_path("diffusion_models", model_name)
+        return io.NodeOutput(*room("dcm").load_dcm_experts(path, weight_dtype))

@@ -48,6 +48,20 @@ WITH_LORA = [
         ],
     ),
 ]
+EXPERTS = Model("dcm_hunyuanvideo.safetensors", "", "diffusion_models")
+DCM = [
+    Group(
+        "",
+        WIDTH,
+        [
+            [
+                Node("experts", "DiscaLoadDCM", {"model_name": EXPERTS.name}, models=(EXPERTS,)),
+                Node("first_steps", "BasicGuider", {"model": ("experts", 0)}, "First steps"),
+                Node("last_steps", "BasicGuider", {"model": ("experts", 1)}, "Last steps"),
+            ]
+        ],
+    )
+]
 ENCODERS = {"vae": ("vae", 0), "clip": ("clip", 0)}
 DATASET = {"dataset": ("build", 0)}
 TRAINING = Group(
@@ -67,6 +81,7 @@ TRAINED = [*HV15, TRAINING]
 SCENES = {
     "DiscaLoadModel": Scene(HV10, [["model"], ["apply"]]),
     "DiscaLoadPredictor": Scene(HV10, [["predictor"], ["apply"]]),
+    "DiscaLoadDCM": Scene(DCM, [["experts"], ["first_steps", "last_steps"]]),
     "DiscaLoadLora": Scene(WITH_LORA, [["model"], ["lora"], ["applied"]]),
     "DiscaCacheSchedule": Scene(HV10, [["schedule"], ["apply"]]),
     "DiscaApplyPredictor": Scene(HV10, [["model", "predictor", "schedule"], ["apply"]]),

@@ -16,6 +16,7 @@ TESTED = "0.30.0"  # the ComfyUI that the tests run
 LOST_WITHOUT = {  # room -> what does not work without it
     "loading": "DisCa cannot load weights. Use core's Load Diffusion Model, and core's samplers with euler",
     "lora": "DisCa cannot load a LoRA. Use core's LoraLoaderModelOnly",
+    "dcm": "DisCa cannot load DCM's experts, and core cannot either",
     "attach": "every step runs in full, without the Predictor",
     "sampling": "DisCa cannot sample. Use SamplerCustomAdvanced with core's sampler euler",
     "speed": "attention and compilation stay as they are",
@@ -26,6 +27,7 @@ LOST_WITHOUT = {  # room -> what does not work without it
 ROOMS = {  # room -> its module in this pack
     "loading": "models.loading",
     "lora": "models.lora",
+    "dcm": "models.dcm",
     "attach": "host.attach",
     "sampling": "host.sampling",
     "speed": "host.speed",
@@ -33,7 +35,11 @@ ROOMS = {  # room -> its module in this pack
     "datasets": "server.datasets",
     "toy": "server.toy",
 }
-IMPORTS = {"training": ("loading", "lora"), "toy": ("loading",)}  # room -> others that it takes with it
+IMPORTS = {
+    "dcm": ("loading", "lora"),
+    "training": ("loading", "lora"),
+    "toy": ("loading",),
+}  # room -> others that it takes with it
 # Word -> the module of ComfyUI's that it came with: without that module it is neither there nor needed.
 CAME_WITH = {"multigpu_clones": "comfy.multigpu"}
 # Room ("model" is used by all) -> module -> its attributes; words in its code: keys, parameters,
@@ -70,6 +76,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.weight_adapter.base": ("WeightAdapterBase WeightAdapterBase.calculate_weight", ""),
         "comfy_execution.utils": ("get_executing_context", "node_id"),
     },
+    "dcm": {"comfy.model_patcher": ("ModelPatcher.add_patches", "cached_patcher_init")},
     "attach": {
         "comfy.context_windows": ("", "context_window index_list"),
         "comfy.hooks": ("HookGroup", "hooks strength"),

@@ -1,6 +1,7 @@
 """Weight files -> ComfyUI MODELs and Predictors, every key and shape checked."""
 
 from math import prod
+from typing import NamedTuple
 
 import comfy.ldm.hunyuan_video.model
 import comfy.memory_management
@@ -35,21 +36,50 @@ NEEDED = "but HunyuanVideo 1.0 or 1.5 is needed. Choose a file named in the READ
 IMAGE_MODELS = (comfy.supported_models.HunyuanImage21, comfy.supported_models.HunyuanImage21Refiner)
 
 
+class CheckedWeights(NamedTuple):
+    """A network's weights: as they are read, those alone that are no scales, by ComfyUI's names, and the scales."""
+
+    read: MergedWeights
+    plain: MergedWeights
+    quantised: Quantisation
+
+
 def load_meanflow_model(
     path: str, weight_dtype: str = "default", disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
     """A native HunyuanVideo MODEL from a MeanFlow file in any published layout; ValueError if a key or shape is off."""
+    weights = transformer_weights(open_weights(path))
+    require_meanflow(weights)
+    patcher = load_transformer(checked(weights), weight_dtype, disable_dynamic)
+    patcher.cached_patcher_init = (load_meanflow_model, (path, weight_dtype))
+    return patcher
+
+
+def checked(weights: MergedWeights) -> CheckedWeights:
+    """The weights as a network of ComfyUI's has them; ValueError if a key or shape is off."""
+    quantised = quantisation_of(weights)
+    plain = weights.without(quantised.keys)
+    plain.require_floating()
+    config = _detect(plain)
+    plain = plain.renamed(config.process_unet_state_dict({key: key for key in plain.sources}))
+    require_fit(weights.file.name, _describe(config), _network_shapes(config), plain.shapes)
+    return CheckedWeights(weights, plain, quantised)
+
+
+def load_transformer(
+    weights: CheckedWeights, weight_dtype: str, disable_dynamic: bool
+) -> comfy.model_patcher.ModelPatcher:
+    """A native MODEL of the weights, which are read into the memory that they stay in."""
     _require_weight_type(weight_dtype)
-    weights, plain, quantised = _checked(path, meanflow=True)
+    read, plain, quantised = weights
     options = {"disable_dynamic": disable_dynamic, "model_options": _dtype_options(weight_dtype)}
     dynamic = comfy.memory_management.aimdo_enabled and not disable_dynamic
     if dynamic or quantised.keys or quantised.metadata:
-        patcher = comfy.sd.load_diffusion_model_state_dict(_mapped(weights), metadata=quantised.metadata, **options)
+        patcher = comfy.sd.load_diffusion_model_state_dict(_mapped(read), metadata=quantised.metadata, **options)
     else:
         patcher = comfy.sd.load_diffusion_model_state_dict(_placeholders(plain), **options)
         plain.read_into(patcher.model.diffusion_model.state_dict())
     patcher.model.requires_grad_(False)
-    patcher.cached_patcher_init = (load_meanflow_model, (path, weight_dtype))
     return patcher
 
 
@@ -79,7 +109,7 @@ def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bo
 
 def load_network(path: str, dtype: torch.dtype) -> torch.nn.Module:
     """The network in a model file, frozen, on the CPU: kept as `dtype`, computed in the type of its inputs."""
-    _, plain, quantised = _checked(path, meanflow=False)
+    _, plain, quantised = checked(transformer_weights(open_weights(path)))
     if quantised.keys or quantised.metadata:
         raise ValueError(
             f"{quoted(path)} has quantised weights, which cannot be trained. Choose the bf16 file of this model."
@@ -114,20 +144,6 @@ def _predictor_types(state: dict[str, torch.Tensor], weight_dtype: str, load_dev
     if operations is comfy.ops.disable_weight_init:
         operations = comfy.ops.manual_cast  # the base model may run in another type than the Predictor is kept in
     return dtype, operations
-
-
-def _checked(path: str, meanflow: bool) -> tuple[MergedWeights, MergedWeights, Quantisation]:
-    """The file's weights, those of the network under ComfyUI's names, and how they are quantised; ValueError if off."""
-    weights = transformer_weights(open_weights(path))
-    if meanflow:
-        require_meanflow(weights)
-    quantised = quantisation_of(weights)
-    plain = weights.without(quantised.keys)
-    plain.require_floating()
-    config = _detect(plain)
-    plain = plain.renamed(config.process_unet_state_dict({key: key for key in plain.sources}))
-    require_fit(weights.file.name, _describe(config), _network_shapes(config), plain.shapes)
-    return weights, plain, quantised
 
 
 def _detect(weights: MergedWeights):
@@ -196,11 +212,13 @@ def _placeholders(weights: MergedWeights) -> dict[str, torch.Tensor]:
 
 
 def _mapped(weights: MergedWeights) -> dict[str, torch.Tensor]:
-    """The weights as ComfyUI maps them, which it may drop and fault in again; only the split ones are in memory."""
+    """The weights as ComfyUI maps them, which it may drop and fault in again; joined or swapped ones are in memory."""
     tensors = comfy.utils.load_torch_file(weights.file.path)
     shapes, dtypes = weights.shapes, weights.dtypes
     joined = {
-        key: torch.empty(shapes[key], dtype=dtypes[key]) for key, parts in weights.sources.items() if len(parts) > 1
+        key: torch.empty(shapes[key], dtype=dtypes[key])
+        for key, parts in weights.sources.items()
+        if len(parts) > 1 or key in weights.swapped
     }
     weights.read_into(joined)
     return {key: joined[key] if key in joined else tensors[parts[0]] for key, parts in weights.sources.items()}

@@ -69,13 +69,13 @@ def load_lora(model: ModelPatcher, path: str, strength: float) -> tuple[ModelPat
     summary = report(lora, fitted, strength, depths)
     model = model.clone()
     if strength:
-        model.add_patches(_patches(fitted.changes), strength)
+        model.add_patches(patches_of(fitted.changes), strength)
     if fitted.unknown or fitted.unfit:
         logger.warning("DisCa: %s", summary.replace("\n", "; "))
     return model, summary
 
 
-def _patches(changes: list[Change]) -> dict:
+def patches_of(changes: list[Change]) -> dict:
     """ComfyUI's patches, each for a weight or for rows of it."""
     tensors, targets = {}, {}
     for number, change in enumerate(changes):

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..messages import listing, quoted
-from .impostors import refuse_content, refuse_folder, refuse_name, refuse_part
+from .impostors import refuse_content, refuse_experts, refuse_folder, refuse_name, refuse_part
 
 GROUP_BYTES = 64 * 2**20  # the file is mapped anew after so much was read, which gives back the pages already copied
 
@@ -110,7 +110,8 @@ def require_finite(name: str, key: str, tensor: Tensor) -> None:
 
 
 def refuse_lora(name: str, keys: list[str], wanted: str) -> None:
-    """ValueError if the keys are those of a LoRA."""
+    """ValueError if the keys are those of a LoRA, or of a model with one beside it."""
+    refuse_experts(name, keys, wanted)
     if any(re.search(r"lora_|\.alpha$|\.dora_scale$|\.(hada|lokr)_[wt]|\.oft_blocks$", key) for key in keys):
         raise ValueError(
             f"{quoted(name)} is a LoRA, but {wanted} is needed here. Load it with DisCa Load LoRA after the model."

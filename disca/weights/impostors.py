@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection
 
 from ..messages import cause, quoted
-from .layouts import MODEL_MARK
+from .layouts import EXPERTS_MARK, MODEL_MARK, prefix_of
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 UNFINISHED = (".part", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp")
@@ -44,6 +44,7 @@ KINDS = (  # how its keys begin -> what such a file is, what takes it
     (r"control_model\.|controlnet_|zero_convs\.", "a ControlNet", "core's Load ControlNet Model"),
     (r"latent_(tensor|format_version)", "a saved latent", "core's Load Latent"),
     (r"(.+\.)?fusion_mlp(_[a-z]+)?\.0\.weight$", "a DisCa Predictor", "DisCa Load Predictor"),
+    (rf"(.+\.)?{re.escape(EXPERTS_MARK)}$", "DCM's two experts", "DisCa Load DCM Experts"),
     (rf"(.+\.)?{re.escape(MODEL_MARK)}$", "a HunyuanVideo model", "DisCa Load MeanFlow Model"),
 )
 
@@ -90,6 +91,14 @@ def refuse_content(path: str) -> None:
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
         text = quoted(head.decode().strip()[:80])
         raise ValueError(f"{name} ({size:,} bytes) is not a safetensors file, but text: {text}. Download it again.")
+
+
+def refuse_experts(name: str, keys: Collection[str], wanted: str) -> None:
+    """ValueError if the keys are those of DCM's two experts."""
+    if prefix_of(keys, EXPERTS_MARK) is not None:
+        raise ValueError(
+            f"{quoted(name)} holds DCM's two experts, but {wanted} is needed here. Load it with DisCa Load DCM Experts."
+        )
 
 
 def refuse_folder(path: str) -> None:

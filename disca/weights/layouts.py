@@ -11,11 +11,12 @@ Any of them may have a prefix that all keys share (`model.`, `module.`, `model.d
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 MODEL_MARK = "txt_in.individual_token_refiner.blocks.0.norm1.weight"  # the same key in every transformer layout
 DIFFUSERS_MARK = "transformer_blocks.0.attn.to_q.weight"
+EXPERTS_MARK = "transformer_blocks.0.attn.to_q.base_layer.weight"  # of DCM
 CHECKPOINT_COMPANIONS = ("vae.", "text_encoders.", "first_stage_model.", "cond_stage_model.", "conditioner.")
 
 SPLIT_ATTENTION = re.compile(r"(.+_attn)_([qkv])\.(weight|bias)")
@@ -38,6 +39,13 @@ BLOCK_NAMES = (  # (published, ComfyUI's)
 )
 
 Sources = dict[str, tuple[str, ...]]  # key -> keys that make it, concatenated on dim 0
+
+
+class Split(NamedTuple):
+    """How a layout splits weights: a key's place in the merged layout, key and part; the key of a part, the inverse."""
+
+    place: Callable[[str], tuple[str, str]]
+    key: Callable[[str, str], str]
 
 
 class Merged(NamedTuple):
@@ -64,12 +72,13 @@ def without_prefix(keys: Iterable[str], prefix: str) -> tuple[dict[str, str], li
     return names, sorted(set(kept) - set(names.values()))
 
 
-def merged(keys: Iterable[str]) -> Merged:
-    """The merged layout, split attention and `linear1` joined in the order q, k, v (, mlp)."""
+def merged(keys: Iterable[str], split: Split | None = None) -> Merged:
+    """The merged layout, split attention and `linear1` joined in the order q, k, v (, mlp); by default the authors'."""
+    place, key_of = split or PUBLISHED
     found: dict[str, dict[str, str]] = {}
     twice = []
     for key in keys:
-        target, part = _place(key)
+        target, part = place(key)
         parts = found.setdefault(target, {})
         if part in parts or (parts and WHOLE in (part, *parts)):
             twice.append(key)
@@ -77,7 +86,7 @@ def merged(keys: Iterable[str]) -> Merged:
     sources, missing = {}, []
     for target, parts in found.items():
         order = (WHOLE,) if WHOLE in parts else ("q", "k", "v", "mlp") if ".linear1." in target else ("q", "k", "v")
-        missing += [_split_name(target, part) for part in order if part not in parts]
+        missing += [key_of(target, part) for part in order if part not in parts]
         sources[target] = tuple(parts[part] for part in order if part in parts)
     return Merged(sources, sorted(missing), sorted(twice))
 
@@ -107,3 +116,6 @@ def _place(key: str) -> tuple[str, str]:
 def _split_name(target: str, part: str) -> str:
     stem, _, kind = target.rpartition(".")
     return f"{stem.removesuffix('_qkv')}_{part}.{kind}"
+
+
+PUBLISHED = Split(_place, _split_name)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from ..messages import listing, quoted
 from .checks import require_floating
 from .files import WeightsFile
-from .impostors import seems_to_be
+from .impostors import refuse_experts, seems_to_be
 from .lora_kinds import Tensors
 
 ADAPTER = r"(?:\.[^.]+)?"  # PEFT's name of the adapter, which may stand in a key
@@ -51,6 +52,7 @@ def split_key(key: str) -> tuple[str, str] | None:
 
 def read_lora(file: WeightsFile) -> Lora:
     """The file's layers; ValueError if it is none of a LoRA, or has a tensor twice, NaN or whole numbers."""
+    refuse_experts(file.name, list(file.tensors), "a LoRA")
     places = {key: split_key(key) for key in file.tensors}
     others = sorted(key for key, place in places.items() if place is None)
     if len(others) == len(places):
@@ -60,8 +62,15 @@ def read_lora(file: WeightsFile) -> Lora:
         )
     weights = {key for key, place in places.items() if place and place[1] != "alpha"}
     require_floating(file.name, {key: file.tensors[key].dtype for key in sorted(weights)})
+    layers = read_layers(file, {key: place for key, place in places.items() if place})
+    _give_alphas(file, layers)
+    return Lora(file.name, file.metadata, layers, others)
+
+
+def read_layers(file: WeightsFile, places: Mapping[str, tuple[str, str]]) -> dict[str, Tensors]:
+    """The tensors of each layer, from each key's layer and name in it; ValueError for one that is there twice, NaN."""
     layers: dict[str, Tensors] = {}
-    for key, tensor in file.read([key for key, place in places.items() if place]):
+    for key, tensor in file.read(list(places)):
         layer, name = places[key]
         if name in layers.setdefault(layer, {}):
             raise ValueError(
@@ -69,8 +78,7 @@ def read_lora(file: WeightsFile) -> Lora:
                 "be right: download the file again, or export it anew."
             )
         layers[layer][name] = tensor.clone()
-    _give_alphas(file, layers)
-    return Lora(file.name, file.metadata, layers, others)
+    return layers
 
 
 def _give_alphas(file: WeightsFile, layers: dict[str, Tensors]) -> None:

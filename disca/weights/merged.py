@@ -19,6 +19,7 @@ class MergedWeights:
     file: WeightsFile
     prefix: str
     sources: layouts.Sources
+    swapped: frozenset[str] = frozenset()  # weights whose halves of rows stand the other way round in the file
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -55,6 +56,7 @@ class MergedWeights:
         for part, tensor in self.file.read(list(rows)):
             key, start = rows[part]
             if key in targets:
+                tensor = torch.cat(tensor.chunk(2)[::-1]) if key in self.swapped else tensor
                 targets[key].narrow(0, start, len(tensor)).copy_(tensor)
 
 
@@ -62,8 +64,16 @@ def merged_weights(file: WeightsFile, mark: str) -> MergedWeights:
     """The weights that share the mark's prefix; ValueError if some are there twice, or a split one lacks a part."""
     prefix = layouts.prefix_of(file.tensors, mark)
     names, twice = layouts.without_prefix(file.tensors, prefix)
-    merged = layouts.merged(names)
-    require_once(file.name, twice + merged.twice)
+    require_once(file.name, twice)
+    return joined_weights(file, prefix, names)
+
+
+def joined_weights(
+    file: WeightsFile, prefix: str, names: Mapping[str, str], split: layouts.Split | None = None
+) -> MergedWeights:
+    """The weights of these names, name -> key in the file; ValueError if some are there twice, or one lacks a part."""
+    merged = layouts.merged(names, split)
+    require_once(file.name, merged.twice)
     if merged.missing:
         raise ValueError(
             f"{quoted(file.name)} is incomplete: {len(merged.missing)} keys missing: {listing(merged.missing)}. "

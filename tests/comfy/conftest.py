@@ -131,3 +131,20 @@ def sample(call):
         return latent["samples"], report
 
     return run
+
+
+@pytest.fixture
+def dynamic_vram(monkeypatch):
+    """ComfyUI's dynamic VRAM, switched on as its start-up does on NVIDIA; only the GPU is missing."""
+    import comfy.memory_management
+    import comfy.model_management
+    import comfy.model_patcher
+
+    control = pytest.importorskip("comfy_aimdo.control")
+    if not control.init():
+        pytest.skip("comfy-aimdo does not load on this machine")
+    for name in ("host_buffer", "model_mmap", "model_vbar"):  # they look for the library when they are imported
+        importlib.reload(importlib.import_module(f"comfy_aimdo.{name}"))
+    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcherDynamic)
+    monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("cuda", 0))

@@ -25,9 +25,10 @@ SCHEMAS = str(
 )  # of an interface with a version: without it no node is there
 TAIL = "_renamed"
 LORA = "lora.safetensors"  # beside the Predictor
+EXPERTS = "experts.safetensors"  # beside the model
 MODULE = "module:"
 SECONDS = 200
-ROOMS = ("loading", "lora", "attach", "sampling", "speed", "training", "datasets", "toy")
+ROOMS = ("loading", "lora", "dcm", "attach", "sampling", "speed", "training", "datasets", "toy")
 
 _codes: dict[str, CodeType] = {}
 _read = SourceFileLoader.get_code
@@ -104,6 +105,7 @@ class Probe:
             "apply": self._told(self._cached),
             "load": self._told(lambda: nodes.DiscaLoadModel.execute(file, "default") and None),
             "lora": self._told(lambda: nodes.DiscaLoadLora.execute(model, LORA, 1.0) and None),
+            "dcm": self._told(lambda: nodes.DiscaLoadDCM.execute(EXPERTS, "default") and None),
             "sample": self._told(self._sample),
             "sampler": self._told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
             "attention": self._told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),

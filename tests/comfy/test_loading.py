@@ -1,6 +1,5 @@
 """Every layout, prefix and type of weight file gives the MODEL and the Predictor that the merged file gives."""
 
-import importlib
 import json
 
 import comfy.memory_management
@@ -279,19 +278,6 @@ def test_written_predictor_is_read_back(case, merged, file, tmp_path):
     loaded = load_predictor(str(tmp_path / "ours.safetensors"))
     assert loaded.spec == spec
     assert_same(loaded.patcher.model.state_dict(), state)
-
-
-@pytest.fixture
-def dynamic_vram(monkeypatch):
-    """ComfyUI's dynamic VRAM, switched on as its start-up does on NVIDIA; only the GPU is missing."""
-    control = pytest.importorskip("comfy_aimdo.control")
-    if not control.init():
-        pytest.skip("comfy-aimdo does not load on this machine")
-    for name in ("host_buffer", "model_mmap", "model_vbar"):  # they look for the library when they are imported
-        importlib.reload(importlib.import_module(f"comfy_aimdo.{name}"))
-    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
-    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcherDynamic)
-    monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize(

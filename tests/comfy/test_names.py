@@ -13,6 +13,7 @@ SHOWN = "a folder/tiny.safetensors"  # as Linux has it
 NODES = {
     "DiscaLoadModel": ("diffusion_models", "model_name", {"weight_dtype": "default"}),
     "DiscaLoadPredictor": ("disca", "predictor_name", {"weight_dtype": "default"}),
+    "DiscaLoadDCM": ("diffusion_models", "model_name", {"weight_dtype": "default"}),
     "DiscaLoadLora": ("loras", "lora_name", {"strength": 1.0}),
 }
 

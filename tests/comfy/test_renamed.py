@@ -27,6 +27,7 @@ ROOMS = {  # what a node does when a name of the room is missing
         "apply": "native",
         "load": "refused",
         "lora": "refused",
+        "dcm": "refused",
         "sample": "refused",
         "sampler": "refused",
         "attention": "left",
@@ -34,8 +35,9 @@ ROOMS = {  # what a node does when a name of the room is missing
         "build": "refused",
         "toy": "refused",
     },
-    "loading": {"apply": "native", "load": "refused", "train": "refused", "toy": "refused"},
-    "lora": {"lora": "refused", "train": "refused"},
+    "loading": {"apply": "native", "load": "refused", "dcm": "refused", "train": "refused", "toy": "refused"},
+    "lora": {"lora": "refused", "dcm": "refused", "train": "refused"},
+    "dcm": {"dcm": "refused"},
     "attach": {"apply": "native"},
     "sampling": {"sample": "refused", "sampler": "refused"},
     "speed": {"attention": "left"},
@@ -44,7 +46,7 @@ ROOMS = {  # what a node does when a name of the room is missing
     "toy": {"toy": "refused"},
 }
 WORKS = {"apply": "predicted"} | dict.fromkeys(
-    ("load", "lora", "sample", "sampler", "attention", "train", "build", "toy"), "works"
+    ("load", "lora", "dcm", "sample", "sampler", "attention", "train", "build", "toy"), "works"
 )
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="every renamed ComfyUI is a forked process")
@@ -82,6 +84,7 @@ def answers(pytestconfig, tmp_path_factory) -> dict[str, dict]:
         {f"{layer}.lora_A.weight": ones(2, 256), f"{layer}.lora_B.weight": ones(256, 2)},
         paths[1].with_name("lora.safetensors"),
     )
+    save_file(recipes.golden("hv10_dcm").model, paths[0].with_name("experts.safetensors"))
     alone = EACH if pytestconfig.getoption("--full") else random.Random(8).sample(EACH, ALONE)
     command = [sys.executable, str(Path(__file__).with_name("renamed.py")), *map(str, paths)]
     command += [" ".join(words_of(room)) for room in NEEDS] + ["nothing_of_it", *BEFORE.values(), *alone]

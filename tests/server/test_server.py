@@ -37,6 +37,7 @@ NODE_IDS = {
     "DiscaToyPrompt",
     "DiscaToyDecode",
     "DiscaLoadLora",
+    "DiscaLoadDCM",
 }
 TEXT_EVENT = 3
 ENDS = ("execution_success", "execution_error", "execution_interrupted")

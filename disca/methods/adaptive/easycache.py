@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...seam.cache import Cache
-from ...seam.intervals import warmup
-from ...seam.method import OUTPUT as WHOLE
-from ...seam.method import Way
-from ...seam.whats import Residual
-from ...seam.when import FULL, LATENT, OUTPUT, Decider, Now, Rule
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.intervals import warmup
+from ..seam.method import OUTPUT as WHOLE
+from ..seam.method import Way
+from ..seam.whats import Residual
+from ..seam.when import FULL, LATENT, OUTPUT, Decider, Now, Rule
 from .change import each_once, final_steps, size
 
 

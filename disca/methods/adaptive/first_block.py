@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...seam.cache import Cache
-from ...seam.method import SECOND, Way
-from ...seam.whats import Residual
-from ...seam.when import AFTER_FIRST, ENTERING, FULL, Decider, Now, Rule
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.method import SECOND, Way
+from ..seam.whats import Residual
+from ..seam.when import AFTER_FIRST, ENTERING, FULL, Decider, Now, Rule
 from .change import each_once, relative_change
 
 

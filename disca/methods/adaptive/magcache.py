@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ...schedule import Anchors
-from ...seam.anchors import AtAnchors
-from ...seam.cache import Cache
-from ...seam.method import Way
-from ...seam.whats import Residual
-from ...seam.when import Rule
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.method import Way
+from ..seam.whats import Residual
+from ..seam.when import Rule
 from .calibration import MOST_STEPS, Ratio, resampled
 from .magcache_ratios import CALIBRATIONS
 

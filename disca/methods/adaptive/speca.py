@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ...seam.cache import Cache
-from ...seam.method import MODULES, SITES, Way
-from ...seam.whats import Taylor
-from ...seam.when import FULL, Decider, Now, Rule
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.method import MODULES, SITES, Way
+from ..seam.whats import Taylor
+from ..seam.when import FULL, Decider, Now, Rule
 from .change import relative_change
 
 ORDERS = {"L1": 1, "L2": 2}

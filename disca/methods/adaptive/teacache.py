@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from ...seam.cache import Cache
-from ...seam.method import Way
-from ...seam.whats import Residual
-from ...seam.when import FULL, MODULATED, Decider, Now, Rule
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.method import Way
+from ..seam.whats import Residual
+from ..seam.when import FULL, MODULATED, Decider, Now, Rule
 from .calibration import DEGREE, Calibration, Coefficient
 from .change import each_once, final_steps, relative_change
 

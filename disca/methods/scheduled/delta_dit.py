@@ -1,11 +1,11 @@
 """Δ-DiT: what the later blocks added in the last full step is added again; the earlier ones run in every step."""
 
-from ...seam.anchors import AtAnchors
-from ...seam.cache import Cache
-from ...seam.intervals import every, interval, warmup
-from ...seam.method import LATE, Way
-from ...seam.whats import Residual
 from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.intervals import every, interval, warmup
+from ..seam.method import LATE, Way
+from ..seam.whats import Residual
 
 
 @section

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from ...seam.method import Compute, Context, Method, Tokens, Way, What
-from ...seam.when import Rule
+from ..seam.method import Compute, Context, Method, Tokens, Way, What
+from ..seam.when import Rule
 
 
 class Learned(What):

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...seam.intervals import every
-from ...seam.method import Method, Way
-from ...seam.whats import Reuse
-from ...seam.when import FULL, Rule
 from ...settings.section import section
+from ..seam.intervals import every
+from ..seam.method import Method, Way
+from ..seam.whats import Reuse
+from ..seam.when import FULL, Rule
 from .toca import ToCa, token_wise
 
 WAYS = 2

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from ...seam.anchors import AtAnchors
-from ...seam.cache import Cache
-from ...seam.intervals import every, interval, warmup
-from ...seam.method import Way
-from ...seam.whats import Line, Taylor
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.intervals import every, interval, warmup
+from ..seam.method import Way
+from ..seam.whats import Line, Taylor
 
 
 @section

@@ -1,11 +1,11 @@
 """FORA: attention and MLP of each stream give once more what they gave in the last full step."""
 
-from ...seam.anchors import AtAnchors
-from ...seam.cache import Cache
-from ...seam.intervals import every, interval, warmup
-from ...seam.method import MODULES, SITES, Way
-from ...seam.whats import Reuse
 from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.intervals import every, interval, warmup
+from ..seam.method import MODULES, SITES, Way
+from ..seam.whats import Reuse
 
 
 @section

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ...schedule import Interval
-from ...seam.anchors import AtAnchors
-from ...seam.cache import Cache
-from ...seam.intervals import interval, listed, warmup
-from ...seam.method import OUTPUT, Compute, Context, Tokens, Way, What
 from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.intervals import interval, listed, warmup
+from ..seam.method import OUTPUT, Compute, Context, Tokens, Way, What
 from .kan import Kan
 
 HISTORY = 8  # outputs that are kept; the first expert reads half of them

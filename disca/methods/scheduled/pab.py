@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from pydantic import model_validator
 
-from ...seam.anchors import Listing, planned
-from ...seam.cache import Cache
-from ...seam.intervals import interval, listed, warmup
-from ...seam.method import ATTENTION, SITES, Way
-from ...seam.whats import Reuse
-from ...seam.when import Rule
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.anchors import Listing, planned
+from ..seam.cache import Cache
+from ..seam.intervals import interval, listed, warmup
+from ..seam.method import ATTENTION, SITES, Way
+from ..seam.whats import Reuse
+from ..seam.when import Rule
 
 LOW = "Steps at this timestep and below run in full; a timestep is 1000 sigma. 0: none do for that."
 HIGH = "Steps at this timestep and above run in full. 1000: only the first does."

@@ -1,11 +1,11 @@
 """Plain reuse: the features of the last full step, as they are."""
 
-from ...seam.anchors import AtAnchors
-from ...seam.cache import Cache
-from ...seam.intervals import every, interval, warmup
-from ...seam.method import Way
-from ...seam.whats import Reuse
 from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.intervals import every, interval, warmup
+from ..seam.method import Way
+from ..seam.whats import Reuse
 
 
 @section

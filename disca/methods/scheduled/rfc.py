@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...seam.cache import Cache
-from ...seam.intervals import every, interval, warmup
-from ...seam.method import MODULES, SITES, Compute, Context, Span, Tokens, Way, What
-from ...seam.whats import by_order
-from ...seam.when import FULL, MODULATED, Decider, Now, Rule
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.cache import Cache
+from ..seam.intervals import every, interval, warmup
+from ..seam.method import MODULES, SITES, Compute, Context, Span, Tokens, Way, What
+from ..seam.whats import by_order
+from ..seam.when import FULL, MODULATED, Decider, Now, Rule
 
 THRESHOLD = (
     "A step runs in full once the error of the first module's predicted input, summed since the last full step, is "

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...seam.anchors import AtAnchors
-from ...seam.cache import Cache
-from ...seam.intervals import WARMUP
-from ...seam.method import Compute, Context, Span, Tokens, Way, What
-from ...seam.whats import by_order
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.intervals import WARMUP
+from ..seam.method import Compute, Context, Span, Tokens, Way, What
+from ..seam.whats import by_order
 
 INTERVAL = "After the warm-up, every n-th step runs in full, at first. 1, with growth 0: every step."
 GROWTH = "How much n grows with each of them; it is rounded down."

@@ -1,12 +1,12 @@
 """TaylorSeer: a series of differences between full steps predicts what each module, or the last block, gives."""
 
-from ...seam.anchors import AtAnchors
-from ...seam.cache import Cache
-from ...seam.intervals import every, interval, warmup
-from ...seam.method import MODULES, SITES, Way
-from ...seam.whats import Taylor
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.intervals import every, interval, warmup
+from ..seam.method import MODULES, SITES, Way
+from ..seam.whats import Taylor
 
 ORDER = "Order of the series. 0: the last full step's once more."
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...seam.anchors import AtAnchors
-from ...seam.cache import Cache
-from ...seam.intervals import every, interval, warmup
-from ...seam.method import MODULES, SITES, Compute, Context, Way, What
-from ...seam.method import Tokens as Streams
-from ...seam.whats import Reuse
 from ...settings.fields import number
 from ...settings.section import section
+from ..seam.anchors import AtAnchors
+from ..seam.cache import Cache
+from ..seam.intervals import every, interval, warmup
+from ..seam.method import MODULES, SITES, Compute, Context, Way, What
+from ..seam.method import Tokens as Streams
+from ..seam.whats import Reuse
 
 RATIO = "Share of the tokens that are brought up to date in a cached step. 0: none, which is FORA."
 SLOPE = "How much more of them the first block takes, and the last one less. 0: all blocks take the same share."
