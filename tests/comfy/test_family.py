@@ -14,7 +14,10 @@ from graph import relative_error
 from torch import nn
 
 from disca.methods import METHODS
+from disca.methods.seam.method import SITES
 
+INSIDE = [name for name, cache in METHODS.items() if any(way.where == SITES for way in cache().ways())]
+WHOLE = [name for name, cache in METHODS.items() if name not in INSIDE and not cache().method().computes]
 WIDTH, TEXT, STEPS = 48, 16, 6
 SIZES = {"dim": WIDTH, "ffn_dim": 64, "num_heads": 2, "num_layers": 3, "text_dim": TEXT, "text_len": 8, "freq_dim": 32}
 SIGMAS = torch.linspace(1.0, 0.0, STEPS + 1)
@@ -91,7 +94,8 @@ def wan(row, pack, monkeypatch):
 def attached(pack, model, name: str, anchors: tuple[int, ...], compute=None):
     """The MODEL with a method on all but the anchors, and the reports of its runs."""
     rule = pack("disca.methods.seam.anchors").AtAnchors(pack("disca.schedule").Anchors(anchors))
-    method = pack("disca.methods").METHODS[name](rule)
+    disca = pack("disca.methods.scheduled.disca").disca
+    method = disca(rule) if name == "DisCa" else pack("disca.methods").METHODS[name]().method(rule)
     patched, reports = pack("disca.host.attach").attach(model, method, compute=compute), []
     run = pack("disca.host.running.run")
     patched.add_callback_with_key(run.ON_REPORT, "test", reports.append)
@@ -108,11 +112,17 @@ def sample(model, batch: int = 1) -> torch.Tensor:
     return guider.sample(noise, latent, comfy.samplers.sampler_object("euler"), SIGMAS, disable_pbar=True, seed=0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*WHOLE, "DisCa"])
 def test_every_step_an_anchor_is_the_plain_model(method, wan, pack, row):
     compute = ModelPatcher(row.predictor(None, {}), CPU, CPU) if method == "DisCa" else None
     patched, _ = attached(pack, wan, method, tuple(range(STEPS)), compute)
     assert torch.equal(sample(patched), sample(wan))
+
+
+@pytest.mark.parametrize("method", INSIDE)
+def test_a_method_that_looks_inside_blocks_is_refused(method, wan, pack):
+    with pytest.raises(ValueError, match=f"'{method}' looks inside blocks, which it cannot in those of Wan 2.1"):
+        attached(pack, wan, method, (0, 1, 4))
 
 
 def test_a_method_with_a_network_of_its_own_is_not_attached_without_it(wan, pack):
@@ -153,7 +163,7 @@ def test_a_predictor_answers_between_anchors(wan, pack, row):
 
 
 def test_a_batch_of_two_is_twice_one_video(wan, pack):
-    patched, _ = attached(pack, wan, "Taylor", (0, 1, 4))
+    patched, _ = attached(pack, wan, "TaylorSeer-Lite", (0, 1, 4))
     one, two = sample(patched), sample(patched, batch=2)
     assert relative_error(two, torch.cat([one, one])) < 1e-5
 

@@ -199,8 +199,8 @@ def test_features_are_never_written_to_by_a_predicted_step(load, apply, sample, 
     store = pack("disca.host.running.features").FeatureStore
     seen, take = [], store.take
 
-    def watched(self, keys, device):
-        features = take(self, keys, device)
+    def watched(self, keys, place, device):
+        features = take(self, keys, place, device)
         seen.append([tensor.clone() for tensor in features])
         return features
 
