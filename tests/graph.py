@@ -225,5 +225,5 @@ def with_timed_lora(conditions: list, model, switch_off: float) -> list:
 
 def counts(report: str) -> str:
     """The counts in the report's headline, such as '4 full + 4 predicted'."""
-    counted = r"(?:^|: )((?:\d+ (?:full|predicted|fallback)(?: \+ )?)+)$"
+    counted = r"(?:^|: )((?:\d+ (?:full|predicted|cached|fallback)(?: \+ )?)+)$"
     return re.search(counted, report, re.MULTILINE)[1]

@@ -52,7 +52,7 @@ def require_fits(model: ModelPatcher, method: Method) -> None:
 
 
 def with_counters(model: ModelPatcher) -> ModelPatcher:
-    """A clone of the MODEL whose runs are counted and timed; one that has a Predictor keeps it."""
+    """A clone of the MODEL whose runs are counted and timed; one that has a method keeps it."""
     require_meanflow(model)
     return model.clone() if model.get_attachment(KEY) else _wrap(model, Attachment())
 

@@ -131,7 +131,7 @@ def _look_at_inputs(call: Call, arguments: dict, network) -> None:
 
 
 def _blocked(family: Family, network, options: dict, control, stand_in: str | None) -> str | None:
-    """Why this call may not be predicted: another node has a part in it that the Predictor was not made for."""
+    """Why the method may not answer this call: another node has a part in it that no method knows of."""
     if control is not None:
         return CONTROLNET
     if stand_in:
