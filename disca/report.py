@@ -4,13 +4,15 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 
+PREDICTED, CACHED = "predicted", "cached"  # what calls without all blocks are: by a network of its own, or without
+
 
 @dataclass
 class Report:
     """Counts of network calls, not of steps: a step may take several calls, and a call may serve several conditions."""
 
     full: int = 0
-    predicted: int = 0
+    predicted: int = 0  # or cached
     fallbacks: Counter[str] = field(default_factory=Counter)  # calls run in full although planned otherwise, by reason
     seconds_full: list[float] = field(default_factory=list)  # fallbacks are full calls too
     seconds_predicted: list[float] = field(default_factory=list)
@@ -19,9 +21,10 @@ class Report:
     alarms: list[str] = field(
         default_factory=list
     )  # why the run is not what it looks like: the first lines of the report
+    word: str = PREDICTED  # for calls that the method answered
     steps: int = 0
     skipped: int = 0  # calls that something else answered in place of the network's blocks
-    only_full: str = ""  # why no call was to be predicted
+    only_full: str = ""  # why no call was to be answered by a method
     partial: int = 0  # counted calls in which other nodes left blocks out
     rejected: int = 0  # calls that were made again, their answers not good enough
     seconds_rejected: list[float] = field(default_factory=list)
@@ -31,7 +34,7 @@ class Report:
 
     @property
     def calls(self) -> int:
-        """All calls that the network or the Predictor answered."""
+        """All calls that the network or the method answered."""
         return self.full + self.predicted + self.fallbacks.total()
 
     @property
@@ -49,15 +52,15 @@ class Report:
 
     @property
     def counts(self) -> str:
-        """The calls by kind, such as '8 full + 12 predicted'."""
-        kinds = {"full": self.full, "predicted": self.predicted, "fallback": self.fallbacks.total()}
+        """The calls by kind, such as '8 full + 12 predicted' or '8 full + 12 cached'."""
+        kinds = {"full": self.full, self.word: self.predicted, "fallback": self.fallbacks.total()}
         return " + ".join(f"{count:d} {kind}" for kind, count in kinds.items() if count) or "0 calls"
 
     @property
     def headline(self) -> str:
-        """The result in a few words: a speed-up only where something was predicted and nothing spoils the figure."""
+        """The result in a few words: a speed-up only where the method answered and nothing spoils the figure."""
         if not self.predicted:
-            return f"Nothing predicted: {self.counts}"
+            return f"Nothing {self.word}: {self.counts}"
         return f"{self.speedup:.1f}x: {self.counts}" if self._compares() else self.counts
 
     @property
@@ -70,7 +73,7 @@ class Report:
     def short(self) -> list[str]:
         """What fits on a node of its default size, where two lines of 40 letters are seen without scrolling."""
         seconds = [f"{median(self.seconds_full):.3g} s full"] if self.seconds_full else []
-        seconds += [f"{median(self.seconds_predicted):.3g} s predicted"] if self.seconds_predicted else []
+        seconds += [f"{median(self.seconds_predicted):.3g} s {self.word}"] if self.seconds_predicted else []
         warned = [f"warnings, see the report: {len(self.warnings):d}"] if self.warnings else []
         return [*self.alarms, self.headline, *([", ".join(seconds)] if seconds else []), *warned, *self._reasons()]
 
@@ -107,7 +110,7 @@ class Report:
         if self.seconds_full:
             facts.append(f"full: {median(self.seconds_full):.3g} s each")
         if self.seconds_predicted:
-            facts.append(f"predicted: {median(self.seconds_predicted):.3g} s each")
+            facts.append(f"{self.word}: {median(self.seconds_predicted):.3g} s each")
         if self._seconds:
             facts.append(f"total: {self._seconds:.3g} s in the network")
         if self._compares():

@@ -16,6 +16,7 @@ from .speed import speed_inputs, speed_up
 from .types import CATEGORY, DiscaSchedule
 
 CUSTOM = "custom"
+OFFERED = {name: cache for name, cache in METHODS.items() if not cache().method().computes}  # the others need a file
 SCHEDULE_TOOLTIP = "Which steps run in full, in place of the method's own choice: from DisCa Cache Schedule."
 DEVICE_TOOLTIP = (
     "Where what is kept waits. How much that is stands on the node when a run starts. auto: on the GPU while there is "
@@ -31,13 +32,13 @@ class DiscaApplyCache(io.ComfyNode):
             display_name="DisCa Apply Cache",
             category=CATEGORY,
             description="Lets a feature cache stand in for parts of a HunyuanVideo model on most steps: no training, "
-            "no further files. One cache a MODEL: the last one counts.",
-            search_aliases=[cache.title for cache in METHODS.values()] + ["hunyuanvideo", "faster", "speed", "caching"],
+            "no further files. A MODEL has one cache, the last that was applied.",
+            search_aliases=[cache.title for cache in OFFERED.values()] + ["hunyuanvideo", "faster", "speed", "caching"],
             inputs=[
                 io.Model.Input("model", tooltip="A HunyuanVideo 1.0 or 1.5 model, with or without MeanFlow."),
                 io.DynamicCombo.Input(
                     "method",
-                    options=[io.DynamicCombo.Option(name, [_preset_input(cache)]) for name, cache in METHODS.items()],
+                    options=[io.DynamicCombo.Option(name, [_preset_input(cache)]) for name, cache in OFFERED.items()],
                     tooltip="What is kept of full steps, and what is made of it. The help page says what each costs.",
                 ),
                 io.Combo.Input(
@@ -48,6 +49,12 @@ class DiscaApplyCache(io.ComfyNode):
             ],
             outputs=[io.Model.Output()],
         )
+
+    @classmethod
+    def validate_inputs(cls, method: dict) -> bool:
+        if None not in method["preset"].values():  # None: comes by a link
+            _cache(**method)
+        return True
 
     @classmethod
     def execute(
@@ -67,7 +74,7 @@ class DiscaApplyCache(io.ComfyNode):
 
 def _cache(method: str, preset: dict) -> Cache:
     """The settings that were chosen."""
-    kind, given = METHODS[method], dict(preset)
+    kind, given = OFFERED[method], dict(preset)
     name = given.pop("preset")
     return kind(**(given if name == CUSTOM else kind.presets[name]))
 

@@ -60,10 +60,12 @@ class DiscaSample(io.ComfyNode):
             node_id="DiscaSample",
             display_name="DisCa Sample",
             category=CATEGORY,
-            description="Samples a MeanFlow model, with or without a Predictor, and reports what each step cost.",
+            description="Samples a MeanFlow model, with a Predictor, a cache or neither, and reports what steps cost.",
             search_aliases=SAMPLE_ALIASES,
             inputs=[
-                io.Model.Input("model", tooltip="A HunyuanVideo MeanFlow model, usually from DisCa Apply Predictor."),
+                io.Model.Input(
+                    "model", tooltip="A HunyuanVideo MeanFlow model, usually from DisCa Apply Predictor or Apply Cache."
+                ),
                 io.Conditioning.Input("positive", tooltip="What the video should show."),
                 io.Latent.Input("latent_image", tooltip="An empty latent video, or one to start from."),
                 io.Int.Input(
@@ -80,7 +82,8 @@ class DiscaSample(io.ComfyNode):
             outputs=[
                 io.Latent.Output(),
                 io.String.Output(
-                    display_name="report", tooltip="Full, predicted and fallback calls, their time, and the speed-up."
+                    display_name="report",
+                    tooltip="Full, predicted or cached, and fallback calls, their time, and the speed-up.",
                 ),
             ],
         )
@@ -113,7 +116,7 @@ def _sigma_inputs() -> list[io.Input]:
             default=20,
             min=1,
             max=1000,
-            tooltip="Network evaluations, full or predicted. HunyuanVideo 1.0: 20. HunyuanVideo 1.5: 8.",
+            tooltip="Steps in all, full ones and others. HunyuanVideo 1.0: 20. HunyuanVideo 1.5: 8.",
         ),
         io.Float.Input(
             "shift",

@@ -1,4 +1,4 @@
-"""Inputs of the training nodes, made from the settings that they are for."""
+"""Inputs that are made from the settings that they are for."""
 
 from typing import Any, Literal, get_args, get_origin
 

@@ -15,8 +15,8 @@ class DiscaAttention(io.ComfyNode):
             node_id="DiscaAttention",
             display_name="DisCa Attention",
             category=CATEGORY,
-            description="Makes every call of a HunyuanVideo faster, also without a Predictor: another attention kernel "
-            "where it is faster, and compiled blocks.",
+            description="Makes every call of a HunyuanVideo faster, also without a Predictor or a cache: another "
+            "attention kernel where it is faster, and compiled blocks.",
             search_aliases=["cudnn", "torch compile", "faster", "speed", "speed up", "flash attention", "hunyuan"],
             inputs=[io.Model.Input("model", tooltip="A HunyuanVideo model."), *speed_inputs(optional=False)],
             outputs=[io.Model.Output()],
@@ -35,7 +35,7 @@ def speed_up(model, attention: str, compile_blocks: bool):
 
 
 def speed_inputs(optional: bool) -> list[io.Input]:
-    """The two settings, which Apply Predictor has too."""
+    """The two settings, which Apply Predictor and Apply Cache have too."""
     return [
         io.Combo.Input(
             "attention",

@@ -35,11 +35,19 @@ def texts_of(info: dict) -> dict:
     return {
         "display_name": info["display_name"],
         "description": info["description"],
-        "inputs": {
-            key.replace(".", "_"): _text(key.rpartition(".")[2], spec[1].get("tooltip"))
-            for key, spec in inputs_of(info)
-        },
+        "inputs": _input_texts(info),
         "outputs": {str(number): _text(name, tooltip) for number, (name, tooltip) in enumerate(names)},
+    }
+
+
+def _input_texts(info: dict) -> dict[str, dict]:
+    """By key; where a key has other tooltips in other options, the interface shows the schema's and these have none."""
+    tooltips: dict[str, list[str | None]] = {}
+    for key, spec in inputs_of(info):
+        tooltips.setdefault(key, []).append(spec[1].get("tooltip"))
+    return {
+        key.replace(".", "_"): _text(key.rpartition(".")[2], found[0] if len({*found}) == 1 else None)
+        for key, found in tooltips.items()
     }
 
 

@@ -1,5 +1,6 @@
 """What a graph around the DisCa nodes does, with the core nodes that a user would take."""
 
+import copy
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -225,5 +226,12 @@ def with_timed_lora(conditions: list, model, switch_off: float) -> list:
 
 def counts(report: str) -> str:
     """The counts in the report's headline, such as '4 full + 4 predicted'."""
-    counted = r"(?:^|: )((?:\d+ (?:full|predicted|fallback)(?: \+ )?)+)$"
+    counted = r"(?:^|: )((?:\d+ (?:full|predicted|cached|fallback)(?: \+ )?)+)$"
     return re.search(counted, report, re.MULTILINE)[1]
+
+
+def changed(prompt: dict, node: str, **inputs) -> dict:
+    """The prompt with other inputs at that node; `__` is a dot."""
+    other = copy.deepcopy(prompt)
+    other[node]["inputs"] |= {key.replace("__", "."): value for key, value in inputs.items()}
+    return other

@@ -42,9 +42,8 @@ def require_fits(model: ModelPatcher, method: Method) -> None:
     family = family_of_model(model)
     kinds = [kind for kind in family.kinds if kind.of(model.model.diffusion_model)]
     wanted = [{*way.sites} for way in method.ways if way.where == SITES]
-    if MODULATED in (*method.when.looks, *method.when.sees):
-        wanted.append({*kinds[0].sites})
-    if any(not sites & {*kind.sites} for sites in wanted for kind in kinds):
+    reads_first = MODULATED in (*method.when.looks, *method.when.sees)
+    if (reads_first and not kinds[0].sites) or any(not sites & {*kind.sites} for sites in wanted for kind in kinds):
         raise ValueError(
             f"{quoted(method.name)} looks inside blocks, which it cannot in those of {family.title}. "
             "Choose a method that takes blocks as a whole, such as 'TaylorSeer-Lite'."
@@ -52,7 +51,7 @@ def require_fits(model: ModelPatcher, method: Method) -> None:
 
 
 def with_counters(model: ModelPatcher) -> ModelPatcher:
-    """A clone of the MODEL whose runs are counted and timed; one that has a Predictor keeps it."""
+    """A clone of the MODEL whose runs are counted and timed; one that has a method keeps it."""
     require_meanflow(model)
     return model.clone() if model.get_attachment(KEY) else _wrap(model, Attachment())
 

@@ -17,7 +17,7 @@ LOST_WITHOUT = {  # room -> what does not work without it
     "loading": "DisCa cannot load weights. Use core's Load Diffusion Model, and core's samplers with euler",
     "lora": "DisCa cannot load a LoRA. Use core's LoraLoaderModelOnly",
     "dcm": "DisCa cannot load DCM's experts, and core cannot either",
-    "attach": "every step runs in full, without the Predictor",
+    "attach": "every step runs in full, without a Predictor or a cache",
     "sampling": "DisCa cannot sample. Use SamplerCustomAdvanced with core's sampler euler",
     "speed": "attention and compilation stay as they are",
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",

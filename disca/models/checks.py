@@ -34,7 +34,7 @@ def family_of_model(model: ModelPatcher) -> Family:
         titles = [family.title for family in FAMILIES.values()]
         raise ValueError(
             f"This MODEL is a {type(model.model).__name__}, but DisCa works on {listing(titles, 9, str)}. "
-            "Load one with DisCa Load MeanFlow Model."
+            "Load one of them, with DisCa Load MeanFlow Model or core's Load Diffusion Model."
         )
     return family
 
@@ -44,7 +44,8 @@ def require_meanflow(model: ModelPatcher) -> None:
     if not family_of_model(model).takes_r(model.model.diffusion_model):
         raise ValueError(
             "This HunyuanVideo has no time_r_in weights: it is not a MeanFlow model, and large steps would go wrong. "
-            "Load a Restricted-MeanFlow or step-distilled file with DisCa Load MeanFlow Model."
+            "Load a Restricted-MeanFlow or step-distilled file with DisCa Load MeanFlow Model. DisCa Apply "
+            "Cache and core's KSampler take any HunyuanVideo."
         )
 
 
@@ -70,7 +71,7 @@ def require_no_foreign_cache(transformer_options: dict) -> None:
         if key in transformer_options:
             raise ValueError(
                 f"{node} is on this MODEL too, and both decide which steps to skip. "
-                f"Remove {node} or DisCa Apply Predictor."
+                f"Remove {node}, or DisCa Apply Predictor or Apply Cache."
             )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import sys
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,6 +47,33 @@ def call(comfy_nodes):
                     inputs = {name: value for name, value in inputs.items() if name in known}
                 return node.EXECUTE_NORMALIZED(**inputs).result
             return getattr(node(), node.FUNCTION)(**inputs)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def execute(comfy_nodes):
+    """Runs prompts on one executor, which keeps its cache between them; gives (outputs, error, nodes that ran)."""
+    import execution
+
+    class Client:
+        client_id, last_node_id, last_prompt_id, sockets_metadata = "test", None, None, {}
+
+        def send_sync(self, event, data, sid=None):
+            pass
+
+    cache = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
+    executor = execution.PromptExecutor(Client(), cache_type=execution.CacheType.CLASSIC, cache_args=cache)
+
+    def run(prompt: dict):
+        prompt_id = str(uuid.uuid4())
+        valid, error, outputs, node_errors = asyncio.run(execution.validate_prompt(prompt_id, prompt, None))
+        if not valid:
+            return {}, {**error, "nodes": node_errors}, set()
+        executor.execute(prompt, prompt_id, {}, outputs)
+        told = dict(executor.status_messages)
+        ran = prompt.keys() - told.get("execution_cached", {"nodes": []})["nodes"]
+        return executor.history_result.get("outputs", {}), told.get("execution_error"), ran
 
     return run
 

@@ -40,7 +40,7 @@ def test_a_predictor_of_another_width_is_refused(both, apply):
 
 def test_a_model_that_is_not_hunyuanvideo_is_refused(both, call, sample):
     other = graph.tiny_image_model()
-    with refused("This MODEL is a Flux, but DisCa works on HunyuanVideo 1.0, HunyuanVideo 1.5. Load one with"):
+    with refused("This MODEL is a Flux, but DisCa works on HunyuanVideo 1.0, HunyuanVideo 1.5. Load one of them, with"):
         call(
             "DiscaApplyPredictor",
             model=other,

@@ -144,7 +144,7 @@ def test_an_anchor_that_another_cache_answered_is_not_predicted_from(load, apply
     _, report = sample(CASE, both)
     assert report.startswith("another cache answered 1 of 8 steps")
     assert graph.counts(report) == "1 full + 5 predicted + 1 fallback"
-    assert "1 in full: features from before the last anchor" in report
+    assert "1 in full: features from before the last full step" in report
 
 
 def test_the_plain_run_beside_nothing_has_no_alarm(load, apply, sample):

@@ -1,40 +1,11 @@
 """Prompts through ComfyUI's executor: validation, the execution cache, errors at their node."""
 
 import asyncio
-import copy
-import uuid
 
 import graph
 import pytest
 import recipes
 from conftest import PACK
-
-
-@pytest.fixture(scope="module")
-def execute(comfy_nodes):
-    """Runs prompts on one executor, which keeps its cache between them; gives (outputs, error, nodes that ran)."""
-    import execution
-
-    class Client:
-        client_id, last_node_id, last_prompt_id, sockets_metadata = "test", None, None, {}
-
-        def send_sync(self, event, data, sid=None):
-            pass
-
-    cache = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
-    executor = execution.PromptExecutor(Client(), cache_type=execution.CacheType.CLASSIC, cache_args=cache)
-
-    def run(prompt: dict):
-        prompt_id = str(uuid.uuid4())
-        valid, error, outputs, node_errors = asyncio.run(execution.validate_prompt(prompt_id, prompt, None))
-        if not valid:
-            return {}, {**error, "nodes": node_errors}, set()
-        executor.execute(prompt, prompt_id, {}, outputs)
-        told = dict(executor.status_messages)
-        ran = prompt.keys() - told.get("execution_cached", {"nodes": []})["nodes"]
-        return executor.history_result.get("outputs", {}), told.get("execution_error"), ran
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +44,6 @@ def prompt(golden_files, comfy_nodes):
     }
 
 
-def changed(prompt: dict, node: str, **inputs) -> dict:
-    other = copy.deepcopy(prompt)
-    other[node]["inputs"] |= {key.replace("__", "."): value for key, value in inputs.items()}
-    return other
-
-
 def text_of(outputs: dict) -> str:
     return outputs["report"]["text"][0]
 
@@ -91,7 +56,7 @@ def test_a_graph_of_all_nodes_samples_and_reports(execute, prompt):
 
 def test_only_what_changed_runs_again_and_counts_the_same(execute, prompt):
     execute(prompt)
-    outputs, error, ran = execute(changed(prompt, "sample", seed=2))
+    outputs, error, ran = execute(graph.changed(prompt, "sample", seed=2))
     assert error is None
     assert ran == {"sample", "report"}
     assert graph.counts(text_of(outputs)) == "4 full + 4 predicted"
@@ -109,7 +74,7 @@ def test_only_what_changed_runs_again_and_counts_the_same(execute, prompt):
     ],
 )
 def test_every_plan_is_taken(execute, prompt, plan, counts):
-    outputs, error, _ = execute(changed(prompt, "schedule", **plan))
+    outputs, error, _ = execute(graph.changed(prompt, "schedule", **plan))
     assert error is None
     assert graph.counts(text_of(outputs)) == counts
 
@@ -125,7 +90,7 @@ def test_every_plan_is_taken(execute, prompt, plan, counts):
     ],
 )
 def test_a_value_out_of_range_is_refused_before_anything_runs(execute, prompt, node, inputs):
-    _, error, ran = execute(changed(prompt, node, **inputs))
+    _, error, ran = execute(graph.changed(prompt, node, **inputs))
     assert error["type"] == "prompt_outputs_failed_validation"
     assert node in error["nodes"]
     assert not ran
@@ -156,18 +121,18 @@ NAN = float("nan")
     ],
 )
 def test_what_a_node_can_know_is_said_once_at_the_node_when_it_is_queued(execute, prompt, node, inputs, told):
-    _, error, ran = execute(changed(prompt, node, **inputs))
+    _, error, ran = execute(graph.changed(prompt, node, **inputs))
     (said,) = error["nodes"][node]["errors"]
     assert told in said["details"] and not ran
     said["details"].encode("utf-8")
 
 
 def test_cfg_above_1_runs_with_a_negative_whatever_comes_by_a_link(execute, prompt):
-    assert execute(changed(prompt, "sample", cfg=3.0, negative=["golden", 0]))[1] is None
+    assert execute(graph.changed(prompt, "sample", cfg=3.0, negative=["golden", 0]))[1] is None
 
 
 def test_a_plan_that_is_left_out_is_said_when_it_is_queued(execute, prompt):
-    other = changed(prompt, "schedule")
+    other = graph.changed(prompt, "schedule")
     del other["schedule"]["inputs"]["plan"]
     _, error, ran = execute(other)
     assert "It is one of 'preset', 'interval', 'anchors'." in error["nodes"]["schedule"]["errors"][0]["details"]
@@ -175,7 +140,7 @@ def test_a_plan_that_is_left_out_is_said_when_it_is_queued(execute, prompt):
 
 
 def test_a_value_that_comes_by_a_link_is_looked_at_when_it_is_there(execute, prompt):
-    other = changed(prompt, "sample", shift=["number", 0]) | {
+    other = graph.changed(prompt, "sample", shift=["number", 0]) | {
         "number": {"class_type": "PrimitiveFloat", "inputs": {"value": NAN}, "_meta": {"title": "number"}},
     }
     _, error, _ = execute(other)
@@ -183,7 +148,7 @@ def test_a_value_that_comes_by_a_link_is_looked_at_when_it_is_there(execute, pro
 
 
 def test_anchors_that_come_by_a_link_are_looked_at_when_they_are_there(execute, prompt):
-    other = changed(prompt, "schedule", plan__anchors=["text", 0]) | {
+    other = graph.changed(prompt, "schedule", plan__anchors=["text", 0]) | {
         "text": {"class_type": "PrimitiveString", "inputs": {"value": "0 3 2"}, "_meta": {"title": "text"}},
     }
     _, error, _ = execute(other)
@@ -193,7 +158,7 @@ def test_anchors_that_come_by_a_link_are_looked_at_when_they_are_there(execute, 
 
 
 def test_an_error_stands_at_its_node_and_the_next_prompt_is_right(execute, prompt):
-    _, error, _ = execute(changed(prompt, "sample", steps=5))
+    _, error, _ = execute(graph.changed(prompt, "sample", steps=5))
     assert error["node_id"] == "sample"
     assert "asks for step 6 in full, but the run has 5 steps" in error["exception_message"]
     outputs, error, _ = execute(prompt)

@@ -22,12 +22,12 @@ def test_every_step_an_anchor_is_the_plain_model(case, load, apply, sample, call
     cached, report = sample(case, apply(model, predictor, ALL))
     assert torch.equal(plain, cached)
     assert graph.counts(report) == "8 full"
-    assert report.splitlines()[:2] == ["Nothing predicted: 8 full", "every step is an anchor"]
+    assert report.splitlines()[:2] == ["Nothing predicted: 8 full", "every step was to run in full"]
 
 
 def test_a_run_without_a_predictor_says_so(load, sample):
     _, report = sample("hv10_t2v", load("hv10_t2v")[0])
-    assert report.splitlines()[:2] == ["Nothing predicted: 8 full", "no Predictor is on the model"]
+    assert report.splitlines()[:2] == ["Nothing predicted: 8 full", "neither a Predictor nor a cache is on the model"]
 
 
 def test_each_report_is_about_its_own_run(load, apply, sample):
@@ -48,7 +48,7 @@ def test_a_run_that_cannot_be_counted_says_why_and_leaves_the_model_alone(load, 
     monkeypatch.setattr(compat, "missing", lambda *rooms: ("a.name",) if "attach" in rooms else missing(*rooms))
     native, report = sample("hv10_t2v", model)
     assert torch.equal(native, plain) and repr(model.callbacks) == callbacks
-    assert "has no 'a.name', so every step runs in full, without the Predictor" in report
+    assert "has no 'a.name', so every step runs in full, without a Predictor or a cache" in report
 
 
 @pytest.mark.parametrize("case", recipes.CASES)
@@ -276,4 +276,4 @@ def test_every_step_an_anchor_is_said_where_times_repeat(load, apply, call):
     patched.add_callback_with_key("disca_on_report", "test", reports.append)
     (sampler,) = call("KSamplerSelect", sampler_name="euler")
     graph.sample_custom(call, patched, "hv10_t2v", sampler, torch.tensor([1.0, 0.8, 0.8, 0.5, 0.0]), 1)
-    assert "every step is an anchor" in str(reports[0])
+    assert "every step was to run in full" in str(reports[0])

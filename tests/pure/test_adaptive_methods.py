@@ -231,10 +231,10 @@ def test_at_a_repeated_time_the_last_step_is_the_first_of_that_time():
 @pytest.mark.parametrize(
     ("settings", "steps", "full"),
     [
-        (MagCache.presets["HunyuanVideo 1.0, 720p, slow"], 50, "0-9,12,15,18,22,25,29,33,38,43,46,48,49"),
-        (MagCache.presets["HunyuanVideo 1.0, 720p, fast"], 50, "0-9,14,18,23,29,34,41,46,48,49"),
-        (MagCache.presets["HunyuanVideo 1.0, 544p, fast"], 50, "0-9,14,18,23,29,34,41,46,48"),
-        (MagCache.presets["HunyuanVideo 1.5, 20 steps"], 20, "0-4,7,10,13,15,17-19"),
+        (MagCache.presets["1.0, 720p, slow"], 50, "0-9,12,15,18,22,25,29,33,38,43,46,48,49"),
+        (MagCache.presets["1.0, 720p, fast"], 50, "0-9,14,18,23,29,34,41,46,48,49"),
+        (MagCache.presets["1.0, 544p, fast"], 50, "0-9,14,18,23,29,34,41,46,48"),
+        (MagCache.presets["1.5, 20 steps"], 20, "0-4,7,10,13,15,17-19"),
         (
             {"calibration": "HunyuanVideo 1.5, 40 steps", "threshold": 0.24, "most": 12, "retention": 0.02},
             50,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from disca.report import Report
+from disca.report import CACHED, Report
 
 
 def test_speedup_is_the_time_of_all_full_calls_over_the_measured_time():
@@ -64,9 +64,9 @@ def test_each_fact_has_a_line_and_warnings_and_reasons_follow_the_headline():
 
 
 def test_why_nothing_was_to_be_predicted_is_said_on_the_node_too():
-    report = Report(full=4, seconds_full=[1.0] * 4, only_full="every step is an anchor")
-    assert report.lines[:2] == ["Nothing predicted: 4 full", "every step is an anchor"]
-    assert report.short[-1] == "every step is an anchor"
+    report = Report(full=4, seconds_full=[1.0] * 4, only_full="every step was to run in full")
+    assert report.lines[:2] == ["Nothing predicted: 4 full", "every step was to run in full"]
+    assert report.short[-1] == "every step was to run in full"
 
 
 def test_calls_that_are_not_steps_are_told_apart():
@@ -89,3 +89,10 @@ def test_a_run_that_is_not_what_it_looks_like_is_told_no_speedup(spoiled):
 def test_an_alarm_stands_before_the_headline():
     report = Report(full=2, predicted=2, seconds_full=[1.0], alarms=["NaN or infinity in the latent at step 3"])
     assert report.lines[:2] == ["NaN or infinity in the latent at step 3", "2 full + 2 predicted"]
+
+
+def test_what_a_method_without_a_network_of_its_own_answers_is_cached_not_predicted():
+    report = Report(full=8, predicted=12, seconds_full=[1.0] * 8, seconds_predicted=[0.2] * 12, steps=20, word=CACHED)
+    assert report.lines[:3] == ["1.9x: 8 full + 12 cached", "full: 1 s each", "cached: 0.2 s each"]
+    assert report.short == ["1.9x: 8 full + 12 cached", "1 s full, 0.2 s cached"]
+    assert Report(full=4, word=CACHED).headline == "Nothing cached: 4 full"

@@ -21,6 +21,7 @@ OURS = {  # what is ours by other ways: kept in an object that only our constant
     ("disca/report.py", "reason"),
     ("disca/report.py", "kind"),
     ("disca/report.py", "warning"),
+    ("disca/report.py", "self.word"),
     ("disca/host/running/observation/finite.py", "spoiled.place"),
     ("disca/host/running/observation/finite.py", "where"),
     ("disca/host/running/outer.py", "warning"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 NO_FEATURES = "no features of this condition yet"
-OLD_FEATURES = "features from before the last anchor, which another node answered"
+OLD_FEATURES = "features from before the last full step, which another node answered"
 CHANGED = "inputs of another shape or type, or other weights, than the features were made with"
 NO_OPTIONS = "another node calls the blocks without transformer_options"
 PIECES = "another node evaluates a condition in several pieces"
@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
     sigma: float
     step: int | None  # None: no step of the run's
     strengths: dict[ConditionKey, tuple[float, ...]]  # active conditions, with the strengths of their LoRA hooks now
-    reason: str | None = None  # why nothing is predicted in it
+    reason: str | None = None  # why the method does not answer in it
     keep: bool = True  # whether it is a step's own: only then full calls refresh the features
     stores: bool = True  # whether features are of use in it at all
 
@@ -158,7 +158,7 @@ class Call:
         return Call(self._evaluation, self.conditions, self._latent, self._call_blocked, self._blocks, decided)
 
     def run_natively(self, reason: str) -> None:
-        """Nothing is predicted or kept in this call."""
+        """The method answers and keeps nothing in this call."""
         if self._decides and self._planned():
             self.reason = self._blocked or reason
         self._decides = self._keeps = False
@@ -168,13 +168,13 @@ class Call:
         self.run.finite.look(self._evaluation.step, place, tensor)
 
     def end(self) -> None:
-        """What was planned as a prediction and never came to the method has a reason."""
+        """What was planned for the method and never came to it has a reason."""
         planned = not self.full if self._rows else self._decides and self._planned()
         if planned and not self.predicted:
             self.reason = self._blocked or OWN_WAY
 
     def _begin(self, place: Place, args: Args, block: Callable[[Args], Out]) -> None:
-        """Sees the inputs of the first block: only from features of inputs and weights like these is predicted."""
+        """Sees the inputs of the first block: the method answers from features of such inputs and weights only."""
         tokens = place.kind.tokens(args)
         if self._rows or len(tokens[0]) != len(self._latent):  # the network runs again in this call, or on a part of it
             self.run.split(self.conditions)

@@ -27,8 +27,8 @@ from .observation import others
 from .observation.observed import Observed
 from .run import KEY, ON_REPORT, Run
 
-NO_PREDICTOR = "no Predictor is on the model"
-ALL_ANCHORS = "every step is an anchor"
+NO_METHOD = "neither a Predictor nor a cache is on the model"
+ALL_FULL = "every step was to run in full"
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     run = Run(sigmas, family, network, method, compute, store, observed)
     anchors = _anchors(method, sigmas) if method else frozenset()
     if method is None or (anchors is not None and len(anchors) == len(first_steps(sigmas))):
-        run.report.only_full = ALL_ANCHORS if attachment.method else NO_PREDICTOR
+        run.report.only_full = ALL_FULL if attachment.method else NO_METHOD
     warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
     if anchors and networks:
         warnings.append(_age_warning(anchors, sigmas))

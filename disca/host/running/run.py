@@ -14,7 +14,7 @@ from ...methods.seam.method import Method, Span
 from ...methods.seam.when import FULL, Decider, Now
 from ...models.blocks import Args, Place
 from ...models.family import Family
-from ...report import Report
+from ...report import CACHED, PREDICTED, Report
 from ...schedule import first_steps
 from .call import Call, ConditionKey, Evaluation, Row
 from .features import FeatureStore, Signature
@@ -50,7 +50,7 @@ class Run:
         self.store, self.observed = store, observed
         self.reach = Reach(sigmas)
         self.finite = Finite()
-        self.report = Report(steps=self.reach.steps)
+        self.report = Report(steps=self.reach.steps, word=CACHED if method and not method.computes else PREDICTED)
         self._family = family
         self._step_of = first_steps(sigmas)
         self._plan = method.when.plan(sigmas) if method else None
@@ -66,7 +66,7 @@ class Run:
     def evaluate(
         self, sigma: float, strengths: dict[ConditionKey, tuple[float, ...]], blocked: str | None
     ) -> Evaluation:
-        """An evaluation at this time of the conditions active then; `blocked` says why nothing may be predicted."""
+        """An evaluation at this time of the conditions active then; `blocked` says why the method may not answer."""
         step, self._called = self._step_of.get(sigma), set()
         reason = UNKNOWN_SIGMA if step is None else None
         if step is not None and any(self._served.get(condition) == step for condition in strengths):
@@ -169,7 +169,7 @@ class Run:
         return not again
 
     def split(self, conditions: Iterable[ConditionKey]) -> None:
-        """From now on nothing is predicted for them: calls of one evaluation each see a part."""
+        """From now on the method answers nothing for them: calls of one evaluation each see a part."""
         self._pieces.update(conditions)
         self.store.drop(row for row in [*self._full] if row.condition in self._pieces)
 

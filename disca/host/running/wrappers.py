@@ -133,7 +133,7 @@ def _look_at_inputs(call: Call, arguments: dict, network) -> None:
 
 
 def _blocked(family: Family, network, options: dict, control) -> str | None:
-    """Why this call may not be predicted: another node has a part in it that methods are not made for."""
+    """Why the method may not answer this call: another node has a part in it that no method knows of."""
     if control is not None:
         return CONTROLNET
     if not blocks.handlers_are_ours(options, family, network) or not blocks.are_own(family, network):

@@ -59,15 +59,15 @@ class MagCache(Cache):
     title = "MagCache"
     source = "Ma et al. 2025, arXiv 2506.09045"
     presets = {
-        f"{name}, {speed}": {"calibration": name} | values
-        for name in ("HunyuanVideo 1.0, 720p", "HunyuanVideo 1.0, 544p")
+        f"1.0, {size}, {speed}": {"calibration": f"HunyuanVideo 1.0, {size}"} | values
+        for size in ("720p", "544p")
         for speed, values in {
             "slow": {"threshold": 0.12, "most": 4, "retention": 0.2},
             "fast": {"threshold": 0.24, "most": 6, "retention": 0.2},
         }.items()
     } | {
-        name: {"calibration": name, "threshold": 0.03, "most": 2, "retention": 0.25}
-        for name in ("HunyuanVideo 1.5, 20 steps", "HunyuanVideo 1.5, 40 steps")
+        f"1.5, {steps}": {"calibration": f"HunyuanVideo 1.5, {steps}", "threshold": 0.03, "most": 2, "retention": 0.25}
+        for steps in ("20 steps", "40 steps")
     }
 
     calibration: Literal[

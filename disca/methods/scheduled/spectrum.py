@@ -98,11 +98,11 @@ class Spectrum(Cache):
     }
 
     degree: int = number(4, 1, 8, DEGREE)
-    ridge: float = number(0.1, 0.0001, 10, RIDGE, 0.01)
+    ridge: float = number(0.1, 0.01, 10, RIDGE, 0.01)
     blend: float = number(0.5, 0, 1, BLEND, 0.05)
     history: int = number(8, 2, 32, HISTORY)
-    interval: float = number(2.0, 1, 100, INTERVAL, 0.25)
-    growth: float = number(0.75, 0, 20, GROWTH, 0.25)
+    interval: float = number(2.0, 1, 100, INTERVAL, 0.05)
+    growth: float = number(0.75, 0, 20, GROWTH, 0.05)
     warmup: int = number(3, 1, 100, WARMUP)
 
     def rule(self) -> AtAnchors:

@@ -28,7 +28,7 @@ class Reach:
             self._idle |= {sigma} if idle else set()
 
     def call(self, sigma: float, conditions: Iterable[Hashable], answered: bool) -> None:
-        """A call came as far as the network, whose blocks or Predictor answered, or something else in their place."""
+        """A call came as far as the network, whose blocks or method answered, or something else in their place."""
         self._calls += 1
         if answered:
             self._other_times += sigma not in self._expected
