@@ -8,7 +8,7 @@ import sys
 import torch
 from networks import FULL_SIZE, Size
 
-from disca.host.memory import bytes_held  # isort: skip
+from disca.host.running.memory import bytes_held  # isort: skip
 from disca.methods import METHODS, Cache  # isort: skip
 
 BYTES = 2  # of a number in 16 bits
