@@ -168,6 +168,24 @@ def test_rows_decide_for_themselves(name, load, attached, sample):
     assert relative_error(apart, together) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["TeaCache", "First-Block-Cache", "EasyCache", "AdaCache", "SpeCa", "TaylorSeer"])
+def test_a_row_whose_inputs_change_size_in_the_middle_is_decided_for_anew(name, attached, sample):
+    """From the fifth step on the network gets one frame of three."""
+    case, calls = "hv10_t2v", []
+    patched = attached(case, name, active(name))
+
+    def crop(apply_model, args):
+        calls.append(1)
+        x = args["input"]
+        if len(calls) < 5:
+            return apply_model(x, args["timestep"], **args["c"])
+        return apply_model(x[:, :, :1], args["timestep"], **args["c"]).expand_as(x)
+
+    patched.set_model_unet_function_wrapper(crop)
+    sampled, _ = sample(case, patched)
+    assert sampled.isfinite().all()
+
+
 def test_fora_is_taylorseer_of_order_0(attached, sample):
     settings = {"interval": 3, "warmup": 2}
     fora, _ = sample("hv15_i2v", attached("hv15_i2v", "FORA", settings))

@@ -219,7 +219,7 @@ class Call:
         step = self._evaluation.step
         if self._decided is not None:
             return self._decided[row], None
-        way = self.run.decide(row, self.run.now(row, step, number, self._signals))
+        way = self.run.decide(row, self.run.now(row, step, number, self._signals), self._signature)
         if way == FULL:
             return FULL, None
         reason = self._blocked or (PIECES if self.run.is_split(row.condition) else None)

@@ -56,6 +56,7 @@ class Run:
         self._plan = method.when.plan(sigmas) if method else None
         self._history = max((what.tensors for way in method.ways for what in way.whats), default=1) if method else 1
         self._deciders: dict[Row, Decider] = {}
+        self._decided_for: dict[Row, Signature] = {}
         self._served: dict[ConditionKey, int] = {}
         self._full: dict[Row, tuple[int, ...]] = {}  # the full steps of which something is kept, latest first
         self._begun: dict[Row, tuple[int, ...]] = {}  # the same of rows whose features are being kept
@@ -84,9 +85,17 @@ class Run:
         """What the row, which has this number in the batch, may be decided by."""
         return Now(step, next(iter(self.full_steps(row)), None), partial(signals.look, number))
 
-    def decide(self, row: Row, now: Now) -> int:
-        """What the method wants for a row: FULL, or the number of a way; asked once a step."""
-        return FULL if self.method is None else self._decider(row).decide(now)
+    def decide(self, row: Row, now: Now, signature: Signature) -> int:
+        """What the method wants for a row: FULL, or the number of a way; asked once a step.
+
+        A row whose inputs are others than before (another size, other weights) is decided for anew.
+        """
+        if self.method is None:
+            return FULL
+        if self._decided_for.setdefault(row, signature) != signature:
+            self._decided_for[row] = signature
+            self._deciders.pop(row, None)
+        return self._decider(row).decide(now)
 
     def saw(self, row: Row, now: Now) -> None:
         """The row has run in full."""
