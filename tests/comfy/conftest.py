@@ -176,3 +176,44 @@ def dynamic_vram(monkeypatch):
     monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
     monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcherDynamic)
     monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("cuda", 0))
+
+
+@pytest.fixture
+def attached(load, pack):
+    """The MODEL of a golden case, or another one, with a feature cache."""
+
+    def run(case: str, name: str, settings: dict, model=None):
+        method = pack("disca.methods").METHODS[name](**settings).method()
+        return pack("disca.host.attach").attach(model or load(case)[0], method)
+
+    return run
+
+
+@pytest.fixture
+def novram(request):
+    """A ComfyUI that keeps no weights on the GPU."""
+    yield from _small_gpu("novram", request.getfixturevalue("monkeypatch"))
+
+
+@pytest.fixture(params=["lowvram, half of the model fits", "novram"])
+def small_gpu(request, monkeypatch):
+    """A ComfyUI with a GPU of little memory."""
+    yield from _small_gpu(request.param, monkeypatch)
+
+
+def _small_gpu(option: str, monkeypatch):
+    """ComfyUI as it starts with that option on a GPU with little memory."""
+    import comfy.model_management as management
+
+    gpu = torch.device("cpu", 0)  # is not torch.device("cpu"), but its tensors are
+    management.unload_all_models()
+    room = management.minimum_inference_memory() + (8_000_000 if "lowvram" in option else 0)
+    monkeypatch.setattr(management, "get_torch_device", lambda: gpu)
+    monkeypatch.setattr(management, "is_device_cpu", lambda device: device == torch.device("cpu"))
+    monkeypatch.setattr(
+        management, "get_free_memory", lambda _=None, torch_free_too=False: (room, 0) if torch_free_too else room
+    )
+    state = management.VRAMState.LOW_VRAM if "lowvram" in option else management.VRAMState.NO_VRAM
+    monkeypatch.setattr(management, "vram_state", state)
+    yield option
+    management.unload_all_models()

@@ -10,47 +10,10 @@ import graph
 import pytest
 import recipes
 import torch
+from cached_steps import NAMES, NEUTRAL, active
 from graph import relative_error
 
-from disca.methods import METHODS
-
-TRAINED = {"LESA"}  # answers with a network of its own
-NAMES = [name for name in METHODS if name not in TRAINED]
-NEUTRAL = {  # settings under which every step runs in full
-    "TeaCache": {"threshold": 0.0},
-    "MagCache": {"threshold": 0.0},
-    "AdaCache": {"rate": 0.0},
-    "EasyCache": {"threshold": 0.0},
-    "First-Block-Cache": {"threshold": 0.0},
-    "SpeCa": {"most": 0},
-    "Spectrum": {"interval": 1.0, "growth": 0.0},
-}
-ACTIVE = {  # settings under which some of 8 steps are cached
-    "TeaCache": {"threshold": 0.6, "calibration": "none"},
-    "MagCache": {"threshold": 2.0, "most": 2, "retention": 0.2},
-    "AdaCache": {"codebook": "fast", "final": 1},
-    "EasyCache": {"threshold": 2.0, "warmup": 2},
-    "First-Block-Cache": {"threshold": 0.5},
-    "SpeCa": {"threshold": 0.3, "floor": 0.0, "fewest": 0, "most": 2, "runs": "this step"},
-    "Spectrum": {"warmup": 2},
-    "PAB": {"interval": 3},
-}
 STEPS = 8
-
-
-@pytest.fixture
-def attached(load, pack):
-    """A golden case's MODEL with a method."""
-
-    def run(case: str, name: str, settings: dict, model=None):
-        method = pack("disca.methods").METHODS[name](**settings).method()
-        return pack("disca.host.attach").attach(model or load(case)[0], method)
-
-    return run
-
-
-def active(name: str) -> dict:
-    return ACTIVE.get(name, {"interval": 3, "warmup": 2})
 
 
 @pytest.mark.parametrize("case", recipes.CASES)

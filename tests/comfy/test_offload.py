@@ -11,30 +11,11 @@ import comfy.model_management
 import graph
 import pytest
 import torch
-from comfy.model_management import VRAMState
 from graph import relative_error
 from safetensors.torch import save_file
 
 SOME = "0 1 4 6"
 DEVICE = torch.device("cpu", 0)  # is not torch.device("cpu"), but its tensors are
-
-
-@pytest.fixture(params=["lowvram, half of the model fits", "novram"])
-def small_gpu(request, monkeypatch):
-    """ComfyUI as it starts with that option on a GPU with little memory."""
-    management = comfy.model_management
-    management.unload_all_models()
-    room = management.minimum_inference_memory() + (8_000_000 if "lowvram" in request.param else 0)
-    monkeypatch.setattr(management, "get_torch_device", lambda: DEVICE)
-    monkeypatch.setattr(management, "is_device_cpu", lambda device: device == torch.device("cpu"))
-    monkeypatch.setattr(
-        management, "get_free_memory", lambda _=None, torch_free_too=False: (room, 0) if torch_free_too else room
-    )
-    monkeypatch.setattr(
-        management, "vram_state", VRAMState.LOW_VRAM if "lowvram" in request.param else VRAMState.NO_VRAM
-    )
-    yield request.param
-    management.unload_all_models()
 
 
 @pytest.fixture(params=["hv10_t2v", "hv15_i2v"])
