@@ -1,4 +1,4 @@
-"""A feature cache of each kind beside what users do with a model: LoRAs, other types of weights, windows, compilation."""
+"""A feature cache of each kind beside what users do with a model: LoRAs, other weights, windows, compilation."""
 
 import graph
 import pytest
