@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from disca.methods import METHODS
-from disca.methods.adaptive.adaptive.adacache import CODEBOOKS, AdaCache, RateByChange
-from disca.methods.adaptive.adaptive.easycache import EasyCache, RateOfChange
-from disca.methods.adaptive.adaptive.first_block import FirstBlock, FirstBlockCache
-from disca.methods.adaptive.adaptive.magcache import MagCache, Magnitudes
-from disca.methods.adaptive.adaptive.speca import SpeCa, Verified
-from disca.methods.adaptive.adaptive.teacache import InputChange, TeaCache
+from disca.methods.adaptive.adacache import CODEBOOKS, AdaCache, RateByChange
+from disca.methods.adaptive.easycache import EasyCache, RateOfChange
+from disca.methods.adaptive.first_block import FirstBlock, FirstBlockCache
+from disca.methods.adaptive.magcache import MagCache, Magnitudes
+from disca.methods.adaptive.speca import SpeCa, Verified
+from disca.methods.adaptive.teacache import InputChange, TeaCache
 from disca.methods.seam.method import FIRST, MODULES, OUTPUT, SECOND, SITES, Span
 from disca.methods.seam.when import FULL, Now
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from disca.methods import magcache, teacache
-from disca.methods.adaptive.adaptive.calibration import (
+from disca.methods.adaptive import magcache, teacache
+from disca.methods.adaptive.calibration import (
     MOST_BYTES,
     Calibration,
     fitted,

@@ -1,5 +1,7 @@
 """What every cache promises as a choice of the user's."""
 
+from typing import Literal, get_args, get_origin
+
 import pytest
 
 from disca.methods import METHODS
@@ -43,7 +45,8 @@ def test_a_preset_makes_settings_and_a_method(name, preset):
 def test_a_preset_names_settings_that_are_there_with_their_types(name, preset):
     cache = METHODS[name]
     for setting, value in cache.presets[preset].items():
-        assert isinstance(value, fields_of(cache)[setting].annotation)
+        kind = fields_of(cache)[setting].annotation
+        assert value in get_args(kind) if get_origin(kind) is Literal else isinstance(value, kind)
 
 
 @scheduled
