@@ -1,5 +1,6 @@
 """Apply Cache: any feature cache on a MODEL."""
 
+from dataclasses import replace
 from typing import get_origin
 
 from comfy_api.v0_0_2 import io
@@ -9,8 +10,10 @@ from ..disca.host.compat import room
 from ..disca.limits import CACHE_DEVICES
 from ..disca.methods import METHODS, Cache
 from ..disca.methods.seam.anchors import AtAnchors
+from ..disca.methods.seam.method import Method
 from ..disca.schedule import Schedule
 from ..disca.settings.fields import fields_of
+from .calibrate import with_files, with_values
 from .setting_input import setting_input
 from .speed import speed_inputs, speed_up
 from .types import CATEGORY, DiscaSchedule
@@ -60,21 +63,22 @@ class DiscaApplyCache(io.ComfyNode):
         compile_blocks: bool = False,
     ) -> io.NodeOutput:
         if not compat.native("attach"):
-            rule = AtAnchors(schedule) if schedule is not None else None
-            model = room("attach").attach(model, _cache(**method).method(rule), cache_device)
+            model = room("attach").attach(model, _method(model, schedule, **method), cache_device)
         return io.NodeOutput(speed_up(model, attention, compile_blocks))
 
 
-def _cache(method: str, preset: dict) -> Cache:
-    """The settings that were chosen."""
+def _method(model, schedule: Schedule | None, method: str, preset: dict) -> Method:
+    """What was chosen; by the schedule, if there is one."""
     kind, given = METHODS[method], dict(preset)
     name = given.pop("preset")
-    return kind(**(given if name == CUSTOM else kind.presets[name]))
+    settings, notice = with_values(model, kind, given if name == CUSTOM else kind.presets[name])
+    made = kind(**settings).method(AtAnchors(schedule) if schedule is not None else None)
+    return replace(made, notice=notice) if notice and schedule is None else made
 
 
 def _preset_input(cache: type[Cache]) -> io.Input:
     single = [name for name, field in fields_of(cache).items() if get_origin(field.annotation) is not tuple]
-    custom = [setting_input(cache, name) for name in single]
+    custom = [setting_input(cache, name, **with_files(cache, name)) for name in single]
     presets = [io.DynamicCombo.Option(name, []) for name in cache.presets]
     return io.DynamicCombo.Input(
         "preset",
