@@ -39,7 +39,7 @@ class DiscaCalibrate(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="curve",
-                    tooltip="MagCache: the ratios over the steps. TeaCache: the polynomial among what it was fitted to.",
+                    tooltip="MagCache: the ratios over the steps. TeaCache: the polynomial among the changes it fits.",
                 ),
             ],
             is_output_node=True,

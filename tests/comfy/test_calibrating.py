@@ -246,8 +246,8 @@ def test_prompts_and_negatives_are_measured_each(load, calibrate):
     one, two = (calibrate(model, "MagCache", positive=prompt)[1]["values"] for prompt in (positive, other))
     report, both = calibrate(model, "MagCache", prompts={"prompt_0": other})
     assert both["values"] == pytest.approx([sum(pair) / 2 for pair in zip(one, two, strict=True)], rel=1e-4)
-    assert "calibrated on 2 videos and conditions" in report
-    assert "on 4 videos" in calibrate(model, "MagCache", prompts={"prompt_3": other}, negative=other, cfg=2.0)[0]
+    assert "ratios of 2 videos and conditions" in report
+    assert "of 4 videos" in calibrate(model, "MagCache", prompts={"prompt_3": other}, negative=other, cfg=2.0)[0]
 
 
 def test_a_model_that_is_not_told_r_is_measured_by_euler(load, call, calibrate, pack):
@@ -268,11 +268,19 @@ def test_a_condition_that_starts_late_is_refused(load, calibrate, folder):
     assert not folder.exists()
 
 
-def test_a_controlnet_is_refused(load, calibrate):
+def test_another_cache_on_the_model_is_refused_by_name(load, call, calibrate):
+    (cached,) = call(
+        "EasyCache", model=load(CASE)[0], reuse_threshold=0.2, start_percent=0.1, end_percent=0.9, verbose=False
+    )
+    with pytest.raises(ValueError, match="EasyCache or LazyCache is on this MODEL too"):
+        calibrate(cached, "MagCache")
+
+
+def test_a_controlnet_is_measured_with_what_it_adds(load, calibrate):
     model = load(CASE)[0]
-    positive = graph.with_control(graph.conditioning(recipes.golden(CASE), model), model)
-    with pytest.raises(ValueError, match="not seen in every one of 8 steps"):
-        calibrate(model, "MagCache", positive=positive)
+    plain = graph.conditioning(recipes.golden(CASE), model)
+    found = [calibrate(model, "MagCache", positive=p)[1]["values"] for p in (plain, graph.with_control(plain, model))]
+    assert found[0] != pytest.approx(found[1], rel=1e-3)
 
 
 def test_too_few_steps_for_a_polynomial_are_refused(load, calibrate):

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from .calibration import Calibration
 from .magcache import MagCache, Magnitudes
-from .measuring import Changing, Looking
+from .measuring import Changing, Looking, Magnifying
 from .teacache import InputChange, TeaCache
 
+MEANT = {Changing: "TeaCache's polynomial", Magnifying: "MagCache's ratios"}
 FINE = 200  # points of a drawn polynomial
 
 Points = list[tuple[float, float]]
@@ -24,10 +25,10 @@ class Drawing(NamedTuple):
 
 def told(calibration: Calibration, rule: Looking) -> list[str]:
     """What was measured on what, and how many steps would run in full by it, a line each."""
-    size = " of {:d}x{:d}, {:d} frames".format(*calibration.size) if calibration.size else ""
+    width, height, frames = calibration.size
     lines = [
-        f"{calibration.method}, calibrated on {len(rule.record):d} videos and conditions{size}, in "
-        f"{calibration.steps:d} steps at shift {calibration.shift or 0:g}",
+        f"{MEANT[type(rule)]} of {len(rule.record):d} videos and conditions, {width:d}x{height:d}, {frames:d} frames, "
+        f"in {calibration.steps:d} steps at shift {calibration.shift:g}:",
         " ".join(f"{value:.5g}" for value in calibration.values),
     ]
     if isinstance(rule, Changing):
@@ -50,9 +51,10 @@ def drawn(calibration: Calibration, rule: Looking) -> Drawing:
 def _of_magcache(calibration: Calibration) -> list[str]:
     lines = []
     for settings in _settings(MagCache, "threshold", "most", "retention"):
-        full = Magnitudes(calibration.values, **settings).full(calibration.steps)
-        named = ", ".join(f"{name} {value:g}" for name, value in settings.items())
+        law = Magnitudes(calibration.values, **settings)
+        full = law.full(calibration.steps)
         steps = " ".join(f"{step:d}" for step in full)
+        named = f"threshold {law.threshold:g}, most {law.most:d}, retention {law.retention:g}"
         lines.append(f"{named}: {len(full):d} of {calibration.steps:d} steps in full: {steps}")
     return lines
 
