@@ -83,5 +83,5 @@ def _preset_input(cache: type[Cache]) -> io.Input:
     return io.DynamicCombo.Input(
         "preset",
         options=[*presets, io.DynamicCombo.Option(CUSTOM, custom)],
-        tooltip=f"{cache.title}: {cache.source}. custom: each setting by itself.",
+        tooltip=". ".join((cache.title, cache.source, "custom: each setting by itself.")),
     )

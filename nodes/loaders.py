@@ -149,7 +149,7 @@ class DiscaLoadLora(io.ComfyNode):
     @classmethod
     def execute(cls, model, lora_name: str, strength: float) -> io.NodeOutput:
         model, report = room("lora").load_lora(model, file_path("loras", lora_name), strength)
-        from ..disca.host.progress import show  # not before the room has what it needs
+        from ..disca.host.running.progress import show  # not before the room has what it needs
 
         show(report)
         return io.NodeOutput(model, report)

@@ -10,9 +10,9 @@ from ..methods.seam.method import SITES, Method
 from ..methods.seam.when import MODULATED
 from ..models.checks import LoadedPredictor, family_of_model, require_match, require_meanflow
 from ..schedule import Schedule
-from . import blocks, wrappers
-from .outer import Attachment, outer_sample
-from .run import KEY
+from .running import blocks, wrappers
+from .running.outer import Attachment, outer_sample
+from .running.run import KEY
 
 
 def attach_predictor(

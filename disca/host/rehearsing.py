@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..methods.seam.method import FIRST, Span, What
 from ..models.blocks import CALL, Args, Out, Place
 from ..rehearsal import Anchor, Answer, Prompts
-from . import blocks, wrappers
-from .run import KEY
+from .running import blocks, wrappers
+from .running.run import KEY
 from .sampling import with_r
 
 Features = Mapping[Hashable, Sequence[Tensor]]  # condition -> what came out of the last block, for all of its videos
@@ -34,7 +34,7 @@ def rehearse(
     `what` answers for all blocks, with the network that the MODEL's method has, if it has one.
     """
     guider = _Guider(_bare(model))
-    conds = {f"{_Guider.ASKED} {i}": positive for i, positive in enumerate(positives)}
+    conds = {f"{_Guider.ASKED} {i:d}": positive for i, positive in enumerate(positives)}
     guider.inner_set_conds(conds if negative is None else conds | {"negative": negative})
     guider.set_cfg(cfg)
     networks = model.get_additional_models_with_key(KEY)
@@ -56,7 +56,7 @@ class _Guider(CFGGuider):
     asked = 0
 
     def predict_noise(self, x, timestep, model_options=None, seed=None):
-        positive, negative = self.conds[f"{self.ASKED} {self.asked}"], self.conds.get("negative")
+        positive, negative = self.conds[f"{self.ASKED} {self.asked:d}"], self.conds.get("negative")
         options = {"model_options": model_options or {}, "seed": seed}
         return sampling_function(self.inner_model, x, timestep, negative, positive, self.cfg, **options)
 

@@ -14,7 +14,7 @@ from .. import meanflow
 from ..models.checks import require_channels, require_meanflow, require_sigmas, require_video
 from ..report import Report
 from . import compat
-from .run import KEY, ON_REPORT
+from .running.run import KEY, ON_REPORT
 
 
 def sample_meanflow(model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:

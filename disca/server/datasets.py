@@ -3,7 +3,7 @@
 import comfy.model_management
 import comfy.utils
 
-from ..host.progress import show
+from ..host.running.progress import show
 from ..messages import quoted
 from .folders import new_dataset_folder, videos_folder
 

@@ -9,7 +9,7 @@ import comfy.model_management
 import comfy.utils
 from PIL import Image
 
-from ..host.progress import show
+from ..host.running.progress import show
 from ..messages import cause, quoted
 from ..training.records.curves import draw_curves
 from ..training.records.log import read_log, read_state

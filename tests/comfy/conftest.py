@@ -95,7 +95,7 @@ def load(call, golden_files):
 
 @pytest.fixture(scope="session")
 def pack(comfy_nodes):
-    """A module of the pack as ComfyUI loaded it, by its name in the pack: pack("disca.host.run")."""
+    """A module of the pack as ComfyUI loaded it, by its name in the pack: pack("disca.host.running.run")."""
     root = comfy_nodes.NODE_CLASS_MAPPINGS["DiscaSample"].__module__.removesuffix(".nodes.sampling")
     return lambda name: importlib.import_module(f"{root}.{name}")
 

@@ -93,7 +93,7 @@ def attached(pack, model, name: str, anchors: tuple[int, ...], compute=None):
     rule = pack("disca.methods.seam.anchors").AtAnchors(pack("disca.schedule").Anchors(anchors))
     method = pack("disca.methods").METHODS[name](rule)
     patched, reports = pack("disca.host.attach").attach(model, method, compute=compute), []
-    run = pack("disca.host.run")
+    run = pack("disca.host.running.run")
     patched.add_callback_with_key(run.ON_REPORT, "test", reports.append)
     return patched, reports
 

@@ -117,9 +117,9 @@ def fresh(known, load, apply, sample):
 @pytest.fixture
 def left_behind(pack, monkeypatch):
     """What is still alive of the runs so far: their state, and the tensors that their stores allocated."""
-    store = pack("disca.host.features").FeatureStore
-    run = pack("disca.host.run")
-    kinds = (run.Run, run.Call, run.Evaluation, store, pack("disca.host.features").Features)
+    store = pack("disca.host.running.features").FeatureStore
+    run = pack("disca.host.running.run")
+    kinds = (run.Run, run.Call, run.Evaluation, store, pack("disca.host.running.features").Features)
     allocate, tensors = store._buffer, []
 
     def watched(self, row):
@@ -168,7 +168,7 @@ def test_no_memory_for_the_features_ends_the_run_and_nothing_else(
     method, call, worked = IN_THE_STORE[where]
     model, predictor = load(case)
     patched = apply(model, predictor, SOME)
-    store = pack("disca.host.features").FeatureStore
+    store = pack("disca.host.running.features").FeatureStore
     original, failing = getattr(store, method), raiser(OUT_OF_MEMORY, call)
 
     def spoiled(*args):

@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def store(pack):
-    return pack("disca.host.features").FeatureStore("auto")
+    return pack("disca.host.running.features").FeatureStore("auto")
 
 
 class Older(Reuse):
@@ -73,7 +73,7 @@ def test_only_memory_of_the_same_shape_is_used_again_and_none_that_is_still_read
 
 
 def test_differences_are_made_where_the_features_are_and_kept_where_they_belong(pack):
-    store = pack("disca.host.features").FeatureStore("cpu")
+    store = pack("disca.host.running.features").FeatureStore("cpu")
     for number in (1.0, 4.0):
         keep(store, torch.full((1, 2, 3), number), Taylor(), ages=[Span(3, 0.1)])
     assert [tensor.mean().item() for tensor in store.take(["row"], 0, CPU)] == [4.0, 1.0]

@@ -146,7 +146,7 @@ def test_while_a_run_lives_only_the_stores_own_copies_of_the_newest_features_do(
     """Their memory: what the last block gave goes with its call, what no longer fits with the next anchor."""
     model, predictor = load(CASE)
     patched = apply(model, predictor, "0 4")
-    store, outputs, buffers, alive = pack("disca.host.features").FeatureStore, [], [], []
+    store, outputs, buffers, alive = pack("disca.host.running.features").FeatureStore, [], [], []
     allocate = store._buffer
 
     def watched_buffer(self, row):

@@ -110,7 +110,7 @@ def test_it_is_named_where_another_node_makes_it_at_the_last_step(load, sample):
 
 
 def test_looking_takes_no_large_number_for_infinity(pack):
-    finite = pack("disca.host.observation.finite").Finite()
+    finite = pack("disca.host.running.observation.finite").Finite()
     largest = torch.finfo(torch.float16).max
     finite.look(0, "here", torch.tensor([largest, largest, -largest], dtype=torch.float16))
     finite.look(1, "there", torch.empty(0))

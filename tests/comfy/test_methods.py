@@ -105,7 +105,11 @@ def test_nothing_is_alive_after_a_run_and_an_interrupted_one_leaves_the_next_as_
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         sample(case, interrupted)
     gc.collect()
-    kinds = (pack("disca.host.run").Run, pack("disca.host.call").Call, pack("disca.host.features").FeatureStore)
+    kinds = (
+        pack("disca.host.running.run").Run,
+        pack("disca.host.running.call").Call,
+        pack("disca.host.running.features").FeatureStore,
+    )
     assert not [kept for kept in gc.get_objects() if type(kept) in kinds]
     assert torch.equal(sample(case, patched)[0], first)
 
@@ -205,8 +209,10 @@ def test_a_method_that_looks_inside_blocks_needs_blocks_that_it_knows(pack, monk
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_the_sum(attached, sample, pack, monkeypatch):
-    monkeypatch.setattr(pack("disca.host.memory").psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
-    with pytest.raises(ValueError, match=r"FORA holds 0\.0. GB in this run, but this machine's memory has 0\.00 GB"):
+    monkeypatch.setattr(
+        pack("disca.host.running.memory").psutil, "virtual_memory", lambda: SimpleNamespace(available=1000)
+    )
+    with pytest.raises(ValueError, match=r"'FORA' holds 0\.0. GB in this run, but there is room for 0\.00 GB"):
         sample("hv10_t2v", attached("hv10_t2v", "FORA", {}))
 
 
@@ -220,4 +226,7 @@ def test_what_is_said_to_be_held_is_what_is_held(name, attached, sample, pack, l
     method, network = patched.get_attachment("disca").method, model.model.diffusion_model
     family, latent = pack("disca.models.family").family_of(network), graph.empty_latent(case)["samples"]
     text = graph.conditioning(recipes.golden(case), model)[0][0].shape[1]
-    assert held <= 1.01 * pack("disca.host.memory").bytes_held(method, family, network, latent.shape, text, 4) + 1e5
+    assert (
+        held
+        <= 1.01 * pack("disca.host.running.memory").bytes_held(method, family, network, latent.shape, text, 4) + 1e5
+    )

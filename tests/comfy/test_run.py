@@ -133,7 +133,11 @@ def test_no_state_outlives_a_run(fails, load, apply, sample, pack):
     else:
         sample("hv15_i2v", patched)
     gc.collect()
-    kinds = (pack("disca.host.run").Run, pack("disca.host.run").Call, pack("disca.host.features").FeatureStore)
+    kinds = (
+        pack("disca.host.running.run").Run,
+        pack("disca.host.running.run").Call,
+        pack("disca.host.running.features").FeatureStore,
+    )
     assert not [kept for kept in gc.get_objects() if type(kept) in kinds]
 
 
@@ -192,7 +196,7 @@ def test_a_condition_that_starts_late_runs_its_first_step_in_full_and_the_others
 
 def test_features_are_never_written_to_by_a_predicted_step(load, apply, sample, pack, monkeypatch):
     model, predictor = load("hv15_i2v")
-    store = pack("disca.host.features").FeatureStore
+    store = pack("disca.host.running.features").FeatureStore
     seen, take = [], store.take
 
     def watched(self, keys, device):

@@ -134,7 +134,7 @@ def test_sigmas_changed_behind_the_guiders_back_are_told_all_the_same(call, load
 
 
 def test_every_core_sampler_is_in_the_table(pack):
-    table = pack("disca.host.samplers")
+    table = pack("disca.host.running.samplers")
     known = table.EXACT | table.EXTRAPOLATES | table.REFUSED.keys()
     cores = {table.name_of(comfy.samplers.sampler_object(name)) for name in comfy.samplers.SAMPLER_NAMES}
     assert cores <= known
@@ -142,7 +142,7 @@ def test_every_core_sampler_is_in_the_table(pack):
 
 @pytest.mark.parametrize("name", comfy.samplers.SAMPLER_NAMES)
 def test_a_core_sampler_behaves_as_the_table_says(name, call, load, pack):
-    table = pack("disca.host.samplers")
+    table = pack("disca.host.running.samplers")
     sampler = comfy.samplers.sampler_object(name)
     model, _ = load("hv10_t2v")
     sigmas = sigmas_of(call)

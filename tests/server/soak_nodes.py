@@ -102,7 +102,7 @@ class SoakResult(io.ComfyNode):
 
 def _watch_features() -> None:
     """Keeps a weak reference to every tensor that a store allocates from now on."""
-    (module,) = (module for name, module in list(sys.modules.items()) if name.endswith("disca.host.features"))
+    (module,) = (module for name, module in list(sys.modules.items()) if name.endswith("disca.host.running.features"))
     allocate = module.FeatureStore._buffer
     if getattr(allocate, "watched", False):
         return

@@ -127,5 +127,5 @@ def test_with_every_step_in_full_a_method_is_the_plain_run(method):
 
 
 def test_a_method_that_looks_into_the_network_is_refused():
-    with pytest.raises(ValueError, match="TaylorSeer looks into the network"):
+    with pytest.raises(ValueError, match="'TaylorSeer' looks into the network"):
         CachedVelocity(Noted(), {}, TaylorSeer().method(at(0, 1)), shifted_sigmas(6, 1.0).tolist())

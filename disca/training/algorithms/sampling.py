@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...meanflow import step
+from ...messages import quoted
 from ...methods.seam.method import FIRST, Method, Span, What
 from ...methods.seam.when import FULL
 from ..contract.velocity import Velocity
@@ -60,7 +61,9 @@ class CachedVelocity:
         self._network, self._condition, self._compute = network, condition, compute
         self._what, self._plan = _whole(method), method.when.plan(sigmas)
         if self._plan is None:
-            raise ValueError(f"{method.name} decides while it runs, but here steps have to be planned. Use a schedule.")
+            raise ValueError(
+                f"{quoted(method.name)} decides while it runs, but here steps have to be planned. Use a schedule."
+            )
         self._sigmas, self._step = sigmas, 0
         self._kept: Sequence[Tensor] = []
         self._full: list[tuple[int, Tensor]] = []  # the full steps of which something is kept, latest first
@@ -94,5 +97,7 @@ def _whole(method: Method) -> What:
     """What stands in for all blocks at once; ValueError if the method looks elsewhere."""
     (what, where), *more = ((way.what, way.where) for way in method.ways)
     if more or where != FIRST or what.reads_given:
-        raise ValueError(f"{method.name} looks into the network, but here it can only stand in for all of its blocks.")
+        raise ValueError(
+            f"{quoted(method.name)} looks into the network, but here it can only stand in for all of its blocks."
+        )
     return what

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ..methods.seam.method import SITES
-from ..methods.seam.when import FULL, OUTPUT
-from ..models.blocks import Args, Out, Place
+from ...methods.seam.method import SITES
+from ...methods.seam.when import FULL, OUTPUT
+from ...models.blocks import Args, Out, Place
 from . import rows
 from .passage import CachedPassage, FullPassage, Passage
 from .signals import Signals

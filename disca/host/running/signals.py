@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..methods.seam.when import AFTER_FIRST, ENTERING, LATENT, MODULATED
-from ..models.block_kind import BlockKind
-from ..models.blocks import Args, Out, Place
-from ..models.standins import answering
+from ...methods.seam.when import AFTER_FIRST, ENTERING, LATENT, MODULATED
+from ...models.block_kind import BlockKind
+from ...models.blocks import Args, Out, Place
+from ...models.standins import answering
 
 
 class Signals:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...messages import quoted
+from ....messages import quoted
 
 TOLERANCE = 1e-3  # of a step's length; rounding stays below 1e-5, the mildest extrapolation above 1e-2
 

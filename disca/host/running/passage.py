@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..methods.seam.method import OUTPUT, SITES, Way, What
-from ..methods.seam.when import FEATURES, MIDDLE
-from ..models.block_kind import BlockKey
-from ..models.blocks import Args, Out, Place
-from ..models.standins import answering, recording
+from ...methods.seam.method import OUTPUT, SITES, Way, What
+from ...methods.seam.when import FEATURES, MIDDLE
+from ...models.block_kind import BlockKey
+from ...models.blocks import Args, Out, Place
+from ...models.standins import answering, recording
 from .signals import Signals
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import torch
 from torch._dynamo import OptimizedModule
 
-from ..models.family import Family, family_of
+from ...models.family import Family, family_of
 from . import blocks, progress
 from .call import Call, ConditionKey, Evaluation
 from .observation import others
@@ -105,9 +105,11 @@ def _call(evaluation: Evaluation, network, arguments: dict) -> Call:
     if evaluation.reason == OTHER_MODEL:
         return Call(evaluation, conditions, latent, None)
     family = family_of(network)
-    if stand_in := others.stand_in(family, network):
-        evaluation.run.alarm(f"{stand_in} stands in for the transformer's blocks: what it leaves out is not counted")
-    blocked = _blocked(family, network, options, arguments.get("control"), stand_in)
+    foreign = others.foreign_block(family, network)
+    if foreign:
+        evaluation.run.alarm(f"{foreign} stands in for the transformer's blocks: what it leaves out is not counted")
+    blocked = f"{foreign} stands in for blocks" if foreign else None
+    blocked = blocked or _blocked(family, network, options, arguments.get("control"))
     return Call(evaluation, conditions, latent, blocked, len(family.blocks(network)))
 
 
@@ -130,12 +132,10 @@ def _look_at_inputs(call: Call, arguments: dict, network) -> None:
     call.look("the image conditioning", arguments["x"][:, channels:] if channels else arguments["x"][:, :0])
 
 
-def _blocked(family: Family, network, options: dict, control, stand_in: str | None) -> str | None:
-    """Why this call may not be predicted: another node has a part in it that the Predictor was not made for."""
+def _blocked(family: Family, network, options: dict, control) -> str | None:
+    """Why this call may not be predicted: another node has a part in it that methods are not made for."""
     if control is not None:
         return CONTROLNET
-    if stand_in:
-        return f"{stand_in} stands in for blocks"
     if not blocks.handlers_are_ours(options, family, network) or not blocks.are_own(family, network):
         return FOREIGN_BLOCKS
     patches = options.get("patches", {})

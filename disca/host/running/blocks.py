@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ..models.blocks import CALL, BlockHandler, places_of
-from ..models.checks import family_of_model
-from ..models.family import BlockKey, Family
-from ..models.standins import has_sites
+from ...models.blocks import CALL, BlockHandler, places_of
+from ...models.checks import family_of_model
+from ...models.family import BlockKey, Family
+from ...models.standins import has_sites
 from .call import NO_OPTIONS, Call
 
 

@@ -8,7 +8,7 @@ sampler that evaluates elsewhere gets no r or a wrong one, and one that adds noi
 
 import comfy.samplers
 
-from ..messages import quoted
+from ...messages import quoted
 
 EXACT = {"meanflow", "euler"}
 

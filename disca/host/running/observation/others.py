@@ -8,10 +8,10 @@ from types import MethodType
 
 from torch import nn
 
-from ...messages import quoted
-from ...models.family import Family
+from ....messages import quoted
+from ....models.family import Family
 
-OURS = __name__.removesuffix(".host.observation.others")
+OURS = __name__.removesuffix(".host.running.observation.others")
 CORE = re.compile(r"(comfy|comfy_extras|comfy_api|torch)(\.|$)")
 FOLDERS = r"[/\\]"
 
@@ -22,7 +22,7 @@ def origin_of(thing: object) -> str:
     return quoted(f"{re.split(FOLDERS, module)[-1]}.{name}")
 
 
-def stand_in(family: Family, network: nn.Module) -> str | None:
+def foreign_block(family: Family, network: nn.Module) -> str | None:
     """The name of what stands among the network's blocks and is none of ComfyUI's; compiled blocks are."""
     for kind in family.kinds:
         for block in kind.of(network):

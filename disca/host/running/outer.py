@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from comfy.model_patcher import ModelPatcher, create_model_options_clone
 from comfy.patcher_extension import WrappersMP, get_all_callbacks
 
-from ..messages import listing
-from ..methods.seam.method import Method
-from ..methods.seam.when import FULL
-from ..models.checks import (
+from ...messages import listing
+from ...methods.seam.method import Method
+from ...methods.seam.when import FULL
+from ...models.checks import (
     family_of_model,
     require_channels,
     require_conditioning,
     require_no_foreign_cache,
     require_sigmas,
 )
-from ..models.family import family_of
-from ..report import Report
-from ..schedule import MAX_CACHE_AGE, first_steps, oldest_features
+from ...models.family import family_of
+from ...report import Report
+from ...schedule import MAX_CACHE_AGE, first_steps, oldest_features
 from . import progress, samplers
 from .features import FeatureStore
 from .memory import require_room

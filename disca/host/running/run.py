@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..methods.seam.method import Method, Span
-from ..methods.seam.when import FULL, Decider, Now
-from ..models.blocks import Args, Place
-from ..models.family import Family
-from ..report import Report
-from ..schedule import first_steps
+from ...methods.seam.method import Method, Span
+from ...methods.seam.when import FULL, Decider, Now
+from ...models.blocks import Args, Place
+from ...models.family import Family
+from ...report import Report
+from ...schedule import first_steps
 from .call import Call, ConditionKey, Evaluation, Row
 from .features import FeatureStore, Signature
 from .observation.finite import Finite

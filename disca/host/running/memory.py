@@ -8,9 +8,10 @@ import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 
-from ..methods.seam.method import OUTPUT, SITES, Method
-from ..models.checks import family_of_model
-from ..models.family import Family
+from ...messages import quoted
+from ...methods.seam.method import OUTPUT, SITES, Method
+from ...models.checks import family_of_model
+from ...models.family import Family
 from . import progress
 
 LITE = "Take 'TaylorSeer-Lite' or another method that keeps only what comes out of the last block"
@@ -48,21 +49,21 @@ def require_room(model: ModelPatcher, method: Method, latent: torch.Size, conds:
     network, size = model.model.diffusion_model, model.model.get_dtype_inference().itemsize
     family = family_of_model(model)
     held = sum(bytes_held(method, family, network, latent, text, size) for text in texts)
-    room, where = _room(model.load_device, cache)
-    sentence = f"{method.name} holds {held / 1e9:.2f} GB in this run"
-    if held > room:
-        raise ValueError(f"{sentence}, but {where} has {room / 1e9:.2f} GB. {LITE}, or make a smaller video.")
-    logger.info("DisCa: %s", sentence)
-    progress.show(sentence)
+    holds = f"{quoted(method.name)} holds {held / 1e9:.2f} GB in this run"
+    if held > (room := _room(model.load_device, cache)):
+        raise ValueError(f"{holds}, but there is room for {room / 1e9:.2f} GB. {LITE}, or make a smaller video.")
+    logger.info("DisCa: %s", holds)
+    progress.show(holds)
 
 
 def _tokens_at(site: str, image: int, text: int) -> int:
     return {"img": image, "txt": text}.get(site.partition("_")[0], image + text)
 
 
-def _room(device: torch.device, cache: str) -> tuple[int, str]:
+def _room(device: torch.device, cache: str) -> int:
+    """Bytes where the features may wait: on the card, in main memory, or in both together."""
     host = psutil.virtual_memory().available
     if device.type == "cpu" or cache == "cpu":
-        return host, "this machine's memory"
+        return host
     card = model_management.get_total_memory(device)
-    return (card, "the GPU") if cache == "gpu" else (card + host, "the GPU and this machine together")
+    return card if cache == "gpu" else card + host

@@ -7,7 +7,7 @@ import torch
 from comfy import model_management
 from torch import Tensor
 
-from ..methods.seam.method import Span, What
+from ...methods.seam.method import Span, What
 
 try:
     from comfy.model_prefetch import pause_malloc_graph

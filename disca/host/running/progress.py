@@ -4,7 +4,7 @@ import sys
 
 from comfy_execution.utils import get_executing_context
 
-from ..report import Report
+from ...report import Report
 
 LINE_BREAK = "  \n"  # Nodes 2.0 takes the text for Markdown, where a line break alone is none
 
