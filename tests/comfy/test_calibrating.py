@@ -301,7 +301,7 @@ def test_an_interrupt_leaves_nothing(load, calibrate, folder, pack):
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         calibrate(model, "MagCache")
     gc.collect()
-    kinds = (pack("disca.host.run").Run, pack("disca.methods.adaptive.measuring").Magnifying)
+    kinds = (pack("disca.host.running.run").Run, pack("disca.methods.adaptive.measuring").Magnifying)
     assert not folder.exists()
     assert not [kept for kept in gc.get_objects() if type(kept) in kinds]
 

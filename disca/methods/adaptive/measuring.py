@@ -47,8 +47,8 @@ class Looking(Rule):
         if lacking or not self.record:
             raise ValueError(
                 f"{lacking:d} of {len(self.record):d} videos and conditions were not seen in every one of {steps:d} "
-                "steps. Take conditions that hold from start to end, fewer steps or a smaller shift, and nothing on the "
-                "MODEL that calls its blocks in its own way."
+                "steps. Take conditions that hold from start to end, fewer steps or a smaller shift, and no node that "
+                "calls the MODEL's blocks in its own way."
             )
         return [[series[step] for step in range(1, steps)] for series in self.record]
 
