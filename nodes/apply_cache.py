@@ -1,6 +1,5 @@
 """Apply Cache: any feature cache on a MODEL."""
 
-from dataclasses import replace
 from typing import get_origin
 
 from comfy_api.v0_0_2 import io
@@ -13,7 +12,7 @@ from ..disca.methods.seam.anchors import AtAnchors
 from ..disca.methods.seam.method import Method
 from ..disca.schedule import Schedule
 from ..disca.settings.fields import fields_of
-from .calibrate import with_files, with_values
+from .calibrate import made_for, with_files, with_values
 from .setting_input import setting_input
 from .speed import speed_inputs, speed_up
 from .types import CATEGORY, DiscaSchedule
@@ -69,11 +68,16 @@ class DiscaApplyCache(io.ComfyNode):
 
 def _method(model, schedule: Schedule | None, method: str, preset: dict) -> Method:
     """What was chosen; by the schedule, if there is one."""
+    if schedule is not None:
+        return _cache(method, preset).method(AtAnchors(schedule))
+    return made_for(model, _cache(method, preset).method(), preset)
+
+
+def _cache(method: str, preset: dict) -> Cache:
+    """The settings that were chosen."""
     kind, given = METHODS[method], dict(preset)
     name = given.pop("preset")
-    settings, notice = with_values(model, kind, given if name == CUSTOM else kind.presets[name])
-    made = kind(**settings).method(AtAnchors(schedule) if schedule is not None else None)
-    return replace(made, notice=notice) if notice and schedule is None else made
+    return kind(**(with_values(kind, given) if name == CUSTOM else kind.presets[name]))
 
 
 def _preset_input(cache: type[Cache]) -> io.Input:

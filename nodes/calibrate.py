@@ -1,6 +1,6 @@
 """Calibrate."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -10,9 +10,10 @@ from comfy_api.v0_0_2 import io
 from ..disca.curve import curve
 from ..disca.host.compat import require, room
 from ..disca.messages import quoted
-from ..disca.methods.adaptive.measured import drawn, told
+from ..disca.methods.adaptive.findings import drawn, told
 from ..disca.methods.adaptive.measuring import MEASURED
 from ..disca.methods.seam.cache import Cache
+from ..disca.methods.seam.method import Method
 from ..disca.server import calibrations
 from ..disca.settings.fields import fields_of
 from .types import CATEGORY
@@ -76,18 +77,24 @@ def with_files(cache: type[Cache], setting: str) -> dict[str, list[str]]:
     return {"options": [*get_args(fields_of(cache)[setting].annotation), *calibrations.names()]}
 
 
-def with_values(model, cache: type[Cache], settings: dict) -> tuple[dict, Callable[[int], str | None] | None]:
-    """The settings with the values of the file that they name, and what it has to say of a run's steps.
-
-    ValueError if the calibration was made for another method or model; as they are and None if they name no file.
-    """
-    name = settings.get(SETTING) if cache.calibrated else None
-    if not calibrations.is_name(name):
-        return settings, None
+def with_values(cache: type[Cache], settings: dict) -> dict:
+    """The settings with the values of the calibration that they name, if that is a file; it must be the cache's."""
+    name = settings.get(SETTING)
+    if not (cache.calibrated and calibrations.is_name(name)):
+        return settings
     found = calibrations.load(name)
-    room("calibration").require_made_for(model, found, cache.name)
+    found.require(cache.name, found.family, found.width)
     others = {key: value for key, value in settings.items() if key != SETTING}
-    return others | {cache.calibrated: found.values}, found.notice
+    return others | {cache.calibrated: found.values}
+
+
+def made_for(model, method: Method, settings: dict) -> Method:
+    """The method with what the file that the settings name has to say of a run; ValueError if it is no file for it."""
+    if not calibrations.is_name(settings.get(SETTING)):
+        return method
+    found = calibrations.load(settings[SETTING])
+    room("calibration").require_made_for(model, found, method.name)
+    return replace(method, notice=found.notice)
 
 
 def _run_inputs() -> list[io.Input]:

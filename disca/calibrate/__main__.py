@@ -22,7 +22,7 @@ from ..curve import curve
 from ..limits import require_number
 from ..messages import quoted
 from ..methods.adaptive.calibration import write
-from ..methods.adaptive.measured import drawn, told
+from ..methods.adaptive.findings import drawn, told
 from ..methods.adaptive.measuring import MEASURED
 from ..toy.dataset import TOY, ToyDataset
 from ..training.console import speak

@@ -8,6 +8,12 @@ import graph
 import pytest
 import recipes
 import torch
+from PIL import Image
+
+from disca.calibrate.__main__ import main
+from disca.toy import WEIGHTS
+from disca.toy.dataset import TOY, ToyDataset
+from disca.toy.world import condition, random_scene
 
 CASE = "hv10_t2v"
 STEPS, SHIFT = 8, 5.0
@@ -326,3 +332,54 @@ def test_the_curve_is_a_picture(method, load, call, folder):
     given = {"positive": positive, "latent_image": graph.empty_latent(CASE), "name": "mine", **times}
     _, picture = call("DiscaCalibrate", model=model, method=method, **given)
     assert picture.shape == (1, 400, 960, 3) and picture.min() < 0.2 and picture.max() == 1.0
+
+
+@pytest.fixture
+def command(tmp_path):
+    """The command on the toy's models; gives its exit code and what it wrote."""
+
+    def run(*arguments: str, model: str = "meanflow") -> tuple[int, dict | None]:
+        out = tmp_path / "made" / "toy.json"
+        given = ["--model", str(WEIGHTS / f"{model}.safetensors"), "--data", TOY, "--out", str(out), "--cpu"]
+        ended = main([*given, "--prompts", "2", "--steps", "6", "--shift", "1", *arguments])
+        return ended, json.loads(out.read_text()) if out.exists() else None
+
+    return run
+
+
+def test_the_command_gives_what_the_node_gives(command, call, calibrate):
+    ended, found = command("--method", "MagCache", "--guidance", "3", "--prompts", "1")
+    attributes = random_scene(0).attributes
+    conditions = condition(attributes)
+    positive = [[conditions["context"], {"pooled_output": conditions["y"], "guidance": 3.0}]]
+    latent = {"samples": torch.zeros(1, *ToyDataset()[0]["latent"].shape)}
+    times = {"seed": 0, "steps": 6, "shift": 1.0}
+    _, wanted = calibrate(call("DiscaToyModels")[1], "MagCache", positive=positive, latent_image=latent, **times)
+    assert ended == 0
+    assert found | {"values": ()} == wanted | {"values": ()}
+    assert found["values"] == pytest.approx(wanted["values"], rel=1e-4)
+
+
+def test_the_command_measures_a_model_with_guidance_and_draws(command, tmp_path, caplog):
+    caplog.set_level("INFO")
+    picture = str(tmp_path / "curve.png")
+    ended, found = command("--method", "TeaCache", "--cfg", "3", "--picture", picture, model="base")
+    assert ended == 0 and len(found["values"]) == 5
+    assert "TeaCache's polynomial of 4 videos and conditions, 64x64, 21 frames, in 6 steps at shift 1" in caplog.text
+    assert Image.open(picture).size == (960, 400)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--steps", "1"], "'steps' is 1, but must be at least 2"),
+        (["--shift", "nan"], "'shift' is nan, but must be a finite number"),
+        (["--data", "nowhere"], "There is no index.json in 'nowhere'"),
+        (["--model", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--steps", "3", "--prompts", "1"], "A polynomial needs 5 different finite changes"),
+    ],
+)
+def test_what_is_wrong_ends_the_command_with_a_sentence(arguments, told, command, caplog):
+    ended, found = command("--method", "TeaCache", *arguments)
+    assert (ended, found) == (2, None)
+    assert told in caplog.text

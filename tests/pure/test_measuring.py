@@ -6,7 +6,7 @@ import torch
 from disca.curve import HEIGHT, WIDTH, curve
 from disca.methods.adaptive.calibration import Calibration
 from disca.methods.adaptive.magcache import Magnitudes
-from disca.methods.adaptive.measured import drawn, told
+from disca.methods.adaptive.findings import drawn, told
 from disca.methods.adaptive.measuring import MEASURED, Changing, Magnifying
 from disca.methods.adaptive.teacache import InputChange
 from disca.methods.seam.when import ENTERING, FEATURES, FULL, MODULATED, OUTPUT, Now
@@ -115,6 +115,7 @@ def test_what_is_drawn_of_teacache_is_the_polynomial_among_its_pairs():
     found = Calibration("TeaCache", "1.0", 128, 3, 5.0, SIZE, (2.0, 0.0))
     drawing = drawn(found, Changing([{1: (0.1, 0.3), 2: (0.4, 0.7)}]))
     assert drawing.dots == [(0.1, 0.3), (0.4, 0.7)]
+    assert drawing.lines["fitted"][0] == pytest.approx((0.1, 0.2))  # no further than was measured
     assert drawing.lines["fitted"][-1] == pytest.approx((0.4, 0.8))
 
 

@@ -40,9 +40,10 @@ def drawn(calibration: Calibration, rule: Looking) -> Drawing:
     """MagCache: the ratios over the steps. TeaCache: the polynomial among the changes that it was fitted to."""
     if isinstance(rule, Changing):
         pairs = rule.pairs(calibration.steps)
-        most = max(change for change, _ in pairs)
+        least, most = (end(change for change, _ in pairs) for end in (min, max))
         estimated = InputChange(0.0, calibration.values).estimated
-        curve = [(most * i / FINE, estimated(most * i / FINE)) for i in range(FINE + 1)]
+        changes = [least + (most - least) * i / FINE for i in range(FINE + 1)]
+        curve = [(change, estimated(change)) for change in changes]
         return Drawing("change of the answer", "change of what the first block reads", {"fitted": curve}, pairs)
     dots = [point for series in rule.record for point in sorted(series.items())]
     return Drawing("ratio of residuals", "step", {"mean": list(enumerate(calibration.values))}, dots)
