@@ -29,8 +29,8 @@ NODES = [
     DiscaToyDecode,
     DiscaLoadLora,
     DiscaApplyCache,
-    DiscaCalibrate,
     DiscaLoadDCM,
+    DiscaCalibrate,
 ]
 
 for node in NODES:
