@@ -60,7 +60,8 @@ class DiscaCalibrate(io.ComfyNode):
     def execute(
         cls, model, positive, latent_image, seed, steps, shift, method, name, negative=None, cfg=1.0, prompts=None
     ) -> io.NodeOutput:
-        path, positives = calibrations.calibration_path(name), [positive, *(prompts or {}).values()]
+        path = calibrations.calibration_path(name)
+        positives = [positive, *(one for one in (prompts or {}).values() if one is not None)]
         measured = room("calibration").calibrate(
             model, method, positives, negative, cfg, latent_image, seed, steps, shift
         )

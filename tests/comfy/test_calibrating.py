@@ -256,6 +256,17 @@ def test_prompts_and_negatives_are_measured_each(load, calibrate):
     assert "of 4 videos" in calibrate(model, "MagCache", prompts={"prompt_3": other}, negative=other, cfg=2.0)[0]
 
 
+@pytest.mark.parametrize("prompts", ["x", {"prompt_99": None}, {"other": []}, {"prompt_0": 3}, [1]])
+def test_prompts_that_are_none_are_refused(prompts, load, calibrate):
+    with pytest.raises(ValueError, match="'prompt"):
+        calibrate(load(CASE)[0], "MagCache", prompts=prompts)
+
+
+def test_cfg_without_a_negative_is_refused(load, calibrate):
+    with pytest.raises(ValueError, match="'cfg' is 3, but no negative conditioning is connected"):
+        calibrate(load(CASE)[0], "MagCache", cfg=3.0)
+
+
 def test_a_model_that_is_not_told_r_is_measured_by_euler(load, call, calibrate, pack):
     model = graph.without_time_r(load(CASE)[0])
     torch.manual_seed(0)

@@ -5,8 +5,8 @@ import torch
 
 from disca.curve import HEIGHT, WIDTH, curve
 from disca.methods.adaptive.calibration import Calibration
-from disca.methods.adaptive.magcache import Magnitudes
 from disca.methods.adaptive.findings import drawn, told
+from disca.methods.adaptive.magcache import Magnitudes
 from disca.methods.adaptive.measuring import MEASURED, Changing, Magnifying
 from disca.methods.adaptive.teacache import InputChange
 from disca.methods.seam.when import ENTERING, FEATURES, FULL, MODULATED, OUTPUT, Now
