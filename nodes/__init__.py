@@ -2,6 +2,7 @@
 
 from .apply_cache import DiscaApplyCache
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
+from .calibrate import DiscaCalibrate
 from .checks import check
 from .dataset import DiscaBuildDataset
 from .loaders import DiscaLoadDCM, DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
@@ -29,6 +30,7 @@ NODES = [
     DiscaLoadLora,
     DiscaApplyCache,
     DiscaLoadDCM,
+    DiscaCalibrate,
 ]
 
 for node in NODES:

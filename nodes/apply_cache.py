@@ -9,8 +9,10 @@ from ..disca.host.compat import room
 from ..disca.limits import CACHE_DEVICES
 from ..disca.methods import METHODS, Cache
 from ..disca.methods.seam.anchors import AtAnchors
+from ..disca.methods.seam.method import Method
 from ..disca.schedule import Schedule
 from ..disca.settings.fields import fields_of
+from .calibrate import made_for, with_files, with_values
 from .setting_input import setting_input
 from .speed import speed_inputs, speed_up
 from .types import CATEGORY, DiscaSchedule
@@ -67,21 +69,27 @@ class DiscaApplyCache(io.ComfyNode):
         compile_blocks: bool = False,
     ) -> io.NodeOutput:
         if not compat.native("attach"):
-            rule = AtAnchors(schedule) if schedule is not None else None
-            model = room("attach").attach(model, _cache(**method).method(rule), cache_device)
+            model = room("attach").attach(model, _method(model, schedule, **method), cache_device)
         return io.NodeOutput(speed_up(model, attention, compile_blocks))
+
+
+def _method(model, schedule: Schedule | None, method: str, preset: dict) -> Method:
+    """What was chosen; by the schedule, if there is one."""
+    if schedule is not None:
+        return _cache(method, preset).method(AtAnchors(schedule))
+    return made_for(model, _cache(method, preset).method(), preset)
 
 
 def _cache(method: str, preset: dict) -> Cache:
     """The settings that were chosen."""
     kind, given = OFFERED[method], dict(preset)
     name = given.pop("preset")
-    return kind(**(given if name == CUSTOM else kind.presets[name]))
+    return kind(**(with_values(kind, given) if name == CUSTOM else kind.presets[name]))
 
 
 def _preset_input(cache: type[Cache]) -> io.Input:
     single = [name for name, field in fields_of(cache).items() if get_origin(field.annotation) is not tuple]
-    custom = [setting_input(cache, name) for name in single]
+    custom = [setting_input(cache, name, **with_files(cache, name)) for name in single]
     presets = [io.DynamicCombo.Option(name, []) for name in cache.presets]
     return io.DynamicCombo.Input(
         "preset",

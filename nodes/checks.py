@@ -96,8 +96,21 @@ def _require_value(one: io.Input, value: Any) -> None:
         require_text(one.id, value)
     elif isinstance(one, io.Boolean.Input):
         require_flag(one.id, value)
+    elif isinstance(one, io.Autogrow.Input):
+        _require_each(one, value)
     elif isinstance(one, io.Combo.Input):
         require_choice(one.id, _slashed(value), list(map(_slashed, one.options)))
+
+
+def _require_each(one: io.Autogrow.Input, value: Any) -> None:
+    """What has grown: names of the template, each with what it asks for, or None for a link."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{quoted(one.id)} is {quoted(value)}. Connect its inputs, not itself.")
+    known = {template.id: template for template in one.template.get_all()}
+    for name, given in value.items():
+        require_choice(one.id, name, list(known))
+        if given is not None:
+            _require_value(known[name], given)
 
 
 def _may_be_nothing(one: io.Input) -> bool:

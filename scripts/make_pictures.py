@@ -62,6 +62,8 @@ DCM = [
         ],
     )
 ]
+PROMPT = {"model": ("model", 0), "positive": ("conditions", 0), "latent_image": ("conditions", 2)}
+CALIBRATION = [*HV15, Group("", WIDTH, [[Node("calibrate", "DiscaCalibrate", PROMPT | {"method": "MagCache"})]])]
 ENCODERS = {"vae": ("vae", 0), "clip": ("clip", 0)}
 DATASET = {"dataset": ("build", 0)}
 TRAINING = Group(
@@ -89,6 +91,7 @@ SCENES = {
     "DiscaMeanFlowSampler": Scene(HV10, [["sampler"], ["sample"]]),
     "DiscaSample": Scene(HV15, [["apply", "conditions"], ["sample", "report"]]),
     "DiscaAttention": Scene(UNCACHED, [["model"], ["attention"]]),
+    "DiscaCalibrate": Scene(CALIBRATION, [["conditions"], ["calibrate"]]),
     "DiscaBuildDataset": Scene(TRAINED, [["clip", "vae"], ["build"]]),
     "DiscaTrainPredictor": Scene(TRAINED, [["build"], ["train_predictor"], ["trained"]]),
     "DiscaTrainMeanFlow": Scene(TRAINED, [["build"], ["train_meanflow"]]),

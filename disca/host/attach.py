@@ -42,8 +42,9 @@ def require_fits(model: ModelPatcher, method: Method) -> None:
     family = family_of_model(model)
     kinds = [kind for kind in family.kinds if kind.of(model.model.diffusion_model)]
     wanted = [{*way.sites} for way in method.ways if way.where == SITES]
-    reads_first = MODULATED in (*method.when.looks, *method.when.sees)
-    if (reads_first and not kinds[0].sites) or any(not sites & {*kind.sites} for sites in wanted for kind in kinds):
+    looks = MODULATED in (*method.when.looks, *method.when.sees)
+    blind = looks and not kinds[0].sites  # what the first block reads
+    if blind or any(not sites & {*kind.sites} for sites in wanted for kind in kinds):
         raise ValueError(
             f"{quoted(method.name)} looks inside blocks, which it cannot in those of {family.title}. "
             "Choose a method that takes blocks as a whole, such as 'TaylorSeer-Lite'."

@@ -19,6 +19,7 @@ LOST_WITHOUT = {  # room -> what does not work without it
     "dcm": "DisCa cannot load DCM's experts, and core cannot either",
     "attach": "every step runs in full, without a Predictor or a cache",
     "sampling": "DisCa cannot sample. Use SamplerCustomAdvanced with core's sampler euler",
+    "calibration": "DisCa cannot calibrate. Choose a published calibration in DisCa Apply Cache",
     "speed": "attention and compilation stay as they are",
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",
     "datasets": "DisCa cannot build a dataset from a graph. Build it with python -m disca.training.build",
@@ -30,12 +31,14 @@ ROOMS = {  # room -> its module in this pack
     "dcm": "models.dcm",
     "attach": "host.attach",
     "sampling": "host.sampling",
+    "calibration": "host.calibrating",
     "speed": "host.speed",
     "training": "server.training",
     "datasets": "server.datasets",
     "toy": "server.toy",
 }
 IMPORTS = {
+    "calibration": ("attach", "sampling"),
     "dcm": ("loading", "lora"),
     "training": ("loading", "lora"),
     "toy": ("loading",),
@@ -129,6 +132,11 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "comfy.utils": ("PROGRESS_BAR_ENABLED", ""),
         "latent_preview": ("prepare_callback", ""),
+    },
+    "calibration": {
+        "comfy.model_base": ("", "latent_format"),
+        "comfy.samplers": ("sampler_object", ""),
+        "comfy.utils": ("ProgressBar ProgressBar.update PROGRESS_BAR_ENABLED", ""),
     },
     "speed": {
         "comfy.ldm.modules.attention": ("", "optimized_attention_override skip_reshape skip_output_reshape"),

@@ -66,12 +66,7 @@ def sample(
 
         model = with_counters(model)
         model.add_callback_with_key(ON_REPORT, KEY, reports.append)
-    require_video(model, latent["samples"])
-    samples = comfy.sample.fix_empty_latent_channels(
-        model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
-    )
-    require_channels(model, samples)
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    samples, noise = prepared(model, latent, seed)
     guider = make_guider(model, positive, negative, cfg)
     samples = guider.sample(
         noise,
@@ -85,6 +80,16 @@ def sample(
     )
     done = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     return {**done, "samples": samples.to(comfy.model_management.intermediate_device())}, next(iter(reports), None)
+
+
+def prepared(model: ModelPatcher, latent: dict, seed: int) -> tuple[Tensor, Tensor]:
+    """The latent's samples as the MODEL takes them, and the seed's noise for them; ValueError if it cannot."""
+    require_video(model, latent["samples"])
+    samples = comfy.sample.fix_empty_latent_channels(
+        model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
+    )
+    require_channels(model, samples)
+    return samples, comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
 
 
 def require_no_cfg(cfg: float) -> None:

@@ -21,7 +21,7 @@ from ..weights.merged import MergedWeights
 from ..weights.predictor_file import read_predictor
 from ..weights.predictor_spec import PredictorSpec
 from ..weights.quantised import Quantisation, quantisation_of
-from ..weights.transformer_file import require_meanflow, transformer_weights
+from ..weights.transformer_file import is_meanflow, require_meanflow, transformer_weights
 from .checks import LoadedPredictor
 from .family import FAMILIES
 
@@ -88,6 +88,11 @@ def load_model(path: str) -> comfy.model_patcher.ModelPatcher:
     patcher = comfy.sd.load_diffusion_model(path)
     patcher.model.requires_grad_(False)
     return patcher
+
+
+def load_either(path: str) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL in a file, with MeanFlow in any published layout or without."""
+    return (load_meanflow_model if is_meanflow(transformer_weights(open_weights(path))) else load_model)(path)
 
 
 def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bool = False) -> LoadedPredictor:

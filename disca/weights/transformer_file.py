@@ -24,9 +24,14 @@ def transformer_weights(file: WeightsFile) -> MergedWeights:
     return merged_weights(file, layouts.MODEL_MARK)
 
 
+def is_meanflow(weights: MergedWeights) -> bool:
+    """Whether the transformer has a second time embedding."""
+    return any(key.startswith("time_r_in.") for key in weights.sources)
+
+
 def require_meanflow(weights: MergedWeights) -> None:
     """ValueError if the transformer has no second time embedding."""
-    if not any(key.startswith("time_r_in.") for key in weights.sources):
+    if not is_meanflow(weights):
         raise ValueError(
             f"{quoted(weights.file.name)} has no time_r_in weights: it is HunyuanVideo without MeanFlow. "
             "Load it with core's Load Diffusion Model, or choose a MeanFlow or step-distilled file."

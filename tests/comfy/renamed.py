@@ -108,6 +108,7 @@ class Probe:
             "dcm": self._told(lambda: nodes.DiscaLoadDCM.execute(EXPERTS, "default") and None),
             "sample": self._told(self._sample),
             "sampler": self._told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
+            "calibrate": self._told(lambda: compat.room("calibration") and None),
             "attention": self._told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
             "train": self._told(lambda: compat.room("training") and None),
             "build": self._told(lambda: compat.room("datasets") and None),

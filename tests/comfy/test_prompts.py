@@ -164,3 +164,32 @@ def test_an_error_stands_at_its_node_and_the_next_prompt_is_right(execute, promp
     outputs, error, _ = execute(prompt)
     assert error is None
     assert graph.counts(text_of(outputs)) == "4 full + 4 predicted"
+
+
+def test_what_is_calibrated_in_a_graph_can_be_chosen_in_the_next(execute, prompt, tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    given = {key: prompt["sample"]["inputs"][key] for key in ("positive", "latent_image", "seed", "steps", "shift")}
+    measured = {"model": ["model", 0], "method": "MagCache", "name": "here", "prompts.prompt_0": ["golden", 0]}
+    calibrating = {key: prompt[key] for key in ("model", "golden", "latent")} | {
+        "calibrate": {"class_type": "DiscaCalibrate", "inputs": given | measured},
+        "report": {"class_type": "PreviewAny", "inputs": {"source": ["calibrate", 0]}},
+    }
+    outputs, error, _ = execute(calibrating)
+    assert error is None
+    assert text_of(outputs).startswith("MagCache's ratios of 2 videos and conditions, 96x64, 9 frames, in 8 steps")
+    chosen = {"calibration": "here.json", "threshold": 0.5, "most": 4, "retention": 0.2}
+    chosen = {f"method.preset.{key}": value for key, value in chosen.items()}
+    inputs = {"model": ["model", 0], "method": "MagCache", "method.preset": "custom", "cache_device": "auto"} | chosen
+    outputs, error, _ = execute(prompt | {"apply": {"class_type": "DiscaApplyCache", "inputs": inputs}})
+    assert error is None
+    assert graph.counts(text_of(outputs)) != "8 full"
+
+
+@pytest.mark.parametrize("name", ["there.json", "../here.json"])
+def test_a_calibration_that_is_not_there_is_refused_before_the_run(name, execute, prompt):
+    chosen = {"method.preset.calibration": name, "method.preset.threshold": 0.5}
+    inputs = {"model": ["model", 0], "method": "TeaCache", "method.preset": "custom", "cache_device": "auto"} | chosen
+    _, error, ran = execute(prompt | {"apply": {"class_type": "DiscaApplyCache", "inputs": inputs}})
+    assert not ran and f"'calibration' is '{name}', but must be one of 'HunyuanVideo 1.0', 'none'" in str(error)

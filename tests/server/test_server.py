@@ -38,6 +38,8 @@ NODE_IDS = {
     "DiscaToyDecode",
     "DiscaLoadLora",
     "DiscaLoadDCM",
+    "DiscaApplyCache",
+    "DiscaCalibrate",
 }
 TEXT_EVENT = 3
 ENDS = ("execution_success", "execution_error", "execution_interrupted")

@@ -12,7 +12,7 @@ import pytest
 PACK = Path(__file__).resolve().parents[2]
 FLOORS = (  # a file imports from its own room and from lower floors
     ("nodes",),
-    ("disca.server",),
+    ("disca.server", "disca.calibrate"),
     ("disca.host",),
     ("disca.training",),
     ("disca.toy",),

@@ -46,6 +46,8 @@ OURS = {  # what is ours by other ways: kept in an object that only our constant
     ("disca/training/budget/memory.py", "savings"),
     ("disca/training/budget/memory.py", "settings.algorithm"),
     ("disca/training/__main__.py", "error"),
+    ("disca/calibrate/__main__.py", "error"),
+    ("disca/calibrate/__main__.py", "line"),
     ("disca/training/build.py", "error"),
     ("disca/training/engine/feed.py", "named(index)"),
     ("disca/training/engine/reporter.py", "name"),

@@ -95,6 +95,8 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     if method is None or (anchors is not None and len(anchors) == len(first_steps(sigmas))):
         run.report.only_full = ALL_FULL if attachment.method else NO_METHOD
     warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
+    if method is not None:
+        warnings.append(method.notice(len(sigmas) - 1))
     if anchors and networks:
         warnings.append(_age_warning(anchors, sigmas))
     run.report.warnings += [warning for warning in warnings if warning]

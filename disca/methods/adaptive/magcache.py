@@ -57,6 +57,7 @@ class MagCache(Cache):
 
     name = "MagCache"
     title = "MagCache"
+    calibrated = "ratios"
     source = "Ma et al. 2025, arXiv 2506.09045"
     presets = {
         f"1.0, {size}, {speed}": {"calibration": f"HunyuanVideo 1.0, {size}"} | values
@@ -86,6 +87,9 @@ class MagCache(Cache):
     def rule(self) -> Magnitudes:
         ratios = self.ratios or CALIBRATIONS[self.calibration].values
         return Magnitudes(ratios, self.threshold, self.most, self.retention)
+
+    def notice(self, steps: int) -> str | None:
+        return None if self.ratios else CALIBRATIONS[self.calibration].notice(steps)
 
     def ways(self) -> tuple[Way, ...]:
         return (Way(Residual()),)

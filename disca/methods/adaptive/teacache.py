@@ -46,6 +46,16 @@ class InputChange(Rule):
             value = value * change + coefficient
         return max(value, 0.0) if math.isfinite(value) else math.inf
 
+    def full(self, changes: Sequence[float]) -> list[int]:
+        """The full steps of a run whose input changes so much before each step but the first."""
+        found, total = [0], 0.0
+        for step, change in enumerate(changes, start=1):
+            total += self.estimated(change)
+            if step == len(changes) or not total < self.threshold:
+                found.append(step)
+                total = 0.0
+        return found
+
     def fresh(self, sigmas: Sequence[float]) -> Decider:
         return _Changes(self, final_steps(sigmas))
 
@@ -80,6 +90,7 @@ class TeaCache(Cache):
 
     name = "TeaCache"
     title = "TeaCache"
+    calibrated = "coefficients"
     source = "Liu et al. 2024, arXiv 2411.19108"
     presets = {
         "released, slow": {"calibration": "HunyuanVideo 1.0", "threshold": 0.1},
@@ -99,6 +110,10 @@ class TeaCache(Cache):
     def rule(self) -> InputChange:
         published = CALIBRATIONS.get(self.calibration)
         return InputChange(self.threshold, self.coefficients or (published.values if published else IDENTITY))
+
+    def notice(self, steps: int) -> str | None:
+        published = None if self.coefficients else CALIBRATIONS.get(self.calibration)
+        return published and published.notice(steps)
 
     def ways(self) -> tuple[Way, ...]:
         return (Way(Residual()),)

@@ -15,6 +15,7 @@ class Cache(ABC):
     source: ClassVar[str]  # where it is published
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> the settings that it sets
     scheduled: ClassVar[bool] = False  # whether its steps are a list, so that another list can take their place
+    calibrated: ClassVar[str] = ""  # the setting that takes the values of a calibration, if there is one
 
     @abstractmethod
     def rule(self) -> Rule:
@@ -24,6 +25,12 @@ class Cache(ABC):
     def ways(self) -> tuple[Way, ...]:
         """Where it stands in, with what."""
 
+    def notice(self, steps: int) -> str | None:
+        """What a user should know before a run of that many steps."""
+        return None
+
     def method(self, rule: Rule | None = None) -> Method:
         """The method; by another rule if one is given."""
-        return Method(self.name, rule or self.rule(), self.ways())
+        if rule is not None:
+            return Method(self.name, rule, self.ways())
+        return Method(self.name, self.rule(), self.ways(), self.notice)

@@ -82,6 +82,10 @@ class Way:
         return (self.what, *self.others.values())
 
 
+def nothing_to_notice(steps: int) -> None:
+    """What most methods have to say of a run's number of steps."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A feature cache."""
@@ -89,6 +93,7 @@ class Method:
     name: str
     when: Rule
     ways: tuple[Way, ...]
+    notice: Callable[[int], str | None] = nothing_to_notice  # what to know before a run of so many steps
 
     @property
     def computes(self) -> bool:

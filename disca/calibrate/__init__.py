@@ -1,0 +1,1 @@
+"""The command that measures a model for a cache that needs it."""
