@@ -25,6 +25,7 @@ NODE_IDS = {
     "DiscaLoadPredictor",
     "DiscaCacheSchedule",
     "DiscaApplyPredictor",
+    "DiscaApplyCache",
     "DiscaMeanFlowSigmas",
     "DiscaMeanFlowSampler",
     "DiscaSample",
