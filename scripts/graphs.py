@@ -196,7 +196,7 @@ GRAPHS = [
         COMPARE,
         caches_groups(),
         NOTE_CACHES,
-        (350, 700),
+        (350, 600),
         Thumbnail("Compare two caches", "a tiny model", "no downloads", "a red circle before a blue square, two seeds"),
     ),
 ]

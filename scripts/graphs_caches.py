@@ -7,7 +7,7 @@ STEPS = 20
 COMPARED = {"full": "All steps in full", "taylor": "TaylorSeer-Lite", "first": "First-Block-Cache"}
 METHODS = {
     "taylor": {"method": "TaylorSeer-Lite", "order": 1, "interval": 3, "warmup": 3},
-    "first": {"method": "First-Block-Cache", "threshold": 0.06, "start": 0.0, "end": 1.0, "most": 100},
+    "first": {"method": "First-Block-Cache", "threshold": 0.45, "start": 0.0, "end": 1.0, "most": 100},
 }
 NOTE_CACHES = """# Press Run: two caches on one model, one seed
 
