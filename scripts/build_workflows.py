@@ -17,8 +17,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from comfy_server import PACK, Server, serve
 from frontend import Interface, interface, place_model
-from graph_parts import QUICKSTART, TRAINING, Graph, Node
+from graph_parts import COMPARE, QUICKSTART, TRAINING, Graph, Node
 from graphs import GRAPHS
+from graphs_caches import COMPARED
 from graphs_toy import RESULTS, run_toy
 from graphs_training import CLIPS
 from thumbnails import draw_thumbnail
@@ -166,6 +167,8 @@ def results_of(graph: Graph, server: Server) -> dict[str, Image.Image] | None:
     """Pictures of what the graph gives, where it can be had on this machine."""
     if graph.name == QUICKSTART:
         return {RESULTS[name]: frames[2] for name, frames in run_toy(server).items()}
+    if graph.name == COMPARE:
+        return {COMPARED[name]: frames[2] for name, frames in run_toy(server, COMPARE, COMPARED).items()}
     if graph.name == TRAINING:
         with Image.open(TRAINED) as preview:
             halves = [(0, top, preview.width // 2, top + preview.height // 2) for top in (0, preview.height // 2)]

@@ -13,6 +13,7 @@ UNCACHED_10 = "DisCa 3 HunyuanVideo 1.0 without Predictor"
 DISCA_15 = "DisCa 4 HunyuanVideo 1.5 image to video"
 UNCACHED_15 = "DisCa 5 HunyuanVideo 1.5 without Predictor"
 TRAINING = "DisCa 6 Train a Predictor"
+COMPARE = "DisCa 7 Compare two caches"
 
 
 class Model(NamedTuple):

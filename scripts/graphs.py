@@ -3,6 +3,7 @@
 from graph_notes import NOTE_10_DISCA, NOTE_10_MEANFLOW, NOTE_15_DISCA, NOTE_15_MEANFLOW
 from graph_parts import (
     CLIP_L,
+    COMPARE,
     DISCA_10,
     DISCA_15,
     DISTILLED_15,
@@ -28,6 +29,7 @@ from graph_parts import (
     sample_custom,
     video,
 )
+from graphs_caches import NOTE_CACHES, caches_groups
 from graphs_toy import NOTE_TOY, quickstart_toy_groups
 from graphs_training import NOTE_TRAINING, training_groups
 from thumbnails import Thumbnail
@@ -189,5 +191,12 @@ GRAPHS = [
         NOTE_TRAINING,
         (400, 720),
         Thumbnail("Train a Predictor", "on your videos", "for 1.5", "preview of the toy world's training"),
+    ),
+    Graph(
+        COMPARE,
+        caches_groups(),
+        NOTE_CACHES,
+        (350, 600),
+        Thumbnail("Compare two caches", "a tiny model", "no downloads", "a red circle before a blue square, two seeds"),
     ),
 ]

@@ -1,6 +1,7 @@
 """The toy world's workflow: three models, one prompt, the same seeds."""
 
 import json
+from collections.abc import Iterable
 
 from comfy_server import PACK, Server
 from graph_parts import QUICKSTART, SEED, WIDTH_10, Group, Node, cached
@@ -58,11 +59,11 @@ def quickstart_toy_groups() -> list[Group]:
     cache = cached("HunyuanVideo 1.0, 20 steps, N=4", WIDTH_10, ("models", 1), ("models", 2))
     sample = Node("sample_disca", "DiscaSample", {"model": ("apply", 0)} | run)
     report = Node("report", "PreviewAny", {"source": ("sample_disca", 1)}, "What DisCa cost", 200)
-    decode, shown = result("disca")
+    decode, shown = result("disca", RESULTS["disca"])
     return [
         Group("Models and prompt", 270, [prompt]),
-        Group("1. Original: 50 steps with CFG", 260, [_original() + result("original")]),
-        Group("2. Restricted MeanFlow: 20 steps", 280, [meanflow + result("meanflow")]),
+        Group("1. Original: 50 steps with CFG", 260, [_original() + result("original", RESULTS["original"])]),
+        Group("2. Restricted MeanFlow: 20 steps", 280, [meanflow + result("meanflow", RESULTS["meanflow"])]),
         Group(
             "3. DisCa: 8 of 20 steps in full", 260, [[*cache, shown], [sample, decode, report]]
         ),  # clear of the minimap
@@ -91,21 +92,22 @@ def _original() -> list[Node]:
     ]
 
 
-def result(name: str) -> list[Node]:
+def result(name: str, title: str) -> list[Node]:
     """What a model has drawn, shown as soon as it is there."""
     film = {"images": (f"decode_{name}", 0), "filename_prefix": f"disca/toy_{name}", "fps": 4.0}
     return [
         Node(f"decode_{name}", "DiscaToyDecode", {"samples": (f"sample_{name}", 0), "size": 128}),
-        Node(f"show_{name}", "SaveAnimatedWEBP", film, RESULTS[name], 400),
+        Node(f"show_{name}", "SaveAnimatedWEBP", film, title, 400),
     ]
 
 
-def run_toy(server: Server) -> dict[str, list[Image.Image]]:
-    """Runs the workflow and gives the frames of its results, under their names in RESULTS."""
-    status = server.run(json.loads(PROMPT.read_text(encoding="utf-8")), timeout=1800.0)["status"]
+def run_toy(server: Server, workflow: str = QUICKSTART, names: Iterable[str] = RESULTS) -> dict[str, list[Image.Image]]:
+    """Runs a workflow on the toy and gives the frames of its results, under their names."""
+    prompt = PROMPT.with_stem(workflow).read_text(encoding="utf-8")
+    status = server.run(json.loads(prompt), timeout=1800.0)["status"]
     if status["status_str"] != "success":
-        raise RuntimeError(f"The quickstart did not end well: {status['messages'][-1]}")
-    return {name: film_of(server, name) for name in RESULTS}
+        raise RuntimeError(f"'{workflow}' did not end well: {status['messages'][-1]}")
+    return {name: film_of(server, name) for name in names}
 
 
 def film_of(server: Server, name: str) -> list[Image.Image]:

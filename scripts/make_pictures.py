@@ -16,6 +16,7 @@ from comfy_server import PACK, Server, serve
 from frontend import Interface, interface, place_model
 from graph_parts import DISCA_10, Graph, Group, Model, Node
 from graphs import GRAPHS, hunyuanvideo10_groups, hunyuanvideo15_groups
+from graphs_caches import caches_groups
 from graphs_toy import quickstart_toy_groups, run_toy
 from graphs_training import CLIPS
 from thumbnails import Thumbnail
@@ -80,12 +81,14 @@ TRAINING = Group(
     ],
 )
 TRAINED = [*HV15, TRAINING]
+CACHES = caches_groups()
 SCENES = {
     "DiscaLoadModel": Scene(HV10, [["model"], ["apply"]]),
     "DiscaLoadPredictor": Scene(HV10, [["predictor"], ["apply"]]),
     "DiscaLoadDCM": Scene(DCM, [["experts"], ["first_steps", "last_steps"]]),
     "DiscaLoadLora": Scene(WITH_LORA, [["model"], ["lora"], ["applied"]]),
     "DiscaCacheSchedule": Scene(HV10, [["schedule"], ["apply"]]),
+    "DiscaApplyCache": Scene(CACHES, [["models"], ["apply_taylor"], ["sample_taylor"]]),
     "DiscaApplyPredictor": Scene(HV10, [["model", "predictor", "schedule"], ["apply"]]),
     "DiscaMeanFlowSigmas": Scene(HV10, [["sigmas"], ["sample"]]),
     "DiscaMeanFlowSampler": Scene(HV10, [["sampler"], ["sample"]]),

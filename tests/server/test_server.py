@@ -17,6 +17,7 @@ sys.path.append(str(PACK / "scripts"))
 import golden_prompt as golden  # noqa: E402
 import recipes  # noqa: E402
 from comfy_server import install, serve  # noqa: E402
+from graph_parts import QUICKSTART  # noqa: E402
 from graphs_toy import run_toy  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
@@ -25,6 +26,7 @@ NODE_IDS = {
     "DiscaLoadPredictor",
     "DiscaCacheSchedule",
     "DiscaApplyPredictor",
+    "DiscaApplyCache",
     "DiscaMeanFlowSigmas",
     "DiscaMeanFlowSampler",
     "DiscaSample",
@@ -38,7 +40,6 @@ NODE_IDS = {
     "DiscaToyDecode",
     "DiscaLoadLora",
     "DiscaLoadDCM",
-    "DiscaApplyCache",
     "DiscaCalibrate",
 }
 TEXT_EVENT = 3
@@ -106,6 +107,23 @@ def test_progress_previews_and_counts_are_shown_on_the_running_node(server, prom
     assert any(node == sampled and re.match(r"\d+\.\dx: 4 full \+ 4 predicted  \n", text) for node, text in texts)
     assert (sampled, 8, 8) in steps
     assert previews > 0
+
+
+def test_a_cache_on_a_model_without_meanflow_says_on_cores_sampler_what_it_holds_and_what_was_cached(server):
+    toy = json.loads((PACK / "tests" / "workflows" / f"{QUICKSTART}.json").read_text(encoding="utf-8"))
+    for name in ("DiscaSample", "DiscaToyDecode", "SaveAnimatedWEBP", "PreviewAny", "DiscaApplyPredictor"):
+        toy = {key: node for key, node in toy.items() if node["class_type"] != name}
+    sampled = golden.id_of(toy, "KSampler")
+    settings = {"method": "reuse", "method.preset": "custom", "method.preset.interval": 2, "method.preset.warmup": 1}
+    cache = {"model": toy[sampled]["inputs"]["model"], "cache_device": "auto"} | settings
+    toy["cache"] = {"class_type": "DiscaApplyCache", "inputs": cache}
+    toy[sampled]["inputs"] |= {"model": ["cache", 0], "steps": 4}
+    toy["seen"] = {"class_type": "SaveLatent", "inputs": {"samples": [sampled, 0], "filename_prefix": "toy"}}
+    texts, _, _, ended = asyncio.run(_watch(server, toy))
+    assert ended == "execution_success"
+    said = [text for node, text in texts if node == sampled]
+    assert said[0] == "reuse holds 0.00 GB in this run"
+    assert re.match(r"\d+\.\dx: 2 full \+ 2 cached  \n", said[-1])
 
 
 def test_a_run_after_an_interrupted_one_is_right(server, prompt):
