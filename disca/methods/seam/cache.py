@@ -25,5 +25,5 @@ class Cache(ABC):
         """Where it stands in, with what."""
 
     def method(self, rule: Rule | None = None) -> Method:
-        """The method; by another rule if one is given."""
-        return Method(self.name, rule or self.rule(), self.ways())
+        """The method; full where another rule is, if one is given."""
+        return Method(self.name, self.rule().at(rule) if rule else self.rule(), self.ways())
