@@ -4,6 +4,7 @@ from .apply_cache import DiscaApplyCache
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
 from .checks import check
 from .dataset import DiscaBuildDataset
+from .find_schedule import DiscaFindSchedule
 from .loaders import DiscaLoadDCM, DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
 from .speed import DiscaAttention
@@ -29,6 +30,7 @@ NODES = [
     DiscaLoadLora,
     DiscaApplyCache,
     DiscaLoadDCM,
+    DiscaFindSchedule,
 ]
 
 for node in NODES:

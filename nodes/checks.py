@@ -90,6 +90,8 @@ def _require_value(one: io.Input, value: Any) -> None:
     if one.io_type in LINKED:
         if not LINKED[one.io_type][0](value):
             raise ValueError(f"{quoted(one.id)} is {quoted(value)}. {_needed(one)}")
+    elif isinstance(one, io.Autogrow.Input):
+        _require_grown(one, value)
     elif isinstance(one, io.Int.Input | io.Float.Input):
         require_number(one.id, value, isinstance(one, io.Int.Input), one.min, one.max)
     elif isinstance(one, io.String.Input):
@@ -98,6 +100,15 @@ def _require_value(one: io.Input, value: Any) -> None:
         require_flag(one.id, value)
     elif isinstance(one, io.Combo.Input):
         require_choice(one.id, _slashed(value), list(map(_slashed, one.options)))
+
+
+def _require_grown(one: io.Autogrow.Input, values: Any) -> None:
+    names = {inner.id: inner for inner in one.template.get_all()}
+    if not isinstance(values, dict) or not values.keys() <= names.keys():
+        raise ValueError(f"{quoted(one.id)} is {quoted(values)}, with inputs that there are not. Connect those shown.")
+    for name, value in values.items():
+        if value is not None:
+            _require_value(names[name], value)
 
 
 def _may_be_nothing(one: io.Input) -> bool:

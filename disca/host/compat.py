@@ -19,6 +19,7 @@ LOST_WITHOUT = {  # room -> what does not work without it
     "dcm": "DisCa cannot load DCM's experts, and core cannot either",
     "attach": "every step runs in full, without the Predictor",
     "sampling": "DisCa cannot sample. Use SamplerCustomAdvanced with core's sampler euler",
+    "finding": "DisCa cannot find a schedule. Take a preset in DisCa Cache Schedule",
     "speed": "attention and compilation stay as they are",
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",
     "datasets": "DisCa cannot build a dataset from a graph. Build it with python -m disca.training.build",
@@ -30,6 +31,7 @@ ROOMS = {  # room -> its module in this pack
     "dcm": "models.dcm",
     "attach": "host.attach",
     "sampling": "host.sampling",
+    "finding": "host.finding.find",
     "speed": "host.speed",
     "training": "server.training",
     "datasets": "server.datasets",
@@ -37,6 +39,7 @@ ROOMS = {  # room -> its module in this pack
 }
 IMPORTS = {
     "dcm": ("loading", "lora"),
+    "finding": ("attach", "sampling"),
     "training": ("loading", "lora"),
     "toy": ("loading",),
 }  # room -> others that it takes with it
@@ -129,6 +132,13 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "comfy.utils": ("PROGRESS_BAR_ENABLED", ""),
         "latent_preview": ("prepare_callback", ""),
+    },
+    "finding": {
+        "comfy.latent_formats": ("", "spacial_downscale_ratio temporal_downscale_ratio"),
+        "comfy.model_base": ("BaseModel.process_latent_in", ""),
+        "comfy.model_management": ("throw_exception_if_processing_interrupted", ""),
+        "comfy.samplers": ("CFGGuider.sample sampling_function ksampler", "inner_model conds predict_noise"),
+        "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
     },
     "speed": {
         "comfy.ldm.modules.attention": ("", "optimized_attention_override skip_reshape skip_output_reshape"),
