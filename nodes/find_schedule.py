@@ -15,13 +15,13 @@ MOST_STEPS = 100  # the lists of two anchors are 4950
 MOST_PROMPTS = 16
 FULL, CHEAP = "full", "cheap"
 ALLOWED = (
-    "The squared distance of the latent to that of the run in full, relative to it: 0.0001 is 1 % off, 0.01 is 10 %. "
-    "The fewest full steps whose run is within are looked for. 0: every step in full."
+    "Squared distance of the latent to that of the run in full, relative to it: 0.0001 is 1 % off, 0.01 is 10 %. "
+    "As few full steps are kept as that takes. 0: every step in full."
 )
 PROMPTS = "Further prompts: a list that is found on one may not suit others. Four are enough on the toy."
 MEASURE = (
-    "full: how far each stretch of left out steps moves the end of the run, about five runs for each prompt. cheap: "
-    "how wrong the answers are on the way, a little more than one run; the list is a little worse."
+    "full: how far leaving steps out moves the end of the run, about five runs for each prompt. cheap: "
+    "how wrong the answers are on the way, about two runs; its list gains less."
 )
 
 
@@ -32,8 +32,8 @@ class DiscaFindSchedule(io.ComfyNode):
             node_id="DiscaFindSchedule",
             display_name="DisCa Find Schedule",
             category=CATEGORY,
-            description="Measures on your prompts which steps a model with a cache has to run in full, and keeps a list "
-            "that is no worse there than the published one.",
+            description="Measures on your prompts which steps a model with a cache has to run in full, and keeps a "
+            "list that is no worse there than the published one.",
             search_aliases=["anchors", "optimize schedule", "calibrate", "auto schedule", "search"],
             inputs=[*_run_inputs(), _goal_input(), *_optional_inputs()],
             outputs=[
@@ -103,7 +103,7 @@ def _require_goal(steps: int | None, goal: str, full_steps: int | None = None, a
 def _run_inputs() -> list[io.Input]:
     return [
         io.Model.Input("model", tooltip="A model with its cache: from DisCa Apply Predictor or DisCa Apply Cache."),
-        io.Conditioning.Input("positive", tooltip="What videos are to show."),
+        io.Conditioning.Input("positive", tooltip="What the videos should show."),
         io.Latent.Input("latent_image", tooltip="An empty latent video: only its size counts."),
         io.Int.Input(
             "seed",
@@ -114,7 +114,11 @@ def _run_inputs() -> list[io.Input]:
             tooltip="The seed of the starting noise.",
         ),
         io.Int.Input(
-            "steps", default=20, min=2, max=MOST_STEPS, tooltip="Of the run, in full or not. The schedule is for these."
+            "steps",
+            default=20,
+            min=2,
+            max=MOST_STEPS,
+            tooltip="Steps of the run. The schedule is for these.",
         ),
         io.Float.Input(
             "shift",
@@ -122,7 +126,7 @@ def _run_inputs() -> list[io.Input]:
             min=0.01,
             max=100.0,
             step=0.01,
-            tooltip="Of the run: HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7. The schedule is for this one.",
+            tooltip="Shift of the run. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7. The schedule is for this one.",
         ),
     ]
 

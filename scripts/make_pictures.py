@@ -62,6 +62,14 @@ DCM = [
         ],
     )
 ]
+FOUND = [
+    *HV10,
+    Group(
+        "",
+        WIDTH,
+        [[Node("find", "DiscaFindSchedule", {"model": ("apply", 0), "save_as": "my_schedule"})]],
+    ),
+]
 ENCODERS = {"vae": ("vae", 0), "clip": ("clip", 0)}
 DATASET = {"dataset": ("build", 0)}
 TRAINING = Group(
@@ -84,6 +92,7 @@ SCENES = {
     "DiscaLoadDCM": Scene(DCM, [["experts"], ["first_steps", "last_steps"]]),
     "DiscaLoadLora": Scene(WITH_LORA, [["model"], ["lora"], ["applied"]]),
     "DiscaCacheSchedule": Scene(HV10, [["schedule"], ["apply"]]),
+    "DiscaFindSchedule": Scene(FOUND, [["apply"], ["find"]]),
     "DiscaApplyPredictor": Scene(HV10, [["model", "predictor", "schedule"], ["apply"]]),
     "DiscaMeanFlowSigmas": Scene(HV10, [["sigmas"], ["sample"]]),
     "DiscaMeanFlowSampler": Scene(HV10, [["sampler"], ["sample"]]),

@@ -137,7 +137,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.latent_formats": ("", "spacial_downscale_ratio temporal_downscale_ratio"),
         "comfy.model_base": ("BaseModel.process_latent_in", ""),
         "comfy.model_management": ("throw_exception_if_processing_interrupted", ""),
-        "comfy.samplers": ("CFGGuider.sample sampling_function ksampler", "inner_model conds predict_noise"),
+        "comfy.samplers": ("CFGGuider.predict_noise sampling_function ksampler", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
     },
     "speed": {

@@ -28,7 +28,7 @@ LORA = "lora.safetensors"  # beside the Predictor
 EXPERTS = "experts.safetensors"  # beside the model
 MODULE = "module:"
 SECONDS = 200
-ROOMS = ("loading", "lora", "dcm", "attach", "sampling", "speed", "training", "datasets", "toy")
+ROOMS = ("loading", "lora", "dcm", "attach", "sampling", "finding", "speed", "training", "datasets", "toy")
 
 _codes: dict[str, CodeType] = {}
 _read = SourceFileLoader.get_code
@@ -108,6 +108,7 @@ class Probe:
             "dcm": self._told(lambda: nodes.DiscaLoadDCM.execute(EXPERTS, "default") and None),
             "sample": self._told(self._sample),
             "sampler": self._told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
+            "find": self._told(lambda: compat.room("finding") and None),
             "attention": self._told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
             "train": self._told(lambda: compat.room("training") and None),
             "build": self._told(lambda: compat.room("datasets") and None),

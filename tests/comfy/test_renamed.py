@@ -30,6 +30,7 @@ ROOMS = {  # what a node does when a name of the room is missing
         "dcm": "refused",
         "sample": "refused",
         "sampler": "refused",
+        "find": "refused",
         "attention": "left",
         "train": "refused",
         "build": "refused",
@@ -38,15 +39,16 @@ ROOMS = {  # what a node does when a name of the room is missing
     "loading": {"apply": "native", "load": "refused", "dcm": "refused", "train": "refused", "toy": "refused"},
     "lora": {"lora": "refused", "dcm": "refused", "train": "refused"},
     "dcm": {"dcm": "refused"},
-    "attach": {"apply": "native"},
-    "sampling": {"sample": "refused", "sampler": "refused"},
+    "attach": {"apply": "native", "find": "refused"},
+    "sampling": {"sample": "refused", "sampler": "refused", "find": "refused"},
+    "finding": {"find": "refused"},
     "speed": {"attention": "left"},
     "training": {"train": "refused"},
     "datasets": {"build": "refused"},
     "toy": {"toy": "refused"},
 }
 WORKS = {"apply": "predicted"} | dict.fromkeys(
-    ("load", "lora", "dcm", "sample", "sampler", "attention", "train", "build", "toy"), "works"
+    ("load", "lora", "dcm", "sample", "sampler", "find", "attention", "train", "build", "toy"), "works"
 )
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="every renamed ComfyUI is a forked process")

@@ -38,6 +38,7 @@ NODE_IDS = {
     "DiscaToyDecode",
     "DiscaLoadLora",
     "DiscaLoadDCM",
+    "DiscaFindSchedule",
 }
 TEXT_EVENT = 3
 ENDS = ("execution_success", "execution_error", "execution_interrupted")

@@ -26,6 +26,7 @@ from ...schedule_file import Found, MeasuredOn
 from .. import progress, sampling
 from ..memory import bytes_held
 from ..run import KEY
+from .call_bar import CallBar
 from .rehearsing import Scenes, rehearse
 from .trials import Trials
 
@@ -75,7 +76,7 @@ def find_schedule(model: ModelPatcher, asked: Asked) -> Finding:
     before = _estimate(expected, asked)
     logger.info("DisCa: %s", before)
     progress.show(before)
-    bar = progress.CallBar(expected)
+    bar = CallBar(expected)
 
     def measured_on(prompts) -> Measured:
         return measure(prompts, sigmas.tolist(), reach, asked.cheap, bar)
