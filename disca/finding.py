@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from .autoschedule import Choice, least
+from .messages import cause
 
 Steps = tuple[int, ...]  # a list of anchors
 Run = Callable[[Steps], float]  # anchors -> squared error of the end, relative to that of the run in full
@@ -63,16 +64,16 @@ class Search:
         """
         at_once = len(self._choices) > 1
         scale = 1.0 if at_once else self._came_over_expected(max(self._steps // 2, 1))
-        full_steps = self._named(allowed_error, scale)
+        full_steps = self._count_for(allowed_error, scale)
         while full_steps < self._steps:
             best = self.best(full_steps)
             if self.errors[best] <= allowed_error:
                 return best
             scale = max(scale, self._came_over_expected(full_steps))
-            full_steps = max(full_steps + 1, self._named(allowed_error, scale))
+            full_steps = max(full_steps + 1, self._count_for(allowed_error, scale))
         return self._all()
 
-    def _named(self, allowed_error: float, scale: float) -> int:
+    def _count_for(self, allowed_error: float, scale: float) -> int:
         return len(least(self._choices[0], allowed_error / scale).anchors)
 
     def _came_over_expected(self, full_steps: int) -> float:
@@ -107,7 +108,7 @@ def report_of(search: Search, kept: Steps, steps: int, in_units: bool, facts: Se
         f"{written(kept)}: {len(kept):d} of {steps:d} steps in full, error {search.errors[kept]:.3g}",
         "errors are squared distances to the run with every step in full, relative to it: 0.0001 is 1 % off",
         *(
-            f"tried {written(anchors)}: error {error:.3g}, {search.origins[anchors]}"
+            f"tried {written(anchors)}: error {error:.3g}, {cause(search.origins[anchors])}"
             for anchors, error in sorted(search.errors.items(), key=lambda tried: tried[1])
         ),
     ]

@@ -43,7 +43,9 @@ def draw_chart(expected: Sequence[float], marks: Sequence[Mark], title: str) -> 
     for row, mark in enumerate(marks):
         x, y = place(mark.full_steps, mark.error)
         draw.ellipse((x - 7, y - 7, x + 7, y + 7), outline=mark.colour, width=3)
-        draw.text((LEFT, 30 + 20 * row), _short(f"o  {mark.name}"), fill=mark.colour, font=font)
+        line = 30 + 20 * row
+        draw.ellipse((LEFT, line + 3, LEFT + 10, line + 13), outline=mark.colour, width=3)
+        draw.text((LEFT + 20, line), _short(mark.name), fill=mark.colour, font=font)
     return picture
 
 

@@ -1,9 +1,11 @@
 """Which list is kept, on runs whose errors are known."""
 
+import numpy as np
 import pytest
 
 from disca.autoschedule import Choice
 from disca.finding import BY_COST, BY_MISS, Goal, Listed, Search, candidates, known, report_of, rival_of
+from disca.schedule_chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Mark, draw_chart
 
 STEPS = 6
 BY_COSTS = [Choice(tuple(range(m)), 2.0**-m if m < STEPS else 0.0) for m in range(1, STEPS + 1)]
@@ -83,3 +85,20 @@ def test_the_report_has_the_figures_of_the_runs():
     assert f"tried 0 1 2: error 0.5, {BY_COST}\n" in told
     assert "it took a second\n" in told
     assert told.endswith("by full steps: 1: 0.5, 2: 0.25, 3: 0.12, 4: 0.062, 5: 0.031, 6: 0")
+
+
+def test_the_chart_marks_what_was_run_where_its_error_is():
+    picture = draw_chart([1.0, 0.1, 0.01, 0.0], [Mark("found", 2, 0.1, "#228833")], "expected")
+    assert picture.size == (WIDTH, HEIGHT)
+    found = np.argwhere((np.asarray(picture) == (0x22, 0x88, 0x33)).all(axis=-1))
+    rows, columns = found[found[:, 0] > TOP].T  # below the names
+    across = LEFT + (WIDTH - LEFT - RIGHT) / 3
+    down = TOP + (HEIGHT - TOP - BOTTOM) * 2 / 3  # from 10 to 0.01
+    assert abs(columns.mean() - across) < 1.5
+    assert abs(rows.mean() - down) < 1.5
+
+
+@pytest.mark.parametrize("expected", [[0.0], [0.0, 0.0], [1e-30, 0.0], [5.0] * 100, [1e20, 1e-20, 0.0]])
+def test_every_error_can_be_drawn(expected):
+    marks = [Mark("found: " + "1 " * 500, len(expected), expected[-1], "#228833")]
+    assert draw_chart(expected, marks, "expected").size == (WIDTH, HEIGHT)
