@@ -43,11 +43,12 @@ class DiscaCacheSchedule(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, plan: dict) -> str:
-        """Changes with the file: a schedule that is found again has its old name."""
+        """Changes with the file: a schedule that is found again may have its old name."""
+        name = plan.get("schedule_name") if isinstance(plan, dict) else None
         try:
-            return repr(_schedule(**plan))
-        except (TypeError, ValueError, LookupError):  # is refused when the node runs
-            return repr(plan)
+            return repr(read_schedule(schedule_file(name))) if isinstance(name, str) else ""
+        except ValueError:  # said when the node runs
+            return ""
 
     @classmethod
     def execute(cls, plan: dict) -> io.NodeOutput:
