@@ -36,6 +36,9 @@ class Anchors:
             )
         return frozenset(self.listed)
 
+    def __str__(self) -> str:
+        return " ".join(f"{step:d}" for step in self.listed)
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -51,6 +54,10 @@ class Interval:
         warmup = min(self.warmup, steps)
         anchors = {*range(warmup), *range(warmup - 1, steps, self.interval)}
         return frozenset(anchors | {steps - 1} if self.last_step else anchors)
+
+    def __str__(self) -> str:
+        first = f"0 to {self.warmup - 1:d}" if self.warmup > 1 else "0"
+        return f"{first}, then one step in {self.interval:d}" + (", and the last" if self.last_step else "")
 
 
 Schedule = Anchors | Interval

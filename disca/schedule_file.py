@@ -44,9 +44,6 @@ class Found(Anchors):
     method: str = field(kw_only=True)
     measured: MeasuredOn = field(kw_only=True)
 
-    def __str__(self) -> str:
-        return " ".join(map(str, self.listed))
-
 
 def require_fits(schedule: Schedule, family: str, sigmas: Sequence[float]) -> None:
     """ValueError if a schedule was found for another family, number of steps or shift; others fit by `of` alone."""

@@ -5,6 +5,7 @@ from .caching import DiscaApplyPredictor, DiscaCacheSchedule
 from .calibrate import DiscaCalibrate
 from .checks import check
 from .dataset import DiscaBuildDataset
+from .find_schedule import DiscaFindSchedule
 from .loaders import DiscaLoadDCM, DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
 from .speed import DiscaAttention
@@ -31,6 +32,7 @@ NODES = [
     DiscaApplyCache,
     DiscaLoadDCM,
     DiscaCalibrate,
+    DiscaFindSchedule,
 ]
 
 for node in NODES:

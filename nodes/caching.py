@@ -4,10 +4,12 @@ from comfy_api.v0_0_2 import io
 
 from ..disca.host import compat
 from ..disca.host.compat import room
+from ..disca.host.folders import schedule_file, schedule_names
 from ..disca.limits import CACHE_DEVICES
 from ..disca.schedule import PRESETS, Interval, Schedule, parse_anchors
+from ..disca.schedule_file import read_schedule
 from .speed import speed_inputs, speed_up
-from .types import CATEGORY, DiscaPredictor, DiscaSchedule
+from .types import CATEGORY, NOTHING_THERE, DiscaPredictor, DiscaSchedule
 
 PRESET_TOOLTIP = (
     "Which steps run in full, each list for the number of steps in its name. (ours): not the authors' list. "
@@ -38,6 +40,15 @@ class DiscaCacheSchedule(io.ComfyNode):
         if None not in plan.values():  # None: comes by a link
             _schedule(**plan)
         return True
+
+    @classmethod
+    def fingerprint_inputs(cls, plan: dict) -> str:
+        """Changes with the file: a schedule that is found again may have its old name."""
+        name = plan.get("schedule_name") if isinstance(plan, dict) else None
+        try:
+            return repr(read_schedule(schedule_file(name))) if isinstance(name, str) else ""
+        except ValueError:  # said when the node runs
+            return ""
 
     @classmethod
     def execute(cls, plan: dict) -> io.NodeOutput:
@@ -85,9 +96,11 @@ class DiscaApplyPredictor(io.ComfyNode):
         return io.NodeOutput(speed_up(model, attention, compile_blocks))
 
 
-def _schedule(plan: str, preset: str = "", anchors: str = "", **interval) -> Schedule:
+def _schedule(plan: str, preset: str = "", anchors: str = "", schedule_name: str = "", **interval) -> Schedule:
     if plan == "preset":
         return PRESETS[preset]
+    if plan == "file":
+        return read_schedule(schedule_file(schedule_name))
     return Interval(**interval) if plan == "interval" else parse_anchors(anchors)
 
 
@@ -108,8 +121,20 @@ def _plan_input() -> io.Input:
                     )
                 ],
             ),
+            io.DynamicCombo.Option(
+                "file",
+                [
+                    io.Combo.Input(
+                        "schedule_name",
+                        options=schedule_names(),
+                        tooltip="A schedule that DisCa Find Schedule saved, in output/disca/schedules. It is for runs "
+                        f"of its model family, steps and shift. {NOTHING_THERE}",
+                    )
+                ],
+            ),
         ],
-        tooltip="preset: a published setting. interval: a regular one for any number of steps. anchors: your own list.",
+        tooltip="preset: a published setting. interval: a regular one for any number of steps. anchors: your own list. "
+        "file: one that was found.",
     )
 
 

@@ -65,6 +65,14 @@ DCM = [
 ]
 PROMPT = {"model": ("model", 0), "positive": ("conditions", 0), "latent_image": ("conditions", 2)}
 CALIBRATION = [*HV15, Group("", WIDTH, [[Node("calibrate", "DiscaCalibrate", PROMPT | {"method": "MagCache"})]])]
+FOUND = [
+    *HV10,
+    Group(
+        "",
+        WIDTH,
+        [[Node("find", "DiscaFindSchedule", {"model": ("apply", 0), "save_as": "my_schedule"})]],
+    ),
+]
 ENCODERS = {"vae": ("vae", 0), "clip": ("clip", 0)}
 DATASET = {"dataset": ("build", 0)}
 TRAINING = Group(
@@ -89,6 +97,7 @@ SCENES = {
     "DiscaLoadLora": Scene(WITH_LORA, [["model"], ["lora"], ["applied"]]),
     "DiscaCacheSchedule": Scene(HV10, [["schedule"], ["apply"]]),
     "DiscaApplyCache": Scene(CACHES, [["models"], ["apply_taylor"], ["sample_taylor"]]),
+    "DiscaFindSchedule": Scene(FOUND, [["apply"], ["find"]]),
     "DiscaApplyPredictor": Scene(HV10, [["model", "predictor", "schedule"], ["apply"]]),
     "DiscaMeanFlowSigmas": Scene(HV10, [["sigmas"], ["sample"]]),
     "DiscaMeanFlowSampler": Scene(HV10, [["sampler"], ["sample"]]),

@@ -1,5 +1,7 @@
 """Attaching a method to a MODEL: a handler on each block, wrappers around sampling, the method's network beside it."""
 
+from dataclasses import replace
+
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
@@ -9,10 +11,18 @@ from ..methods.seam.anchors import AtAnchors
 from ..methods.seam.method import SITES, Method
 from ..methods.seam.when import MODULATED
 from ..models.checks import LoadedPredictor, family_of_model, require_match, require_meanflow
-from ..schedule import Schedule
+from ..schedule import Anchors, Schedule
 from .running import blocks, wrappers
 from .running.outer import Attachment, outer_sample
 from .running.run import KEY
+
+LEVELS = {
+    WrappersMP.OUTER_SAMPLE: outer_sample,
+    WrappersMP.PREDICT_NOISE: wrappers.predict_noise,
+    WrappersMP.CALC_COND_BATCH: wrappers.calc_cond_batch,
+    WrappersMP.APPLY_MODEL: wrappers.apply_model,
+    WrappersMP.DIFFUSION_MODEL: wrappers.diffusion_model,
+}
 
 
 def attach_predictor(
@@ -57,17 +67,26 @@ def with_counters(model: ModelPatcher) -> ModelPatcher:
     return model.clone() if model.get_attachment(KEY) else _wrap(model, Attachment())
 
 
+def with_anchors(model: ModelPatcher, anchors: tuple[int, ...]) -> ModelPatcher:
+    """A clone of the MODEL whose method runs in full in these steps, whatever its own rule was."""
+    attachment = model.get_attachment(KEY)
+    when = attachment.method.when.at(AtAnchors(Anchors(anchors)))
+    return _wrap(model, replace(attachment, method=replace(attachment.method, when=when)))
+
+
+def without_method(model: ModelPatcher) -> ModelPatcher:
+    """A clone of the MODEL that runs natively, with our handlers on its blocks."""
+    model = model.clone()
+    for level in LEVELS:
+        model.remove_wrappers_with_key(level, KEY)
+    blocks.add_handlers(model)
+    return model
+
+
 def _wrap(model: ModelPatcher, attachment: Attachment) -> ModelPatcher:
     model = model.clone()
     model.set_attachments(KEY, attachment)
-    levels = {
-        WrappersMP.OUTER_SAMPLE: outer_sample,
-        WrappersMP.PREDICT_NOISE: wrappers.predict_noise,
-        WrappersMP.CALC_COND_BATCH: wrappers.calc_cond_batch,
-        WrappersMP.APPLY_MODEL: wrappers.apply_model,
-        WrappersMP.DIFFUSION_MODEL: wrappers.diffusion_model,
-    }
-    for level, wrapper in levels.items():
+    for level, wrapper in LEVELS.items():
         model.remove_wrappers_with_key(level, KEY)
         model.add_wrapper_with_key(level, KEY, wrapper)
     return model

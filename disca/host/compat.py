@@ -20,6 +20,7 @@ LOST_WITHOUT = {  # room -> what does not work without it
     "attach": "every step runs in full, without a Predictor or a cache",
     "sampling": "DisCa cannot sample. Use SamplerCustomAdvanced with core's sampler euler",
     "calibration": "DisCa cannot calibrate. Choose a published calibration in DisCa Apply Cache",
+    "finding": "DisCa cannot find a schedule. Take a preset in DisCa Cache Schedule",
     "speed": "attention and compilation stay as they are",
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",
     "datasets": "DisCa cannot build a dataset from a graph. Build it with python -m disca.training.build",
@@ -32,6 +33,7 @@ ROOMS = {  # room -> its module in this pack
     "attach": "host.attach",
     "sampling": "host.sampling",
     "calibration": "host.calibrating",
+    "finding": "host.finding.find",
     "speed": "host.speed",
     "training": "server.training",
     "datasets": "server.datasets",
@@ -40,6 +42,7 @@ ROOMS = {  # room -> its module in this pack
 IMPORTS = {
     "calibration": ("attach", "sampling"),
     "dcm": ("loading", "lora"),
+    "finding": ("attach", "sampling"),
     "training": ("loading", "lora"),
     "toy": ("loading",),
 }  # room -> others that it takes with it
@@ -137,6 +140,13 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.model_base": ("", "latent_format"),
         "comfy.samplers": ("sampler_object", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update PROGRESS_BAR_ENABLED", ""),
+    },
+    "finding": {
+        "comfy.latent_formats": ("", "spacial_downscale_ratio temporal_downscale_ratio"),
+        "comfy.model_base": ("BaseModel.process_latent_in", ""),
+        "comfy.model_management": ("throw_exception_if_processing_interrupted", ""),
+        "comfy.samplers": ("CFGGuider.predict_noise sampling_function ksampler", ""),
+        "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
     },
     "speed": {
         "comfy.ldm.modules.attention": ("", "optimized_attention_override skip_reshape skip_output_reshape"),

@@ -1,13 +1,17 @@
-"""The model folder for Predictors, and files in model folders by the names that workflows have for them."""
+"""The folders of Predictors and schedules, and files in folders by the names that workflows have for them."""
 
 import logging
 import os
+from pathlib import Path
 
 import folder_paths
 
 from ..messages import quoted
+from ..schedule_file import ENDING, schedule_path
 
 PREDICTORS = "disca"
+OURS = "disca"  # in ComfyUI's output folder
+SCHEDULES = "schedules"
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,23 @@ def file_path(folder: str, name: object) -> str:
     if not path:
         raise ValueError(_unknown(folder, name))
     return path
+
+
+def output_folder(kind: str) -> Path:
+    """Where all of a kind are that the pack makes, there or not."""
+    return Path(folder_paths.get_output_directory()) / OURS / kind
+
+
+def schedule_names() -> list[str]:
+    """The schedules that were saved, by their names with either slash."""
+    folder = output_folder(SCHEDULES)
+    found = (path.relative_to(folder) for path in folder.rglob(f"*{ENDING}") if path.is_file())
+    return sorted(path.as_posix() for path in found)
+
+
+def schedule_file(name: str) -> Path:
+    """Where the schedule of that name is or goes; ValueError for a name that leads out of the folder."""
+    return schedule_path(output_folder(SCHEDULES), _slashed(name))
 
 
 def _listed(folder: str, name: object) -> str | None:

@@ -7,13 +7,12 @@ from unicodedata import normalize
 
 import folder_paths
 
-from ..host.folders import known_name
+from ..host.folders import known_name, output_folder
 from ..limits import require_folder_name
 from ..messages import listing, quoted
 from ..toy.dataset import TOY
 from ..training.records.run_folder import SETTINGS
 
-ROOT = "disca"  # in ComfyUI's output folder
 RUNS, DATASETS = "runs", "datasets"
 OURS = (".lock", SETTINGS, "index.json")  # by which the folder of a run or a dataset is known
 
@@ -54,10 +53,6 @@ def known_sources(model: str | None, dataset: str | None, run: str | None) -> bo
     return known_name("diffusion_models", model)
 
 
-def _output(kind: str) -> Path:
-    return Path(folder_paths.get_output_directory()) / ROOT / kind
-
-
 def _below(root: Path, name: str) -> Path:
     folder = Path(os.path.normpath(root / name))  # links may lead to another disk
     if root not in folder.parents:
@@ -68,7 +63,7 @@ def _below(root: Path, name: str) -> Path:
 def _named(kind: str, what: str, name: str) -> Path:
     """The folder of that name in ours for runs or datasets; ValueError if it cannot be on every system."""
     require_folder_name(what, name)
-    root = _output(kind)
+    root = output_folder(kind)
     folder = _below(root, name.replace("\\", "/"))
     folder = reduce(_entry, folder.relative_to(root).parts, root)
     for place in folder.parents[: len(folder.relative_to(root).parts) - 1]:

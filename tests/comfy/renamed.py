@@ -28,7 +28,10 @@ LORA = "lora.safetensors"  # beside the Predictor
 EXPERTS = "experts.safetensors"  # beside the model
 MODULE = "module:"
 SECONDS = 200
-ROOMS = ("loading", "lora", "dcm", "attach", "sampling", "speed", "training", "datasets", "toy")
+ROOMS = (
+    *("loading", "lora", "dcm", "attach", "sampling", "calibration", "finding"),
+    *("speed", "training", "datasets", "toy"),
+)
 
 _codes: dict[str, CodeType] = {}
 _read = SourceFileLoader.get_code
@@ -109,6 +112,7 @@ class Probe:
             "sample": self._told(self._sample),
             "sampler": self._told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
             "calibrate": self._told(lambda: compat.room("calibration") and None),
+            "find": self._told(lambda: compat.room("finding") and None),
             "attention": self._told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
             "train": self._told(lambda: compat.room("training") and None),
             "build": self._told(lambda: compat.room("datasets") and None),

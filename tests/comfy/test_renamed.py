@@ -31,6 +31,7 @@ ROOMS = {  # what a node does when a name of the room is missing
         "sample": "refused",
         "sampler": "refused",
         "calibrate": "refused",
+        "find": "refused",
         "attention": "left",
         "train": "refused",
         "build": "refused",
@@ -39,16 +40,17 @@ ROOMS = {  # what a node does when a name of the room is missing
     "loading": {"apply": "native", "load": "refused", "dcm": "refused", "train": "refused", "toy": "refused"},
     "lora": {"lora": "refused", "dcm": "refused", "train": "refused"},
     "dcm": {"dcm": "refused"},
-    "attach": {"apply": "native", "calibrate": "refused"},
-    "sampling": {"sample": "refused", "sampler": "refused", "calibrate": "refused"},
+    "attach": {"apply": "native", "calibrate": "refused", "find": "refused"},
+    "sampling": {"sample": "refused", "sampler": "refused", "calibrate": "refused", "find": "refused"},
     "calibration": {"calibrate": "refused"},
+    "finding": {"find": "refused"},
     "speed": {"attention": "left"},
     "training": {"train": "refused"},
     "datasets": {"build": "refused"},
     "toy": {"toy": "refused"},
 }
 WORKS = {"apply": "predicted"} | dict.fromkeys(
-    ("load", "lora", "dcm", "sample", "sampler", "calibrate", "attention", "train", "build", "toy"), "works"
+    ("load", "lora", "dcm", "sample", "sampler", "calibrate", "find", "attention", "train", "build", "toy"), "works"
 )
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="every renamed ComfyUI is a forked process")

@@ -128,3 +128,10 @@ def test_the_last_step_may_be_an_anchor_and_the_one_after_it_not():
     assert max(parse_anchors("0 7").of(8)) == 7
     with pytest.raises(ValueError, match="asks for step 8 in full, but the run has 8 steps, 0 to 7"):
         parse_anchors("0 8").of(8)
+
+
+def test_a_schedule_is_written_as_what_it_says():
+    assert str(parse_anchors("0-2, 5")) == "0 1 2 5"
+    assert str(Interval(3, warmup=2)) == "0 to 1, then one step in 3, and the last"
+    assert str(Interval(3, warmup=2, last_step=False)) == "0 to 1, then one step in 3"
+    assert str(Interval(2, warmup=1)) == "0, then one step in 2, and the last"

@@ -14,7 +14,7 @@ PROVIDERS = {  # link types that none of our nodes gives, or not alone
 SMALL = {  # widgets whose allowed values would take hours
     "steps": (1, 8), "width": (16, 64), "height": (16, 64), "length": (1, 9), "frames": (1, 9), "batch_size": (1, 2),
     "iterations": (1, 2), "mse_iterations": (0, 2), "gan_iterations": (0, 1), "batch": (1, 2), "accumulate": (1, 2),
-    "preview_steps": (1, 2), "rank": (1, 8), "depth": (1, 2), "size": (16, 128),
+    "full_steps": (1, 4), "preview_steps": (1, 2), "rank": (1, 8), "depth": (1, 2), "size": (16, 128),
 }  # fmt: skip
 TRAINS = ("DiscaTrain", "DiscaBuild")  # seconds each: drawn less often
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
@@ -86,6 +86,10 @@ class Drawing:
                 for inner, inner_spec in option["inputs"].get(part, {}).items():
                     inputs |= self._input(f"{name}.{inner}", inner_spec, depth)
             return inputs
+        if kind == "COMFY_AUTOGROW_V3":
+            inner = next(iter(settings["template"]["input"].values()))  # required or optional
+            (spec,), prefix = inner.values(), settings["template"]["prefix"]
+            return {f"{name}.{prefix}{i}": self._link(spec[0], depth) for i in range(self.chance.randint(0, 2))}
         if kind in WIDGETS or isinstance(kind, list):
             return {name: self._value(name, kind, settings)}
         return {name: self._link(kind, depth)}

@@ -41,6 +41,7 @@ NODE_IDS = {
     "DiscaLoadLora",
     "DiscaLoadDCM",
     "DiscaCalibrate",
+    "DiscaFindSchedule",
 }
 TEXT_EVENT = 3
 ENDS = ("execution_success", "execution_error", "execution_interrupted")

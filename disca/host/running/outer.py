@@ -20,6 +20,7 @@ from ...models.checks import (
 from ...models.family import family_of
 from ...report import Report
 from ...schedule import MAX_CACHE_AGE, first_steps, oldest_features
+from ...schedule_file import require_fits
 from . import progress, samplers
 from .features import FeatureStore
 from .memory import require_room
@@ -88,6 +89,8 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     method = attachment.method if len(sigmas) > 1 else None
     if attachment.method is not None:
         require_no_foreign_cache(options["transformer_options"])
+    if method is not None and (listing := method.when.listing()) is not None:
+        require_fits(listing, family.title, sigmas)
     store, observed = FeatureStore(attachment.cache_device), Observed(samplers.name_of(sampler), masked)
     compute = networks[0].model if networks else None
     run = Run(sigmas, family, network, method, compute, store, observed)

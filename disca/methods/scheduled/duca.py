@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from ...settings.section import section
 from ..seam.intervals import every
-from ..seam.method import Method, Way
+from ..seam.method import Way
 from ..seam.whats import Reuse
-from ..seam.when import FULL, Rule
+from ..seam.when import FULL, Listing, Rule
 from .toca import ToCa, token_wise
 
 WAYS = 2
@@ -26,6 +26,12 @@ class Alternating(Rule):
             plan.append((since - 1) % WAYS if since else FULL)
         return tuple(plan)
 
+    def listing(self) -> Listing | None:
+        return self.full.listing()
+
+    def at(self, full: Rule) -> "Alternating":
+        return Alternating(full)
+
 
 @section
 class DuCa(ToCa):
@@ -40,7 +46,3 @@ class DuCa(ToCa):
 
     def ways(self) -> tuple[Way, ...]:
         return token_wise(self.ratio, self.slope), Way(Reuse())
-
-    def method(self, rule: Rule | None = None) -> Method:
-        """The method; it alternates between the full steps of another rule too."""
-        return Method(self.name, Alternating(rule) if rule else self.rule(), self.ways())

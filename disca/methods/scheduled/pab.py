@@ -7,12 +7,12 @@ from pydantic import model_validator
 
 from ...settings.fields import number
 from ...settings.section import section
-from ..seam.anchors import Listing, planned
+from ..seam.anchors import planned
 from ..seam.cache import Cache
 from ..seam.intervals import interval, listed, warmup
 from ..seam.method import ATTENTION, SITES, Way
 from ..seam.whats import Reuse
-from ..seam.when import Rule
+from ..seam.when import Listing, Rule
 
 LOW = "Steps at this timestep and below run in full; a timestep is 1000 sigma. 0: none do for that."
 HIGH = "Steps at this timestep and above run in full. 1000: only the first does."
@@ -30,6 +30,9 @@ class Window(Rule):
         steps = len(sigmas) - 1
         outside = (step for step in range(steps) if not self.low < 1000 * sigmas[step] < self.high)
         return planned((*self.schedule.of(steps), *outside), sigmas)
+
+    def listing(self) -> Listing:
+        return self.schedule
 
 
 @section

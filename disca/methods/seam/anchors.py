@@ -1,19 +1,10 @@
 """When, by a schedule: its anchors run in full, all other steps do not."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ...schedule import first_steps
-from .when import FULL, Rule
-
-
-class Listing(Protocol):
-    """What knows the steps that run in full."""
-
-    def of(self, steps: int) -> Collection[int]:
-        """They, in a run of that many steps."""
-        ...
+from .when import FULL, Listing, Rule
 
 
 @dataclass(frozen=True)
@@ -24,6 +15,9 @@ class AtAnchors(Rule):
 
     def plan(self, sigmas: Sequence[float]) -> tuple[int, ...]:
         return planned(self.schedule.of(len(sigmas) - 1), sigmas)
+
+    def listing(self) -> Listing:
+        return self.schedule
 
 
 def planned(anchors: Iterable[int], sigmas: Sequence[float]) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ class Cache(ABC):
         return None
 
     def method(self, rule: Rule | None = None) -> Method:
-        """The method; by another rule if one is given."""
+        """The method; full where another rule is, if one is given."""
         if rule is not None:
-            return Method(self.name, rule, self.ways())
+            return Method(self.name, self.rule().at(rule), self.ways())
         return Method(self.name, self.rule(), self.ways(), self.notice)

@@ -1,7 +1,8 @@
 """When a step runs in full: a `Rule` is settings, its `Decider` one row's state in one run."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -15,6 +16,14 @@ AFTER_FIRST = "after_first"  # [L, h], image tokens behind the first block, whic
 MIDDLE = "middle"  # [L, h], what the middle block adds to image tokens; after a full step only
 FEATURES = "features"  # [L, h], image tokens behind the last block; after a full step only
 OUTPUT = "output"  # [C, T, H, W], the network's answer; after a full step only
+
+
+class Listing(Protocol):
+    """What knows the steps that run in full."""
+
+    def of(self, steps: int) -> Collection[int]:
+        """They, in a run of that many steps."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,14 @@ class Rule:
     def plan(self, sigmas: Sequence[float]) -> tuple[int, ...] | None:
         """The decision for each step of a run at these times, if it is known before; ValueError if it does not fit."""
         return None
+
+    def listing(self) -> Listing | None:
+        """What its full steps come from, if that is a list; it may be made for certain runs."""
+        return None
+
+    def at(self, full: "Rule") -> "Rule":
+        """The rule that is full where another one is; what it says of the other steps stays."""
+        return full
 
     def fresh(self, sigmas: Sequence[float]) -> Decider:
         """A decider for one row of a run at these times."""

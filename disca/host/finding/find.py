@@ -1,0 +1,225 @@
+"""The list of full steps that leaves least error, found for a MODEL with its method and some prompts."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import comfy.sample
+import psutil
+from comfy.model_patcher import ModelPatcher
+from PIL import Image
+from torch import Tensor
+
+from ...finding import Goal, Listed, Search, Steps, known, report_of, rival_of, written
+from ...meanflow import shifted_sigmas
+from ...measured import Measured, calls_to_measure, measure
+from ...methods.seam.method import FIRST, SITES, Method, Way
+from ...methods.seam.whats import Reuse
+from ...methods.seam.when import FULL, Rule
+from ...models.checks import family_of_model, require_channels, require_video
+from ...rehearsal import Calls, calls_to_try
+from ...schedule import PRESETS
+from ...schedule_chart import Mark, draw_chart
+from ...schedule_file import Found, MeasuredOn
+from .. import sampling
+from ..running import progress
+from ..running.memory import bytes_held
+from ..running.run import KEY
+from .call_bar import CallBar
+from .rehearsing import Scenes, rehearse
+from .trials import Trials
+
+REACH = 2  # full steps at most that answers are measured with: of three there would be a thousand lists
+KEPT, OTHERS = "#228833", "#ee6677"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The runs that a schedule is for, what it is found on, and how."""
+
+    positives: Sequence[list]
+    latent: dict  # only its size counts
+    seed: int
+    steps: int
+    shift: float
+    goal: Goal
+    negative: list | None = None
+    cfg: float = 1.0
+    cheap: bool = False
+    name: str = ""
+
+
+class Finding(NamedTuple):
+    """What was found."""
+
+    schedule: Found
+    report: str
+    chart: Image.Image
+
+
+def find_schedule(model: ModelPatcher, asked: Asked) -> Finding:
+    """The best of the lists that measurements speak for and of those that others use; nothing stays on the MODEL.
+
+    Costs are measured with what the method keeps over a stretch of blocks or of the output. A method that answers
+    only inside blocks is measured as if it answered for all blocks at once. Lists are tried with the method as it is.
+    """
+    begun, method = time.perf_counter(), _method_of(model)
+    scenes, sigmas = _scenes(model, asked), shifted_sigmas(asked.steps, asked.shift)
+    way = measured_way(method)
+    reach = min(way.what.tensors, REACH)
+    _require_room(model, method, way, scenes, asked.steps)
+    rivals = _rivals(method, sigmas.tolist())
+    expected = _calls(asked, reach, rivals)
+    before = _estimate(expected, asked)
+    logger.info("DisCa: %s", before)
+    progress.show(before)
+    bar = CallBar(expected)
+
+    def measured_on(prompts) -> Measured:
+        return measure(prompts, sigmas.tolist(), reach, asked.cheap, bar)
+
+    measured = rehearse(model, way, scenes, sigmas, measured_on)
+    trials = Trials(model, scenes, sigmas, measured.ends, bar, measured.calls)
+    search = Search(measured.choices(), rivals, trials.error)
+    kept = search.find(asked.goal)
+    rival = rival_of(search, rivals, len(kept))
+    spent = f"{trials.calls.full:d} calls in full and {trials.calls.answered:d} answered ones"
+    facts = [*_notes(method, way), f"{spent} in {time.perf_counter() - begun:.3g} s, on {_videos(scenes):d} videos"]
+    schedule = _found(model, asked, method, scenes, search, kept, rival)
+    report = report_of(search, kept, asked.steps, not asked.cheap, facts)
+    progress.show(report.partition("\n")[0])
+    return Finding(schedule, report, _chart(search, kept, rival, asked))
+
+
+def measured_way(method: Method) -> Way:
+    """What stands in while costs are measured: its way over a stretch or the output, else its What over all blocks."""
+    whole = [way for way in method.ways if way.where != SITES]
+    return whole[0] if whole else Way(method.ways[0].what, FIRST)
+
+
+def _method_of(model: ModelPatcher) -> Method:
+    attachment = model.get_attachment(KEY)
+    if attachment is None or attachment.method is None:
+        raise ValueError(
+            "There is no cache on this MODEL that a schedule could be found for. Put DisCa Apply Predictor or DisCa "
+            "Apply Cache before this node."
+        )
+    return attachment.method
+
+
+def _scenes(model: ModelPatcher, asked: Asked) -> Scenes:
+    if asked.negative is None:
+        sampling.require_no_cfg(asked.cfg)
+    latent = asked.latent
+    require_video(model, latent["samples"])
+    samples = comfy.sample.fix_empty_latent_channels(
+        model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
+    )
+    require_channels(model, samples)
+    noise = comfy.sample.prepare_noise(samples, asked.seed, latent.get("batch_index"))
+    return Scenes(asked.positives, asked.negative, asked.cfg, noise)
+
+
+def _require_room(model: ModelPatcher, method: Method, way: Way, scenes: Scenes, steps: int) -> None:
+    """ValueError if what is kept of all steps of one prompt does not fit into main memory."""
+    family, network = family_of_model(model), model.model.diffusion_model
+    once = replace(method, when=Rule(), ways=(Way(Reuse(), way.where),))
+    size, guided = model.model.get_dtype_inference().itemsize, scenes.negative is not None and scenes.cfg != 1.0
+
+    def held(conditions: list) -> int:
+        texts = [entry[0].shape[1] for entry in conditions]
+        return sum(bytes_held(once, family, network, scenes.noise.shape, text, size) for text in texts)
+
+    most = max(map(held, scenes.positives)) + (held(scenes.negative) if guided else 0)
+    most *= steps * (2 if way.what.reads_given else 1)
+    if most > (room := psutil.virtual_memory().available):
+        raise ValueError(
+            f"Measuring keeps {most / 1e9:.2f} GB in main memory, what comes out of the blocks in each step, but "
+            f"{room / 1e9:.2f} GB are free. Find the schedule on a smaller or shorter video, or with fewer in a batch."
+        )
+
+
+def _rivals(method: Method, sigmas: list[float]) -> list[Listed]:
+    """Published lists for so many steps, and the one that the MODEL has now, if it is one."""
+    steps = len(sigmas) - 1
+    lists = {f"published: {name}": preset.listed for name, preset in PRESETS.items() if preset.steps == steps}
+    try:
+        plan = method.when.plan(sigmas) or ()
+    except ValueError:  # it is for other runs
+        plan = ()
+    lists["on the MODEL so far"] = [step for step, way in enumerate(plan) if way == FULL]
+    return [listed for listed in known(lists) if listed.anchors]
+
+
+def _calls(asked: Asked, reach: int, rivals: Sequence[Listed]) -> Calls:
+    """About what is to come; how many lists an allowed error takes is not known before."""
+    full_steps = asked.goal.full_steps or asked.steps // 2
+    lists = [range(full_steps)] * ((1 if asked.cheap else 2) + sum(len(one.anchors) == full_steps for one in rivals))
+    parts = (calls_to_measure(asked.steps, reach, asked.cheap), calls_to_try(lists, asked.steps))
+    full, answered = map(sum, zip(*parts, strict=True))
+    return Calls(full * len(asked.positives), answered * len(asked.positives))
+
+
+def _estimate(expected: Calls, asked: Asked) -> str:
+    plain = asked.steps * len(asked.positives)
+    runs = f"as {expected.full / plain:.1f} runs in full, and {expected.answered:d} answered calls"
+    more = "" if asked.goal.allowed_error is None else ", and more for each further list that is tried"
+    return f"finding the schedule takes about as long {runs}{more}"
+
+
+def _notes(method: Method, way: Way) -> list[str]:
+    notes = []
+    if way not in method.ways:
+        notes.append("the method answers inside blocks: costs were measured as if it answered for all of them at once")
+    if len(method.ways) > 1:
+        notes.append("the method has several ways: costs were measured with one of them")
+    if way.what.tensors > REACH:
+        notes.append(f"the method looks at more full steps than {REACH:d}: costs were measured with these")
+    return notes
+
+
+def _videos(scenes: Scenes) -> int:
+    return len(scenes.positives) * len(scenes.noise)
+
+
+def _found(
+    model: ModelPatcher, asked: Asked, method: Method, scenes: Scenes, search: Search, kept: Steps, rival: Steps
+) -> Found:
+    family = family_of_model(model)
+    measured = MeasuredOn(
+        width=family.widths(model.model.diffusion_model)[0],
+        size=_size(model, scenes.noise),
+        prompts=_videos(scenes),
+        seed=asked.seed,
+        error=search.errors[kept],
+        published=rival,
+        published_error=search.errors[rival] if rival else None,
+        estimated=() if asked.cheap else tuple(search.expected),
+    )
+    name = asked.name or f"found, {len(kept):d} of {asked.steps:d}"
+    return Found(kept, asked.steps, name, family=family.title, shift=asked.shift, method=method.name, measured=measured)
+
+
+def _size(model: ModelPatcher, latent: Tensor) -> tuple[int, int, int]:
+    """Width, height and frames of the video."""
+    form = model.get_model_object("latent_format")
+    frames, height, width = latent.shape[2:]
+    each = form.spacial_downscale_ratio
+    return width * each, height * each, (frames - 1) * form.temporal_downscale_ratio + 1
+
+
+def _chart(search: Search, kept: Steps, rival: Steps, asked: Asked) -> Image.Image:
+    """With the lists that were run, where what is drawn is of the same kind."""
+    if asked.cheap:
+        title = "error of the answers on the path in full, by the number of full steps"
+        expected = search.expected[len(kept) - 1]
+        return draw_chart(search.expected, [Mark(f"found: {written(kept)}", len(kept), expected, KEPT)], title)
+    marks = [Mark(f"found: {written(kept)}, {search.errors[kept]:.2g} in a run", len(kept), search.errors[kept], KEPT)]
+    if rival and rival != kept:
+        name = f"before: {written(rival)}, {search.errors[rival]:.2g} in a run"
+        marks.append(Mark(name, len(rival), search.errors[rival], OTHERS))
+    return draw_chart(search.expected, marks, "error expected, by the number of full steps")

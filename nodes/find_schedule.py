@@ -1,0 +1,180 @@
+"""Find Schedule."""
+
+import numpy as np
+import torch
+from comfy_api.v0_0_2 import io
+
+from ..disca.finding import Goal
+from ..disca.host.compat import require, room
+from ..disca.host.folders import schedule_file
+from ..disca.schedule_file import write_schedule
+from .types import CATEGORY, DiscaSchedule
+
+UNCONNECTED = object()
+MOST_STEPS = 100  # the lists of two anchors are 4950
+MOST_PROMPTS = 16
+FULL, CHEAP = "full", "cheap"
+ALLOWED = (
+    "Squared distance of the latent to that of the run in full, relative to it: 0.0001 is 1 % off, 0.01 is 10 %. "
+    "As few full steps are kept as that takes. 0: every step in full."
+)
+PROMPTS = "Further prompts: a list that is found on one may not suit others. Four are enough on the toy."
+MEASURE = (
+    "full: how far leaving steps out moves the end of the run, about five runs for each prompt. cheap: "
+    "how wrong the answers are on the way, about two runs; its list gains less."
+)
+
+
+class DiscaFindSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiscaFindSchedule",
+            display_name="DisCa Find Schedule",
+            category=CATEGORY,
+            description="Measures on your prompts which steps a model with a cache has to run in full, and keeps a "
+            "list that is no worse there than the published one.",
+            search_aliases=["anchors", "optimize schedule", "calibrate", "auto schedule", "search"],
+            inputs=[*_run_inputs(), _goal_input(), *_optional_inputs()],
+            outputs=[
+                DiscaSchedule.Output(display_name="schedule"),
+                io.String.Output(
+                    display_name="report", tooltip="The list, its error, what else was tried, and what it took."
+                ),
+                io.Image.Output(
+                    display_name="chart", tooltip="The error expected by the number of full steps, and what was found."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, steps: int | None, goal: dict, save_as: str | None = "", cfg: float | None = 1.0, negative=UNCONNECTED
+    ) -> bool:
+        require("finding")
+        if negative is UNCONNECTED and cfg is not None:  # None: comes by a link
+            room("sampling").require_no_cfg(cfg)
+        if save_as:
+            schedule_file(save_as)
+        return _require_goal(steps, **goal)
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        latent_image,
+        seed,
+        steps,
+        shift,
+        goal,
+        negative=None,
+        cfg=1.0,
+        prompts=None,
+        measure=FULL,
+        save_as="",
+    ) -> io.NodeOutput:
+        _require_goal(steps, **goal)
+        finding, file = room("finding"), schedule_file(save_as) if save_as else None
+        wanted = Goal(goal.get("full_steps"), goal.get("allowed_error"))
+        positives = [positive, *(one for one in (prompts or {}).values() if one is not None)]
+        found = finding.find_schedule(
+            model,
+            finding.Asked(
+                positives, latent_image, seed, steps, shift, wanted, negative, cfg, measure == CHEAP, save_as
+            ),
+        )
+        if file is not None:
+            write_schedule(file, found.schedule)
+        picture = torch.from_numpy(np.asarray(found.chart, dtype=np.float32) / 255.0)
+        return io.NodeOutput(found.schedule, found.report, picture[None])
+
+
+def _require_goal(steps: int | None, goal: str, full_steps: int | None = None, allowed_error: float | None = None):
+    """True; ValueError for more full steps than there are."""
+    if None not in (steps, full_steps) and full_steps > steps:
+        raise ValueError(
+            f"'full_steps' is {full_steps:d}, but the run has {steps:d} steps. Set it to {steps:d} at most."
+        )
+    return True
+
+
+def _run_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="A model with its cache: from DisCa Apply Predictor or DisCa Apply Cache."),
+        io.Conditioning.Input("positive", tooltip="What the videos should show."),
+        io.Latent.Input("latent_image", tooltip="An empty latent video: only its size counts."),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            tooltip="The seed of the starting noise.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=20,
+            min=2,
+            max=MOST_STEPS,
+            tooltip="Steps of the run. The schedule is for these.",
+        ),
+        io.Float.Input(
+            "shift",
+            default=5.0,
+            min=0.01,
+            max=100.0,
+            step=0.01,
+            tooltip="Shift of the run. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7. The schedule is for this one.",
+        ),
+    ]
+
+
+def _goal_input() -> io.Input:
+    full_steps = io.Int.Input(
+        "full_steps", default=8, min=1, max=MOST_STEPS, tooltip="How many steps may run in full; the others are cached."
+    )
+    allowed_error = io.Float.Input(
+        "allowed_error", default=0.01, min=0.0, max=1.0, step=0.0001, round=False, tooltip=ALLOWED
+    )
+    return io.DynamicCombo.Input(
+        "goal",
+        options=[
+            io.DynamicCombo.Option("full_steps", [full_steps]),
+            io.DynamicCombo.Option("allowed_error", [allowed_error]),
+        ],
+        tooltip="full_steps: the best list of so many. allowed_error: as few as that takes.",
+    )
+
+
+def _optional_inputs() -> list[io.Input]:
+    return [
+        io.Conditioning.Input("negative", optional=True, tooltip="Only needed with cfg above 1."),
+        io.Float.Input(
+            "cfg",
+            default=1.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="Classifier-free guidance. 1 is off and right for distilled models.",
+        ),
+        io.Autogrow.Input(
+            "prompts",
+            template=io.Autogrow.TemplatePrefix(
+                io.Conditioning.Input("prompt", optional=True), prefix="prompt", min=1, max=MOST_PROMPTS
+            ),
+            optional=True,
+            tooltip=PROMPTS,
+        ),
+        io.Combo.Input("measure", options=[FULL, CHEAP], default=FULL, optional=True, advanced=True, tooltip=MEASURE),
+        io.String.Input(
+            "save_as",
+            default="",
+            optional=True,
+            tooltip="A name for its file in output/disca/schedules, which DisCa Cache Schedule loads. Empty: no file.",
+        ),
+    ]
