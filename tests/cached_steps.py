@@ -16,10 +16,10 @@ NEUTRAL = {  # settings under which every step runs in full
 ACTIVE = {  # settings under which some of 8 steps are cached
     "TeaCache": {"threshold": 0.6, "calibration": "none"},
     "MagCache": {"threshold": 2.0, "most": 2, "retention": 0.2},
-    "AdaCache": {"codebook": "fast", "final": 1},
+    "AdaCache": {"codebook": "fast", "rate": 3.0, "final": 1},
     "EasyCache": {"threshold": 2.0, "warmup": 2},
-    "First-Block-Cache": {"threshold": 0.5},
-    "SpeCa": {"threshold": 0.3, "floor": 0.0, "fewest": 0, "most": 2, "runs": "this step"},
+    "First-Block-Cache": {"threshold": 100.0, "most": 2},
+    "SpeCa": {"threshold": 100.0, "floor": 100.0, "fewest": 0, "most": 2, "runs": "this step"},
     "Spectrum": {"warmup": 2},
     "PAB": {"interval": 3},
 }

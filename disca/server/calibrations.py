@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import folder_paths
-
+from ..host.folders import output_folder
 from ..limits import require_folder_name
 from ..messages import listing, quoted
 from ..methods.adaptive.calibration import Calibration, read, write
-from .folders import ROOT
 
 CALIBRATIONS, ENDING = "calibrations", ".json"
 
@@ -52,7 +50,7 @@ def load(name: str) -> Calibration:
 
 
 def _folder() -> Path:
-    return Path(folder_paths.get_output_directory()) / ROOT / CALIBRATIONS
+    return output_folder(CALIBRATIONS)
 
 
 def _is_ours(path: Path) -> bool:

@@ -103,25 +103,34 @@ RUNS = {  # what runs on cached steps, of the modules that a full step runs
 @pytest.mark.parametrize("name", RUNS)
 def test_on_a_cached_step_only_what_the_method_needs_runs(name, load, attached, sample):
     case = "hv10_t2v"
-    network = load(case)[0].model.diffusion_model
-    plain = calls_of(network, lambda: sample(case, load(case)[0]))
-    patched, report = attached(case, name, active(name)), []
+    model, _ = load(case)
+    network = model.model.diffusion_model
+    plain = calls_of(network, lambda: sample(case, model))
+    patched, report = attached(case, name, active(name), model), []
     counts = calls_of(network, lambda: report.append(sample(case, patched)[1]))
     full = int(graph.counts(report[0]).split(" full")[0])
-    assert 0 < full < STEPS
+    assert 0 < full < STEPS and plain.keys() == {*DOUBLE, *SINGLE}
     for module, count in plain.items():
         steps = STEPS if module in RUNS[name] else full
         assert counts[module] == count // STEPS * steps, module
 
 
-@pytest.mark.parametrize("name", ["TeaCache", "First-Block-Cache", "EasyCache", "SpeCa"])
+DECIDED = {
+    "TeaCache": {"calibration": "none"},
+    "First-Block-Cache": {},
+    "EasyCache": {"warmup": 2},
+    "SpeCa": {"floor": 0.0, "fewest": 0, "decay": 1.0, "runs": "this step"},
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
 def test_rows_decide_for_themselves(name, load, attached, sample):
-    """Conditions whose decisions differ, together and apart."""
+    """Conditions whose decisions differ at some threshold, together and apart."""
     case = "hv10_t2v"
     model = load(case)[0]
     guided = {"negative": graph.other_conditioning(case, model), "cfg": 3.0}
-    for threshold in (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2):
-        patched = attached(case, name, active(name) | {"threshold": threshold})
+    for threshold in (0.01 * 1.25**i for i in range(28)):
+        patched = attached(case, name, DECIDED[name] | {"threshold": threshold}, model)
         together, report = sample(case, patched, **guided)
         if "steps in full a video and condition" in report:
             break

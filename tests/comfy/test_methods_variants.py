@@ -17,27 +17,22 @@ WINDOWS = {
 }
 
 
-def settled(name: str) -> dict:
-    """Settings whose decisions do not hang on the last bits of what is seen."""
-    return active(name) | ({"threshold": 100.0, "floor": 100.0} if name == "SpeCa" else {})
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_a_lora_gives_what_merged_weights_give(name, load, attached, sample):
     model, _ = load(CASE)
-    patched, report = sample(CASE, graph.with_lora(attached(CASE, name, settled(name))))
-    merged, _ = sample(CASE, attached(CASE, name, settled(name), graph.with_merged_lora(model)))
+    patched, report = sample(CASE, graph.with_lora(attached(CASE, name, active(name), model)))
+    merged, _ = sample(CASE, attached(CASE, name, active(name), graph.with_merged_lora(model)))
     assert "cached" in graph.counts(report)
     assert relative_error(patched, merged) < 1e-5
-    assert relative_error(patched, sample(CASE, attached(CASE, name, settled(name)))[0]) > 1e-4
+    assert relative_error(patched, sample(CASE, attached(CASE, name, active(name)))[0]) > 1e-4
 
 
 @pytest.mark.parametrize("case", recipes.CASES)
 @pytest.mark.parametrize("name", KINDS)
 def test_offloaded_weights_give_what_resident_weights_give(name, case, load, attached, sample, request):
-    resident, _ = sample(case, attached(case, name, settled(name)))
+    resident, _ = sample(case, attached(case, name, active(name)))
     request.getfixturevalue("novram")
-    offloaded, report = sample(case, attached(case, name, settled(name)))
+    offloaded, report = sample(case, attached(case, name, active(name)))
     assert "cached" in graph.counts(report)
     assert relative_error(offloaded, resident) < 1e-6
 
@@ -51,19 +46,20 @@ def test_fp8_weights_give_what_the_rounded_weights_give(name, load, attached, ca
     found = []
     for source, dtype in ((f"{CASE}_published.safetensors", "fp8_e4m3fn"), (file, "default")):
         (model,) = call("DiscaLoadModel", model_name=source, weight_dtype=dtype)
-        found.append(sample(CASE, attached(CASE, name, settled(name), model))[0])
+        found.append(sample(CASE, attached(CASE, name, active(name), model))[0])
     assert relative_error(*found) < 1e-5
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_compiled_blocks_give_what_others_give(name, attached, sample, load):
     """Also where the method looks inside of them, which it does without the compiled code."""
-    network = load(CASE)[0].model.diffusion_model
+    model, _ = load(CASE)
+    network = model.model.diffusion_model
     blocks = [f"diffusion_model.double_blocks.{i}" for i in range(len(network.double_blocks))]
     blocks += [f"diffusion_model.single_blocks.{i}" for i in range(len(network.single_blocks))]
-    expected, _ = sample(CASE, attached(CASE, name, settled(name)))
+    expected, _ = sample(CASE, attached(CASE, name, active(name)))
     torch._dynamo.reset()
-    compiled = attached(CASE, name, settled(name)).clone()
+    compiled = attached(CASE, name, active(name), model).clone()
     set_torch_compile_wrapper(compiled, backend="eager", keys=blocks)
     found, report = sample(CASE, compiled)
     torch._dynamo.reset()
@@ -75,7 +71,7 @@ def test_compiled_blocks_give_what_others_give(name, attached, sample, load):
 def test_windows_keep_apart_and_a_second_run_is_the_first(name, attached, call, sample, load):
     """Every window is a row of its own: together and apart are the same."""
     latent = {"samples": torch.zeros(1, 16, 7, 8, 12)}
-    (windowed,) = call("ContextWindowsManual", model=attached(CASE, name, settled(name)), **WINDOWS)
+    (windowed,) = call("ContextWindowsManual", model=attached(CASE, name, active(name)), **WINDOWS)
     first, report = sample(CASE, windowed, latent_image=latent)
     again, _ = sample(CASE, windowed, latent_image=latent)
     assert "cached" in graph.counts(report) and "in full:" not in report
@@ -88,7 +84,7 @@ def test_windows_keep_apart_and_a_second_run_is_the_first(name, attached, call, 
 def test_a_controlnet_runs_in_full(name, attached, sample, load):
     model, _ = load(CASE)
     positive = graph.with_control(graph.conditioning(recipes.golden(CASE), model), model)
-    cached, report = sample(CASE, attached(CASE, name, settled(name)), positive=positive)
+    cached, report = sample(CASE, attached(CASE, name, active(name), model), positive=positive)
     assert torch.equal(cached, sample(CASE, model, positive=positive)[0])
     assert "ControlNet residuals" in report
 
@@ -101,7 +97,7 @@ def test_a_block_with_a_forward_of_another_packs_runs_in_full(name, attached, sa
     own = block.forward
     block.forward = lambda *args, **kwargs: own(*args, **kwargs)
     try:
-        cached, report = sample(CASE, attached(CASE, name, settled(name)))
+        cached, report = sample(CASE, attached(CASE, name, active(name), model))
     finally:
         del block.forward
     assert torch.equal(cached, plain)

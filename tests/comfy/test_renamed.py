@@ -19,7 +19,7 @@ from conftest import PACK
 from safetensors.torch import save_file
 from torch import ones
 
-from disca.host.compat import CAME_WITH, NEEDS
+from disca.host.comfy_names import CAME_WITH, NEEDS
 
 ALONE = 4  # in the short form
 ROOMS = {  # what a node does when a name of the room is missing

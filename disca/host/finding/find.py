@@ -84,7 +84,7 @@ def find_schedule(model: ModelPatcher, asked: Asked) -> Finding:
 
     measured = rehearse(model, way, scenes, sigmas, measured_on)
     trials = Trials(model, scenes, sigmas, measured.ends, bar, measured.calls)
-    search = Search(measured.choices(), rivals, trials.error)
+    search = Search(measured.choices(), rivals, trials.error_of)
     kept = search.find(asked.goal)
     rival = rival_of(search, rivals, len(kept))
     spent = f"{trials.calls.full:d} calls in full and {trials.calls.answered:d} answered ones"

@@ -30,7 +30,7 @@ class Trials:
     progress: Progress
     calls: Calls  # that were made, from those before on
 
-    def error(self, anchors: Steps) -> float:
+    def error_of(self, anchors: Steps) -> float:
         """Σ |y_n - x_n|² / Σ |x_n|² of the runs; ValueError if they do not go by the list."""
         reports: list[Report] = []
         model = with_anchors(self.model, anchors)

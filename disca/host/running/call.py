@@ -80,8 +80,10 @@ class Call:
         self._decides = evaluation.keep
         method = evaluation.run.method
         self._keeps = evaluation.keep and evaluation.stores and method is not None
+        self._blind: str | None = None  # why the method sees nothing of this call, though it is the step's own
         if self._blocked and self._keeps and any(way.where == SITES for way in method.ways):
             self._keeps = False  # others have a hand in the blocks, whose insides cannot be seen then
+            self._blind = self._blocked
         self._signals: Signals | None = None
         self._rows: list[Row] = []  # until the first block has shown its inputs
         self._ways: list[int] = []  # of each row
@@ -221,7 +223,7 @@ class Call:
             return self._decided[row], None
         way = self.run.decide(row, self.run.now(row, step, number, self._signals), self._signature)
         if way == FULL:
-            return FULL, None
+            return FULL, None if self.run.is_planned else self._blind
         reason = self._blocked or (PIECES if self.run.is_split(row.condition) else None)
         if reason is None and not self.run.full_steps(row):
             reason = NO_FEATURES

@@ -77,6 +77,11 @@ class Run:
         self._served.update(dict.fromkeys(strengths, step))
         return Evaluation(self, sigma, step, strengths, blocked, stores=blocked is None)
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether it is known before the run which steps are to run in full."""
+        return self.method is None or self._plan is not None
+
     def may_answer(self, step: int) -> bool:
         """Whether the method plans to answer in this step, or may decide so."""
         return self.method is not None and (self._plan is None or self._plan[step] != FULL)
