@@ -5,11 +5,12 @@ from comfy.patcher_extension import WrappersMP
 
 from ..messages import quoted
 from ..methods.scheduled.disca import disca
+from ..methods.scheduled.lesa import LesaCache, in_its_runs
 from ..methods.seam.anchors import AtAnchors
 from ..methods.seam.method import SITES, Method
 from ..methods.seam.when import MODULATED
-from ..models.checks import LoadedPredictor, family_of_model, require_match, require_meanflow
-from ..schedule import Schedule
+from ..models.checks import LoadedLesa, LoadedPredictor, family_of_model, require_match, require_meanflow
+from ..schedule import Anchors, Schedule
 from .running import blocks, wrappers
 from .running.outer import Attachment, outer_sample
 from .running.run import KEY
@@ -22,6 +23,16 @@ def attach_predictor(
     require_meanflow(model)
     require_match(model, predictor.spec)
     return attach(model, disca(AtAnchors(schedule)), cache_device, predictor.patcher)
+
+
+def attach_lesa(
+    model: ModelPatcher, experts: LoadedLesa, schedule: Schedule | None = None, cache_device: str = "auto"
+) -> ModelPatcher:
+    """A clone of the MODEL with LESA's experts between the schedule's anchors, or those that they were trained with."""
+    spec = experts.spec
+    chosen = schedule or (Anchors(spec.anchors, spec.steps, "of the LESA file") if spec.anchors else None)
+    method = LesaCache().method(AtAnchors(chosen) if chosen else None)
+    return attach(model, in_its_runs(method, spec.steps, spec.shift), cache_device, experts.patcher)
 
 
 def attach(

@@ -8,6 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..messages import listing, quoted
+from ..weights.lesa_file import LesaSpec
 from ..weights.predictor_spec import PredictorSpec
 from .family import FAMILIES, Family, family_of
 
@@ -24,6 +25,13 @@ class LoadedPredictor(NamedTuple):
 
     patcher: ModelPatcher
     spec: PredictorSpec
+
+
+class LoadedLesa(NamedTuple):
+    """LESA's experts under ComfyUI's memory management, and what they are."""
+
+    patcher: ModelPatcher
+    spec: LesaSpec
 
 
 def family_of_model(model: ModelPatcher) -> Family:

@@ -15,14 +15,16 @@ import comfy.utils
 import torch
 
 from ..messages import quoted
+from ..methods.scheduled.lesa import LesaNetwork
 from ..weights.checks import require_fit
 from ..weights.files import Shape, open_weights
+from ..weights.lesa_file import read_lesa
 from ..weights.merged import MergedWeights
 from ..weights.predictor_file import read_predictor
 from ..weights.predictor_spec import PredictorSpec
 from ..weights.quantised import Quantisation, quantisation_of
 from ..weights.transformer_file import require_meanflow, transformer_weights
-from .checks import LoadedPredictor
+from .checks import LoadedLesa, LoadedPredictor
 from .family import FAMILIES
 
 HEAD = 128  # width of an attention head in every HunyuanVideo
@@ -105,6 +107,15 @@ def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bo
     patcher = patcher_class(network, load_device, offload_device)
     patcher.cached_patcher_init = (_load_predictor_patcher, (path, weight_dtype))
     return LoadedPredictor(patcher, spec)
+
+
+def load_lesa(path: str) -> LoadedLesa:
+    """LESA's experts in the file, ready to attach, in fp32; ValueError if a key or shape is off."""
+    spec, state = read_lesa(open_weights(path))
+    network = LesaNetwork(spec.steps, spec.hidden)
+    network.eval().requires_grad_(False).load_state_dict(state)
+    devices = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    return LoadedLesa(comfy.model_patcher.ModelPatcher(network.to(devices[1]), *devices), spec)
 
 
 def load_network(path: str, dtype: torch.dtype) -> torch.nn.Module:
