@@ -10,29 +10,23 @@ from ..methods.seam.anchors import AtAnchors
 from ..methods.seam.method import SITES, Method
 from ..methods.seam.when import MODULATED
 from ..models.checks import LoadedLesa, LoadedPredictor, family_of_model, require_match, require_meanflow
-from ..schedule import Anchors, Schedule
+from ..schedule import Schedule
 from .running import blocks, wrappers
 from .running.outer import Attachment, outer_sample
 from .running.run import KEY
 
 
 def attach_predictor(
-    model: ModelPatcher, predictor: LoadedPredictor, schedule: Schedule, cache_device: str = "auto"
+    model: ModelPatcher, predictor: LoadedPredictor | LoadedLesa, schedule: Schedule, cache_device: str = "auto"
 ) -> ModelPatcher:
     """A clone of the MODEL that runs the transformer on the schedule's anchors and the Predictor on the other steps."""
+    rule = AtAnchors(schedule)
+    if isinstance(predictor, LoadedLesa):
+        method = in_its_runs(LesaCache().method(rule), predictor.spec.steps, predictor.spec.shift)
+        return attach(model, method, cache_device, predictor.patcher)
     require_meanflow(model)
     require_match(model, predictor.spec)
-    return attach(model, disca(AtAnchors(schedule)), cache_device, predictor.patcher)
-
-
-def attach_lesa(
-    model: ModelPatcher, experts: LoadedLesa, schedule: Schedule | None = None, cache_device: str = "auto"
-) -> ModelPatcher:
-    """A clone of the MODEL with LESA's experts between the schedule's anchors, or those that they were trained with."""
-    spec = experts.spec
-    chosen = schedule or (Anchors(spec.anchors, spec.steps, "of the LESA file") if spec.anchors else None)
-    method = LesaCache().method(AtAnchors(chosen) if chosen else None)
-    return attach(model, in_its_runs(method, spec.steps, spec.shift), cache_device, experts.patcher)
+    return attach(model, disca(rule), cache_device, predictor.patcher)
 
 
 def attach(

@@ -18,7 +18,7 @@ from ..messages import quoted
 from ..methods.scheduled.lesa import LesaNetwork
 from ..weights.checks import require_fit
 from ..weights.files import Shape, open_weights
-from ..weights.lesa_file import read_lesa
+from ..weights.lesa_file import is_lesa, read_lesa
 from ..weights.merged import MergedWeights
 from ..weights.predictor_file import read_predictor
 from ..weights.predictor_spec import PredictorSpec
@@ -92,10 +92,15 @@ def load_model(path: str) -> comfy.model_patcher.ModelPatcher:
     return patcher
 
 
-def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bool = False) -> LoadedPredictor:
-    """The Predictor in the file, ready to attach; ValueError if a key or shape is off."""
+def load_predictor(
+    path: str, weight_dtype: str = "default", disable_dynamic: bool = False
+) -> LoadedPredictor | LoadedLesa:
+    """The Predictor, or LESA's, in the file, ready to attach; ValueError if a key or shape is off."""
     _require_weight_type(weight_dtype)
-    spec, state = read_predictor(open_weights(path))
+    file = open_weights(path)
+    if is_lesa(file):
+        return load_lesa(path)
+    spec, state = read_predictor(file)
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     dtype, operations = _predictor_types(state, weight_dtype, load_device)
@@ -110,12 +115,14 @@ def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bo
 
 
 def load_lesa(path: str) -> LoadedLesa:
-    """LESA's experts in the file, ready to attach, in fp32; ValueError if a key or shape is off."""
+    """LESA's predictor in the file, ready to attach, small and so in fp32; ValueError if a key or shape is off."""
     spec, state = read_lesa(open_weights(path))
     network = LesaNetwork(spec.steps, spec.hidden)
     network.eval().requires_grad_(False).load_state_dict(state)
     devices = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    return LoadedLesa(comfy.model_patcher.ModelPatcher(network.to(devices[1]), *devices), spec)
+    patcher = comfy.model_patcher.ModelPatcher(network.to(devices[1]), *devices)
+    patcher.cached_patcher_init = (_load_predictor_patcher, (path, "default"))
+    return LoadedLesa(patcher, spec)
 
 
 def load_network(path: str, dtype: torch.dtype) -> torch.nn.Module:

@@ -51,6 +51,11 @@ def lesa_shapes(spec: LesaSpec) -> dict[str, Shape]:
     return shapes
 
 
+def is_lesa(file: WeightsFile) -> bool:
+    """Whether it has a LESA predictor's keys."""
+    return FIRST in file.tensors
+
+
 def read_lesa(file: WeightsFile) -> tuple[LesaSpec, dict[str, Tensor]]:
     """What the predictor is and its weights in fp32; ValueError if a key, shape or number is off."""
     refuse_lora(file.name, list(file.tensors), "a LESA predictor")

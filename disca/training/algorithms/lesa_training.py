@@ -76,7 +76,7 @@ class LesaTraining:
         return {"forecast to full": distance(rows["forecast"], rows["full"])}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
-        """The experts as Apply Cache reads them."""
+        """The experts as Load Predictor reads them."""
         anchors = tuple(step for step, way in enumerate(self.plan) if way == FULL)
         export_lesa(folder, lesa_spec(self.settings, anchors), self.experts, weights)
 
