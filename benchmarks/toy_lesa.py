@@ -27,7 +27,7 @@ from disca.schedule import parse_anchors
 from disca.training.algorithms.previews import distance
 from disca.training.algorithms.sampling import CachedVelocity, mean_velocity, sample
 
-LISTS = {"published": "0-2 5 9 13 17 19", "found": "0-3 5 8 13 18"}
+LISTS = {"found": "0-3 5 8 13 18", "published": "0-2 5 9 13 17 19"}
 OWN, PREDICTOR = "experts", "predictor"
 METHODS = {  # and the network that answers
     "reuse of features": (PlainReuse().method, None),
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, required=True, help="the experts")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS])
     options = parser.parse_args()
     experts = load_lesa(str(options.file))
     toy = toy_world.Toy(toy_world.result_of(0, "meanflow"), toy_world.result_of(0, "predictor"), experts.spec.shift)
@@ -57,7 +58,8 @@ def main() -> None:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(toy.first + seed))
         full = sample(mean_velocity(toy.student, condition), noise, sigmas)
         for listed, anchors in LISTS.items():
-            for name, (make, own) in METHODS.items():
+            for name in options.methods:
+                make, own = METHODS[name]
                 method = make(AtAnchors(parse_anchors(anchors)))
                 u = CachedVelocity(toy.student, condition, method, sigmas.tolist(), networks[own])
                 found[listed, name].append(distance(sample(u, noise, sigmas), full))

@@ -8,9 +8,9 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..messages import listing, quoted
-from ..weights.lesa_file import LesaSpec
 from ..weights.predictor_spec import PredictorSpec
 from .family import FAMILIES, Family, family_of
+from .lesa_file import LesaSpec
 
 ROUNDING = 1e-4  # by which a sigma may be out of [0, 1]
 FOREIGN_CACHES = {  # key in transformer_options -> node

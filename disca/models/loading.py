@@ -18,7 +18,6 @@ from ..messages import quoted
 from ..methods.scheduled.lesa import LesaNetwork
 from ..weights.checks import require_fit
 from ..weights.files import Shape, open_weights
-from ..weights.lesa_file import is_lesa, read_lesa
 from ..weights.merged import MergedWeights
 from ..weights.predictor_file import read_predictor
 from ..weights.predictor_spec import PredictorSpec
@@ -26,6 +25,7 @@ from ..weights.quantised import Quantisation, quantisation_of
 from ..weights.transformer_file import require_meanflow, transformer_weights
 from .checks import LoadedLesa, LoadedPredictor
 from .family import FAMILIES
+from .lesa_file import is_lesa, read_lesa
 
 HEAD = 128  # width of an attention head in every HunyuanVideo
 CONFIG_KEYS = {  # from these ComfyUI makes the settings of the network, unchecked; key -> dimensions, 1: may be absent

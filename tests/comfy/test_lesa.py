@@ -6,7 +6,7 @@ import recipes
 import torch
 
 from disca.methods.scheduled.lesa import LesaNetwork
-from disca.weights.lesa_file import LesaSpec, write_lesa
+from disca.models.lesa_file import LesaSpec, write_lesa
 
 STEPS, SHIFT, ANCHORS = 8, 5.0, "0 2 5"
 ADDED = (0.25, 0.5, 0.75)  # by each expert

@@ -182,12 +182,7 @@ def test_runs_that_its_network_was_trained_for_go_by_its_rule():
         (19, 5.0, 1.0, "trained for 20 steps, but the run has 19. Set steps to 20"),
         (20, 6.0, 1.0, "trained at shift 5, where step 1[0-9] begins at sigma .*Set the shift to 5 with"),
         (20, 1.0, 1.0, "trained at shift 5, where step 14 begins at sigma 0.682, but in this run it begins at 0.300"),
-        (
-            20,
-            5.0,
-            0.5,
-            "step 0 begins at sigma 1.000, but in this run it begins at 0.833. .*scheduler simple and denoise 1",
-        ),
+        (20, 5.0, 0.5, "where step 13 begins at sigma 0.729, but in this run .* scheduler simple and denoise 1"),
     ],
 )
 def test_other_runs_are_refused_before_they_begin(steps, shift, denoise, said):

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...models.checks import LoadedLesa, LoadedPredictor
+from ...models.lesa_file import LesaSpec, write_lesa
 from ...models.loading import load_lesa, load_meanflow_model, load_model, load_predictor
 from ...models.lora import load_lora
-from ...weights.lesa_file import LesaSpec, write_lesa
 from ...weights.predictor_file import write_predictor
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.settings import ModelSettings, Settings

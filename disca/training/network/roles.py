@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ...messages import quoted
 from ...models.family import family_of
+from ...models.lesa_file import LesaSpec
 from ...models.loading import build_predictor, load_network
 from ...toy.network import new_network
 from ...weights.files import open_weights
-from ...weights.lesa_file import LesaSpec
 from ...weights.predictor_file import read_predictor
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.method_settings import PredictorSettings

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from disca.methods.scheduled.lesa import LesaNetwork
+from disca.models.lesa_file import LesaSpec, lesa_shapes, read_lesa, write_lesa
 from disca.weights.files import open_weights
-from disca.weights.lesa_file import LesaSpec, lesa_shapes, read_lesa, write_lesa
 
 SPEC = LesaSpec(4, 3, 5.0, (0, 1, 3), "model.safetensors", {"seed": 0})
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..messages import cause, listing, quoted
 from ..schedule import parse_anchors
-from .checks import require_fit, require_floating
-from .files import Shape, WeightsFile, refuse_lora
-from .impostors import seems_to_be
+from ..weights.checks import require_fit, require_floating
+from ..weights.files import Shape, WeightsFile, refuse_lora
+from ..weights.impostors import seems_to_be
 
 FORMAT, VERSION = "LESA", "1"
 READS = (4, 8, 8)  # of each expert: how many of the last outputs
