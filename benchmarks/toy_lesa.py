@@ -1,7 +1,7 @@
 """What LESA's experts are worth on the toy world: videos of 20 steps with 8 in full, against all 20 in full.
 
-    COMFYUI_PATH=... python -m disca.training training/toy/lesa.yaml      trains them
-    COMFYUI_PATH=... python benchmarks/toy_lesa.py --file runs/toy/lesa/export/lesa.safetensors
+    COMFYUI_PATH=... python benchmarks/toy_lesa.py                        the experts that ship
+    COMFYUI_PATH=... python -m disca.training training/toy/lesa.yaml      trains others, for --file
 
 Held-out prompts; a seed is other noise. Squared errors relative to the squared video, mean and deviation of the seeds.
 """
@@ -43,7 +43,7 @@ METHODS = {  # and the network that answers
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--file", type=Path, required=True, help="the experts")
+    parser.add_argument("--file", type=Path, default=toy_world.WEIGHTS / "lesa.safetensors", help="the experts")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS])
