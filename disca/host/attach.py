@@ -7,10 +7,11 @@ from comfy.patcher_extension import WrappersMP
 
 from ..messages import quoted
 from ..methods.scheduled.disca import disca
+from ..methods.scheduled.lesa import LesaCache, in_its_runs
 from ..methods.seam.anchors import AtAnchors
 from ..methods.seam.method import SITES, Method
 from ..methods.seam.when import MODULATED
-from ..models.checks import LoadedPredictor, family_of_model, require_match, require_meanflow
+from ..models.checks import LoadedLesa, LoadedPredictor, family_of_model, require_match, require_meanflow
 from ..schedule import Anchors, Schedule
 from .running import blocks, wrappers
 from .running.outer import Attachment, outer_sample
@@ -26,12 +27,16 @@ LEVELS = {
 
 
 def attach_predictor(
-    model: ModelPatcher, predictor: LoadedPredictor, schedule: Schedule, cache_device: str = "auto"
+    model: ModelPatcher, predictor: LoadedPredictor | LoadedLesa, schedule: Schedule, cache_device: str = "auto"
 ) -> ModelPatcher:
     """A clone of the MODEL that runs the transformer on the schedule's anchors and the Predictor on the other steps."""
+    rule = AtAnchors(schedule)
+    if isinstance(predictor, LoadedLesa):
+        method = in_its_runs(LesaCache().method(rule), predictor.spec.steps, predictor.spec.shift)
+        return attach(model, method, cache_device, predictor.patcher)
     require_meanflow(model)
     require_match(model, predictor.spec)
-    return attach(model, disca(AtAnchors(schedule)), cache_device, predictor.patcher)
+    return attach(model, disca(rule), cache_device, predictor.patcher)
 
 
 def attach(

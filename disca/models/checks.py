@@ -10,6 +10,7 @@ from torch import Tensor
 from ..messages import listing, quoted
 from ..weights.predictor_spec import PredictorSpec
 from .family import FAMILIES, Family, family_of
+from .lesa_file import LesaSpec
 
 ROUNDING = 1e-4  # by which a sigma may be out of [0, 1]
 FOREIGN_CACHES = {  # key in transformer_options -> node
@@ -24,6 +25,13 @@ class LoadedPredictor(NamedTuple):
 
     patcher: ModelPatcher
     spec: PredictorSpec
+
+
+class LoadedLesa(NamedTuple):
+    """LESA's experts under ComfyUI's memory management, and what they are."""
+
+    patcher: ModelPatcher
+    spec: LesaSpec
 
 
 def family_of_model(model: ModelPatcher) -> Family:

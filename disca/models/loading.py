@@ -15,6 +15,7 @@ import comfy.utils
 import torch
 
 from ..messages import quoted
+from ..methods.scheduled.lesa import LesaNetwork
 from ..weights.checks import require_fit
 from ..weights.files import Shape, open_weights
 from ..weights.merged import MergedWeights
@@ -22,8 +23,9 @@ from ..weights.predictor_file import read_predictor
 from ..weights.predictor_spec import PredictorSpec
 from ..weights.quantised import Quantisation, quantisation_of
 from ..weights.transformer_file import is_meanflow, require_meanflow, transformer_weights
-from .checks import LoadedPredictor
+from .checks import LoadedLesa, LoadedPredictor
 from .family import FAMILIES
+from .lesa_file import is_lesa, read_lesa
 
 HEAD = 128  # width of an attention head in every HunyuanVideo
 CONFIG_KEYS = {  # from these ComfyUI makes the settings of the network, unchecked; key -> dimensions, 1: may be absent
@@ -95,10 +97,15 @@ def load_either(path: str) -> comfy.model_patcher.ModelPatcher:
     return (load_meanflow_model if is_meanflow(transformer_weights(open_weights(path))) else load_model)(path)
 
 
-def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bool = False) -> LoadedPredictor:
-    """The Predictor in the file, ready to attach; ValueError if a key or shape is off."""
+def load_predictor(
+    path: str, weight_dtype: str = "default", disable_dynamic: bool = False
+) -> LoadedPredictor | LoadedLesa:
+    """The Predictor, or LESA's, in the file, ready to attach; ValueError if a key or shape is off."""
     _require_weight_type(weight_dtype)
-    spec, state = read_predictor(open_weights(path))
+    file = open_weights(path)
+    if is_lesa(file):
+        return load_lesa(path)
+    spec, state = read_predictor(file)
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     dtype, operations = _predictor_types(state, weight_dtype, load_device)
@@ -110,6 +117,17 @@ def load_predictor(path: str, weight_dtype: str = "default", disable_dynamic: bo
     patcher = patcher_class(network, load_device, offload_device)
     patcher.cached_patcher_init = (_load_predictor_patcher, (path, weight_dtype))
     return LoadedPredictor(patcher, spec)
+
+
+def load_lesa(path: str) -> LoadedLesa:
+    """LESA's predictor in the file, ready to attach, small and so in fp32; ValueError if a key or shape is off."""
+    spec, state = read_lesa(open_weights(path))
+    network = LesaNetwork(spec.steps, spec.hidden)
+    network.eval().requires_grad_(False).load_state_dict(state)
+    devices = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    patcher = comfy.model_patcher.ModelPatcher(network.to(devices[1]), *devices)
+    patcher.cached_patcher_init = (_load_predictor_patcher, (path, "default"))
+    return LoadedLesa(patcher, spec)
 
 
 def load_network(path: str, dtype: torch.dtype) -> torch.nn.Module:

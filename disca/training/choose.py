@@ -6,6 +6,7 @@ from ..models.family import family_of
 from ..toy.dataset import TOY, ToyDataset
 from .algorithms.cfg_distillation import CfgDistillation
 from .algorithms.flow_matching import FlowMatching
+from .algorithms.lesa_training import LesaTraining
 from .algorithms.meanflow_distillation import MeanFlowDistillation
 from .algorithms.predictor_training import PredictorTraining
 from .contract.protocol import Samples, Training
@@ -17,6 +18,7 @@ TRAININGS: dict[str, type[Training]] = {  # by the names in contract/costs.py
     "cfg": CfgDistillation,
     "meanflow": MeanFlowDistillation,
     "predictor": PredictorTraining,
+    "lesa": LesaTraining,
 }
 
 

@@ -29,7 +29,7 @@ def test_a_method_at_its_neutral_setting_is_the_plain_model(name, case, load, at
 @pytest.mark.parametrize("name", NAMES)
 def test_cond_and_uncond_together_equal_apart_and_a_second_run_is_the_first(name, case, load, attached, sample):
     model = load(case)[0]
-    patched = attached(case, name, active(name))
+    patched = attached(case, name, active(name), model)
     guided = {"negative": graph.other_conditioning(case, model), "cfg": 3.0}
     together, report = sample(case, patched, **guided)
     again, _ = sample(case, patched, **guided)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from disca.meanflow import shifted_sigmas
 from disca.methods import METHODS
 from disca.methods.scheduled.kan import ORDER, Kan, KanLayer
-from disca.methods.scheduled.lesa import HISTORY, Lesa, LesaNetwork
+from disca.methods.scheduled.lesa import HISTORY, Lesa, LesaCache, LesaNetwork, in_its_runs
 from disca.methods.seam.method import OUTPUT
 
 STEPS = 4
@@ -165,3 +166,25 @@ def test_the_network_answers_and_where_there_is_none_the_last_output_does():
 
 def test_it_stands_in_for_the_whole_network():
     assert [(type(way.what), way.where) for way in METHODS["LESA"]().ways()] == [(Lesa, OUTPUT)]
+
+
+def test_runs_that_its_network_was_trained_for_go_by_its_rule():
+    method, sigmas = LesaCache().method(), shifted_sigmas(20, 5.0)
+    rounded = ((sigmas * 1000).round() / 1000).tolist()
+    for shift in (5.0, None):
+        assert in_its_runs(method, 20, shift).when.plan(rounded) == method.when.plan(rounded)
+    assert in_its_runs(method, 20, None).when.plan(shifted_sigmas(20, 1.0).tolist())
+
+
+@pytest.mark.parametrize(
+    ("steps", "shift", "denoise", "said"),
+    [
+        (19, 5.0, 1.0, "trained for 20 steps, but the run has 19. Set steps to 20"),
+        (20, 6.0, 1.0, "trained at shift 5, where step 1[0-9] begins at sigma .*Set the shift to 5 with"),
+        (20, 1.0, 1.0, "trained at shift 5, where step 14 begins at sigma 0.682, but in this run it begins at 0.300"),
+        (20, 5.0, 0.5, "where step 13 begins at sigma 0.729, but in this run .* scheduler simple and denoise 1"),
+    ],
+)
+def test_other_runs_are_refused_before_they_begin(steps, shift, denoise, said):
+    with pytest.raises(ValueError, match=said):
+        in_its_runs(LesaCache().method(), 20, 5.0).when.plan(shifted_sigmas(steps, shift, denoise).tolist())

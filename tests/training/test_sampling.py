@@ -9,6 +9,7 @@ import torch
 from disca.meanflow import shifted_sigmas
 from disca.methods.scheduled.disca import disca
 from disca.methods.scheduled.extrapolation import Extrapolation
+from disca.methods.scheduled.lesa import LesaCache
 from disca.methods.scheduled.reuse import PlainReuse
 from disca.methods.scheduled.taylorseer import TaylorSeer
 from disca.methods.seam.anchors import AtAnchors
@@ -124,6 +125,33 @@ def test_with_every_step_in_full_a_method_is_the_plain_run(method):
     u = CachedVelocity(Noted(), {}, method(at(*range(6))), sigmas.tolist(), torch.nn.Identity())
     plain = sample(lambda x_t, t, r: per_sample(t, x_t).expand_as(x_t), NOISE, sigmas)
     assert torch.equal(sample(u, NOISE, sigmas), plain)
+
+
+def test_what_stands_in_for_the_network_gives_its_output_and_keeps_its_own_answers():
+    """Outputs are the time; each answer adds the number of outputs that are kept to the last."""
+    network, sigmas, seen = Noted(), shifted_sigmas(5, 1.0), []
+
+    def compute(kept, step, times):
+        return kept[0] + len(kept)
+
+    u = CachedVelocity(network, {}, LesaCache().method(at(0, 3)), sigmas.tolist(), compute)
+    sample(lambda *args: seen.append(u(*args)) or seen[-1], NOISE, sigmas)
+    assert network.steps == ["full", "full"]
+    expected = torch.tensor([1.0, 2.0, 4.0, 0.4, 4.4])
+    torch.testing.assert_close(torch.stack([made[0, 0] for made in seen]), expected)
+
+
+def test_a_network_that_takes_no_r_is_told_none():
+    told = []
+
+    class Plain(Noted):
+        def velocity_and_features(self, x_t, t, r, condition):
+            told.append(r)
+            return super().velocity_and_features(x_t, t, r, condition)
+
+    sigmas = shifted_sigmas(3, 1.0)
+    sample(CachedVelocity(Plain(), {}, reuse(at(0, 2)), sigmas.tolist(), takes_r=False), NOISE, sigmas)
+    assert told == [None, None]
 
 
 def test_a_method_that_looks_into_the_network_is_refused():

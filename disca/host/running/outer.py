@@ -8,7 +8,7 @@ from comfy.model_patcher import ModelPatcher, create_model_options_clone
 from comfy.patcher_extension import WrappersMP, get_all_callbacks
 
 from ...messages import listing
-from ...methods.seam.method import Method
+from ...methods.seam.method import OUTPUT, Method
 from ...methods.seam.when import FULL
 from ...models.checks import (
     family_of_model,
@@ -100,7 +100,7 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
     if method is not None:
         warnings.append(method.notice(len(sigmas) - 1))
-    if anchors and networks:
+    if anchors and networks and method.ways[0].where != OUTPUT:  # a Predictor's features age, LESA's outputs do not
         warnings.append(_age_warning(anchors, sigmas))
     run.report.warnings += [warning for warning in warnings if warning]
     for warning in run.report.warnings:

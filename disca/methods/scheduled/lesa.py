@@ -1,22 +1,25 @@
 """LESA: three small experts, by the time, continue the network's last outputs, their own among them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from ...meanflow import shifted_sigmas
 from ...schedule import Interval
 from ...settings.section import section
 from ..seam.anchors import AtAnchors
 from ..seam.cache import Cache
 from ..seam.intervals import interval, listed, warmup
-from ..seam.method import OUTPUT, Compute, Context, Tokens, Way, What
+from ..seam.method import OUTPUT, Compute, Context, Method, Tokens, Way, What
+from ..seam.when import Rule
 from .kan import Kan
 
 HISTORY = 8  # outputs that are kept; the first expert reads half of them
 STAGES = (0.9, 0.5)  # the first expert is for times above the first of these, the last for the others
 HIDDEN = 256
+MOST_APART = 0.01  # of a run's times and those that were trained on; ComfyUI's schedulers round times to thousandths
 
 
 class LesaNetwork(nn.Module):
@@ -47,12 +50,44 @@ class LesaNetwork(nn.Module):
 
     def _times(self, sigmas: Sequence[float]) -> Tensor:
         weight = self.timestep[0].layers[0].base_weight
-        if len(sigmas) != weight.shape[1]:
-            raise ValueError(
-                f"This LESA predictor was trained for {weight.shape[1] - 1:d} steps, but the run has "
-                f"{len(sigmas) - 1:d}. Set steps to {weight.shape[1] - 1:d}, or use another method."
-            )
+        require_steps(weight.shape[1] - 1, sigmas)
         return torch.tensor([[*sigmas]], dtype=weight.dtype, device=weight.device)
+
+
+def require_steps(steps: int, sigmas: Sequence[float]) -> None:
+    """ValueError unless a run at these times has as many steps."""
+    if len(sigmas) - 1 != steps:
+        raise ValueError(
+            f"This LESA predictor was trained for {steps:d} steps, but the run has {len(sigmas) - 1:d}. "
+            f"Set steps to {steps:d}, or use another method."
+        )
+
+
+@dataclass(frozen=True)
+class InItsRuns(Rule):
+    """A rule, in runs of so many steps at this shift; ValueError at the start of any other."""
+
+    rule: Rule
+    steps: int
+    shift: float | None  # None: nobody knows, and any is taken
+
+    def plan(self, sigmas: Sequence[float]) -> tuple[int, ...] | None:
+        require_steps(self.steps, sigmas)
+        if self.shift is not None:
+            trained = shifted_sigmas(self.steps, self.shift).tolist()
+            step, apart = max(enumerate(abs(a - b) for a, b in zip(trained, sigmas, strict=True)), key=lambda x: x[1])
+            if apart > MOST_APART:
+                raise ValueError(
+                    f"This LESA predictor was trained at shift {self.shift:g}, where step {step:d} begins at sigma "
+                    f"{trained[step]:.3f}, but in this run it begins at {sigmas[step]:.3f}. Set the shift to "
+                    f"{self.shift:g} with scheduler simple and denoise 1, or use another method."
+                )
+        return self.rule.plan(sigmas)
+
+
+def in_its_runs(method: Method, steps: int, shift: float | None) -> Method:
+    """The method, for the runs that its network was trained for."""
+    return replace(method, when=InItsRuns(method.when, steps, shift))
 
 
 class Lesa(What):

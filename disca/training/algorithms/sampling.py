@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...meanflow import step
 from ...messages import quoted
-from ...methods.seam.method import FIRST, Method, Span, What
+from ...methods.seam.method import FIRST, OUTPUT, Method, Span, Way, What
 from ...methods.seam.when import FULL
 from ..contract.velocity import Velocity
 from ..network.blocks import Answer
@@ -39,6 +39,12 @@ def mean_velocity(network: Network, condition: Condition) -> Velocity:
     return lambda x_t, t, r: network.velocity(x_t, t, r, condition)
 
 
+def own_velocity(network: Network, condition: Condition) -> Velocity:
+    """What one call of the network answers; it is told r if it is a MeanFlow model."""
+    takes_r = network.module.params.meanflow
+    return lambda x_t, t, r: network.velocity(x_t, t, r if takes_r else None, condition)
+
+
 def answer_of(
     what: What, kept: Sequence[Tensor], compute: nn.Module | None, ages: Sequence[Span] = (), **context
 ) -> Answer:
@@ -47,7 +53,7 @@ def answer_of(
 
 
 class CachedVelocity:
-    """The mean velocity of one run, its steps in full or answered as a method plans."""
+    """The velocity of one run, its steps in full or answered as a method plans; a MeanFlow model's is the mean one."""
 
     def __init__(
         self,
@@ -56,10 +62,11 @@ class CachedVelocity:
         method: Method,
         sigmas: Sequence[float],
         compute: nn.Module | None = None,
+        takes_r: bool = True,
     ):
-        """`compute` is the method's own network, if it has one."""
-        self._network, self._condition, self._compute = network, condition, compute
-        self._what, self._plan = _whole(method), method.when.plan(sigmas)
+        """`compute` is the method's own network, if it has one; `takes_r`: it is a MeanFlow model."""
+        self._network, self._condition, self._compute, self._takes_r = network, condition, compute, takes_r
+        self._way, self._plan = _whole(method), method.when.plan(sigmas)
         if self._plan is None:
             raise ValueError(
                 f"{quoted(method.name)} decides while it runs, but here steps have to be planned. Use a schedule."
@@ -68,36 +75,41 @@ class CachedVelocity:
         self._kept: Sequence[Tensor] = []
         self._full: list[tuple[int, Tensor]] = []  # the full steps of which something is kept, latest first
 
-    def __call__(self, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor, r: Tensor | None) -> Tensor:
+        r = r if self._takes_r else None
         if self._plan[self._step] == FULL:
             u, features = self._network.velocity_and_features(x_t, t, r, self._condition)
-            self.keep(features, t)
+            self.keep([u] if self._way.where == OUTPUT else features, t)
         else:
             u = self.answered(x_t, t, r)
         return u
 
-    def keep(self, features: Sequence[Tensor], t: Tensor) -> None:
-        """Sees the features of a step that ran in full."""
-        self._kept = self._what.keep(features, features, self._kept, self._ages(t))
-        self._full = [(self._step, t), *self._full][: self._what.tensors]
+    def keep(self, made: Sequence[Tensor], t: Tensor) -> None:
+        """Sees the features, or the output, of a step that ran in full."""
+        self._kept = self._way.what.keep(made, made, self._kept, self._ages(t))
+        self._full = [(self._step, t), *self._full][: self._way.what.tensors]
         self._step += 1
 
-    def answered(self, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
+    def answered(self, x_t: Tensor, t: Tensor, r: Tensor | None) -> Tensor:
         """The velocity of a step that does not run in full."""
-        context = {"step": self._step, "sigmas": self._sigmas}
-        answer = answer_of(self._what, self._kept, self._compute, self._ages(t), **context)
+        what, context = self._way.what, {"step": self._step, "sigmas": self._sigmas}
+        answer = answer_of(what, self._kept, self._compute, self._ages(t), **context)
         self._step += 1
-        return self._network.answered_velocity(answer, x_t, t, r, self._condition)
+        if self._way.where == FIRST:
+            return self._network.answered_velocity(answer, x_t, t, r, self._condition)
+        made = answer([x_t], {})
+        self._kept = what.renewed(made, self._kept) if what.renews else self._kept
+        return made[0]
 
     def _ages(self, t: Tensor) -> list[Span]:
         return [Span(self._step - step, then - t) for step, then in self._full]
 
 
-def _whole(method: Method) -> What:
-    """What stands in for all blocks at once; ValueError if the method looks elsewhere."""
-    (what, where), *more = ((way.what, way.where) for way in method.ways)
-    if more or where != FIRST or what.reads_given:
+def _whole(method: Method) -> Way:
+    """How it stands in for all blocks at once, or for the network; ValueError if the method looks elsewhere."""
+    way, *more = method.ways
+    if more or way.where not in (FIRST, OUTPUT) or way.what.reads_given:
         raise ValueError(
             f"{quoted(method.name)} looks into the network, but here it can only stand in for all of its blocks."
         )
-    return what
+    return way

@@ -36,6 +36,8 @@ class Job:
     depth: int = 2  # of the Predictor
     discriminator_blocks: int = 4
     ema: bool = True
+    passes: float = 0.0  # of the network, where only its outputs are looked at
+    experts: int = 0  # weights of what looks at them
     pairs: PairSettings = PredictorSettings().pairs
 
     @property
@@ -46,7 +48,7 @@ class Job:
     @property
     def freezes(self) -> bool:
         """Whether the network itself stays as it is."""
-        return self.cost.predictor or self.rank > 0
+        return self.cost.predictor or self.cost.outputs or self.rank > 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def operations(sizes: Sizes, job: Job) -> float:
     """Floating-point operations of one iteration."""
     linear, attention = sizes.forward()
     once, with_gradient = linear + attention, 2 * (linear + attention) + 2.5 * attention  # forward, recompute, backward
+    if job.cost.outputs:
+        return job.passes * once
     if not job.cost.predictor:
         return job.cost.passes * once + with_gradient + (1 if job.rank else 2) * linear
     predictor, (drawn, predicted) = sizes.predictor(job.depth), job.pairs.passes
@@ -107,6 +111,8 @@ def total_operations(sizes: Sizes, settings: Settings) -> float:
 def _phases(settings: Settings) -> list[tuple[int, Job]]:
     """How many iterations do what: a Predictor's have two phases."""
     job, predictor = job_of_run(settings), settings.predictor
+    if job.cost.outputs:
+        return [(settings.lesa.iterations, job)]
     if not job.cost.predictor:
         return [(settings.iterations, job)]
     plain, adversarial = replace(job, adversarial=False), replace(job, adversarial=True)
@@ -177,6 +183,8 @@ def _row(sizes: Sizes, job: Job, card: int, seconds: float) -> str:
 def _trained_weights(sizes: Sizes, job: Job) -> float:
     if job.cost.predictor:
         return job.depth * sizes.last_block_weights + sizes.fusion_weights
+    if job.cost.outputs:
+        return job.experts
     if not job.rank:
         return sizes.weights
     return job.rank * sum(count * kind.size.adapted for kind, count in sizes.kinds) * sizes.width
@@ -191,6 +199,8 @@ def _frozen_weights(sizes: Sizes, job: Job, savings: Savings) -> float:
 
 
 def _activations(sizes: Sizes, job: Job, savings: Savings) -> dict[str, float]:
+    if job.cost.outputs:
+        return {"one block": FROZEN * sizes.unit, "tokens": 2 * sizes.unit}
     inputs = 0.0 if savings.offload else sizes.blocks * sizes.unit
     if not job.cost.predictor:
         block = (ADAPTED if job.rank else TRAINED) * BACKWARD * sizes.unit
@@ -215,6 +225,8 @@ def job_of_run(settings: Settings) -> Job:
         depth=predictor.depth,
         discriminator_blocks=predictor.discriminator_blocks,
         ema=settings.optimizer.ema > 0,
+        passes=settings.lesa.passes,
+        experts=settings.lesa.weights,
         pairs=predictor.pairs,
     )
 

@@ -19,6 +19,7 @@ class Cost:
     passes: int = 0  # of the network without gradient; a Predictor's are those of its pairs
     teacher: bool = True  # a second network, where all weights of the first are trained
     predictor: bool = False  # a Predictor is trained, as the section of that name says, and the network stays frozen
+    outputs: bool = False  # what is trained is small and sees the frozen network's outputs only
 
 
 COSTS = {
@@ -26,6 +27,7 @@ COSTS = {
     "cfg": Cost(passes=2),
     "meanflow": Cost(passes=3),
     "predictor": Cost(predictor=True),
+    "lesa": Cost(outputs=True),
 }
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ...schedule import parse_anchors
 from ...settings.fields import MANY, Text, limits, location, number, with_preset
 from ...settings.section import section
 
@@ -132,3 +133,53 @@ class PredictorSettings:
         if not self.mse_iterations + self.gan_iterations:
             raise ValueError("mse_iterations and gan_iterations are both 0. Give one of them a number.")
         return self
+
+
+LESA_PRESETS: dict[str, dict[str, Any]] = {"paper": {"steps": 50, "shift": 7.0, "hidden": 256}}
+
+
+@section
+class LesaSettings:
+    """LESA's experts, for runs of one number of steps and one shift."""
+
+    preset: Literal["default", "paper"] = Field(
+        "default", description="default: narrow experts, for 20 steps. paper: as wide as published, for 50 steps."
+    )
+    steps: int = number(20, 2, 1000, "Steps of the runs that it is for; no others can use it.")
+    shift: float = number(5.0, 0.01, 100, "Shift of their sigmas.", 0.01)
+    anchors: Text = Field("", description="The steps that run in full, such as '0-3 5 8 13 18'. Empty: LESA's own.")
+    interval: int = number(7, 1, 100, "LESA's own steps: after the warm-up, every n-th runs in full.")
+    warmup: int = number(3, 1, 100, "LESA's own steps: how many at the start run in full, and one more.")
+    hidden: int = number(32, 1, 4096, "Width of the networks that read the time.")
+    runs: int = number(100, 1, 100_000, "Runs in full that it learns from, each of a sample of its own.")
+    guided_iterations: int = number(200, 0, MANY, "First iterations, on the outputs of full runs.")
+    closed_iterations: int = number(200, 0, MANY, "Iterations after those, on runs with its own answers.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        return with_preset(given, LESA_PRESETS)
+
+    @model_validator(mode="after")
+    def _makes_sense(self):
+        if not self.guided_iterations + self.closed_iterations:
+            raise ValueError("guided_iterations and closed_iterations are both 0. Give one of them a number.")
+        if self.anchors:
+            parse_anchors(self.anchors).of(self.steps)
+        return self
+
+    @property
+    def iterations(self) -> int:
+        """Of both stages."""
+        return self.guided_iterations + self.closed_iterations
+
+    @property
+    def passes(self) -> float:
+        """Forward passes of the network that a sample of an iteration takes on average, at most."""
+        made, closed = min(1.0, self.runs / self.iterations), self.closed_iterations / self.iterations
+        return self.steps * (made + closed)
+
+    @property
+    def weights(self) -> int:
+        """How many the experts have, but for a few."""
+        return 30 * self.hidden * (self.steps + 1 + self.hidden + 1)

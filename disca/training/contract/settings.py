@@ -7,7 +7,7 @@ from pydantic import Field, StrictBool
 from ...settings.fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
 from ...settings.section import section
 from .costs import Algorithm
-from .method_settings import CfgSettings, MeanFlowSettings, PredictorSettings
+from .method_settings import CfgSettings, LesaSettings, MeanFlowSettings, PredictorSettings
 
 Decay = Annotated[float, limits(0, 0.99999)]
 Seed = Annotated[int, limits(0, MOST_SEED)]
@@ -111,12 +111,15 @@ class Settings:
     data: DataSettings
     model: ModelSettings = ModelSettings()
     seed: int = number(0, 0, MOST_SEED, "Seed of all random numbers.")
-    iterations: int = number(1000, 1, MANY, "Iterations of the whole run.")  # a Predictor has its own, in two phases
+    iterations: int = number(
+        1000, 1, MANY, "Iterations of the whole run."
+    )  # a Predictor and LESA have their own, in two phases
     optimizer: OptimiserSettings = OptimiserSettings()
     lora: LoraSettings = LoraSettings()
     cfg: CfgSettings = CfgSettings()
     meanflow: MeanFlowSettings = MeanFlowSettings()
     predictor: PredictorSettings = PredictorSettings()
+    lesa: LesaSettings = LesaSettings()
     memory: MemorySettings = MemorySettings()
     save: SaveSettings = SaveSettings()
     preview: PreviewSettings = PreviewSettings()

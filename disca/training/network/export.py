@@ -1,4 +1,4 @@
-"""What a training hands to the inference nodes: a network, a LoRA or a Predictor, as safetensors, and how it loads."""
+"""What a training hands to the inference nodes: a network, a LoRA, a Predictor, LESA's experts, and how it loads."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,8 +8,9 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...models.checks import LoadedPredictor
-from ...models.loading import load_meanflow_model, load_model, load_predictor
+from ...models.checks import LoadedLesa, LoadedPredictor
+from ...models.lesa_file import LesaSpec, write_lesa
+from ...models.loading import load_lesa, load_meanflow_model, load_model, load_predictor
 from ...models.lora import load_lora
 from ...weights.predictor_file import write_predictor
 from ...weights.predictor_spec import PredictorSpec
@@ -18,6 +19,7 @@ from .lora import lora_state, whole_state
 from .roles import Distillation
 
 NETWORK, LORA, PREDICTOR = "model.safetensors", "lora.safetensors", "predictor.safetensors"
+LESA = "lesa.safetensors"
 
 
 def export_network(folder: Path, network: nn.Module, weights: dict[str, Tensor] | None, settings: Settings) -> None:
@@ -52,6 +54,12 @@ def export_predictor(
     write_predictor(str(folder / PREDICTOR), spec, _with_trained(predictor, weights))
 
 
+def export_lesa(folder: Path, spec: LesaSpec, experts: nn.Module, weights: dict[str, Tensor] | None) -> None:
+    """LESA's experts in the published layout."""
+    if weights is not None:
+        write_lesa(str(folder / LESA), spec, _with_trained(experts, weights))
+
+
 def exported_model(model: ModelSettings, export: Path) -> ModelPatcher:
     """The MODEL that a run gave; one that is whole is taken before a LoRA on its base."""
     return _exported(model, export, load_model)
@@ -65,6 +73,11 @@ def exported_meanflow_model(model: ModelSettings, export: Path) -> ModelPatcher:
 def exported_predictor(model: ModelSettings, export: Path) -> LoadedPredictor:
     """The Predictor that a run gave."""
     return load_predictor(str(export / PREDICTOR))
+
+
+def exported_lesa(model: ModelSettings, export: Path) -> LoadedLesa:
+    """LESA's experts that a run gave."""
+    return load_lesa(str(export / LESA))
 
 
 def metadata(settings: Settings) -> dict[str, str]:

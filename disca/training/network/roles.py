@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...messages import quoted
 from ...models.family import family_of
+from ...models.lesa_file import LesaSpec
 from ...models.loading import build_predictor, load_network
 from ...toy.network import new_network
 from ...weights.files import open_weights
@@ -123,6 +124,13 @@ def predictor_spec(network: nn.Module, settings: Settings) -> PredictorSpec:
         base_model=os.path.basename(settings.model.path),
         training={**asdict(predictor), "seed": settings.seed, "path": os.path.basename(predictor.path)},
     )
+
+
+def lesa_spec(settings: Settings, anchors: tuple[int, ...]) -> LesaSpec:
+    """What the experts of this run are, and how they are trained."""
+    lesa = settings.lesa
+    training = {**asdict(lesa), "seed": settings.seed}
+    return LesaSpec(lesa.steps, lesa.hidden, lesa.shift, anchors, os.path.basename(settings.model.path), training)
 
 
 def new_predictor(spec: PredictorSpec, settings: PredictorSettings, seed: int, device: torch.device) -> nn.Module:
