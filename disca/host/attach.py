@@ -41,10 +41,10 @@ def require_fits(model: ModelPatcher, method: Method) -> None:
     """ValueError unless the method finds in the MODEL's blocks what it answers or looks at."""
     family = family_of_model(model)
     kinds = [kind for kind in family.kinds if kind.of(model.model.diffusion_model)]
-    wanted = [{*way.sites} for way in method.ways if way.where == SITES]
+    lacking = [{*way.sites}.isdisjoint(kind.sites) for way in method.ways if way.where == SITES for kind in kinds]
     if MODULATED in (*method.when.looks, *method.when.sees):
-        wanted.append({*kinds[0].sites})
-    if any(not sites & {*kind.sites} for sites in wanted for kind in kinds):
+        lacking.append(not kinds[0].sites)
+    if any(lacking):
         raise ValueError(
             f"{quoted(method.name)} looks inside blocks, which it cannot in those of {family.title}. "
             "Choose a method that takes blocks as a whole, such as 'TaylorSeer-Lite'."
