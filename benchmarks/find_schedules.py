@@ -12,9 +12,9 @@ import argparse
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -78,7 +78,11 @@ class ToyPrompts:
 
         def answer(step: int, y: Tensor) -> Tensor:
             ages = self._spans(steps, step)
-            made = lambda tokens, context: self._what.answer(tokens, kept, ages, self._compute, context)  # noqa: E731
+            at = {"step": step, "sigmas": self._sigmas}
+
+            def made(tokens: Sequence[Tensor], arguments: Mapping[str, Any]) -> Sequence[Tensor]:
+                return self._what.answer(tokens, kept, ages, self._compute, {**at, "arguments": arguments})
+
             return self._network.answered_velocity(made, y, *self._times(step), self._condition)
 
         return answer

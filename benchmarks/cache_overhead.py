@@ -1,0 +1,161 @@
+"""What every cache costs beside its arithmetic: runs that it leaves in full, and its cached steps.
+
+    COMFYUI_PATH=... python benchmarks/cache_overhead.py [--rounds 5] [--width 2048] [--methods FORA RFC]
+
+A network with random weights, wide enough that products take nearly all of the time, on one core of the CPU. In each
+round the plain model and every method run once in full and once with cached steps, in changing order, in one process;
+a step's time is its CPU time, which other load on the machine disturbs least. Printed are ratios of sums over steps of
+the fastest times, in brackets the lowest and highest of a single round: the run in full over the plain one, and what a
+cached step takes of a full one, computed from the operations of its products and attentions, and measured.
+"""
+
+import argparse
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from networks import Size, conditioning, latent, random_model, random_predictor
+from overhead import steady_allocator
+from torch.utils.flop_counter import FlopCounterMode
+
+from comfy.model_patcher import ModelPatcher  # isort: skip
+from disca.host import attach, sampling  # isort: skip
+from disca.host.running.run import KEY  # isort: skip
+from disca.meanflow import shifted_sigmas  # isort: skip
+from disca.methods import METHODS  # isort: skip
+from disca.methods.scheduled.disca import disca  # isort: skip
+from disca.methods.seam.anchors import AtAnchors  # isort: skip
+from disca.methods.seam.method import Method  # isort: skip
+from disca.schedule import Anchors  # isort: skip
+
+STEPS, WARMUP = 4, (0, 1)  # with these in full, the others cached
+NAMES = ["DisCa", *(name for name in METHODS if name != "LESA")]
+OWN = {  # rules of their own: settings for every step in full, and for as few of them as there can be
+    "TeaCache": ({"threshold": 0.0}, {"threshold": 100.0}),
+    "MagCache": ({"threshold": 0.0}, {"threshold": 100.0, "retention": 0.0}),
+    "AdaCache": ({"rate": 0.0}, {"rate": 10.0, "final": 0}),
+    "EasyCache": ({"threshold": 0.0, "warmup": 2}, {"threshold": 100.0, "warmup": 2}),
+    "First-Block-Cache": ({"threshold": 0.0}, {"threshold": 100.0}),
+    "SpeCa": ({"most": 0}, {"threshold": 100.0, "floor": 100.0}),
+}
+
+
+class Step(NamedTuple):
+    """What a network call took."""
+
+    seconds: float
+    operations: int
+    cached: bool
+
+
+class Models(NamedTuple):
+    """The runs of a method."""
+
+    full: ModelPatcher
+    cached: ModelPatcher
+
+
+def models(name: str, plain: ModelPatcher, predictor: ModelPatcher) -> Models:
+    """The plain model with a method that leaves every step in full, and with one that caches."""
+    if name in OWN:
+        methods = [METHODS[name](**settings).method() for settings in OWN[name]]
+    else:
+        rules = [AtAnchors(Anchors(tuple(steps))) for steps in (range(STEPS), WARMUP)]
+        methods = [disca(rule) if name == "DisCa" else METHODS[name]().method(rule) for rule in rules]
+    return Models(*(_attached(plain, method, predictor) for method in methods))
+
+
+def _attached(plain: ModelPatcher, method: Method, predictor: ModelPatcher) -> ModelPatcher:
+    return attach.attach(plain, method, compute=predictor if method.computes else None)
+
+
+@torch.inference_mode()
+def run(model: ModelPatcher, size: Size, counted: bool = False) -> list[Step]:
+    """The steps of a run; their operations are counted if asked for, which takes time."""
+    found: list[Step] = []
+
+    def timed(apply_model, call):
+        sampled = call["c"]["transformer_options"].get(KEY)
+        before, started = sampled.report.predicted if sampled else 0, time.process_time()
+        if counted:
+            with FlopCounterMode(display=False) as counter:
+                out = apply_model(call["input"], call["timestep"], **call["c"])
+        else:
+            out = apply_model(call["input"], call["timestep"], **call["c"])
+        seconds = time.process_time() - started
+        cached = sampled is not None and sampled.report.predicted > before
+        found.append(Step(seconds, counter.get_total_flops() if counted else 0, cached))
+        return out
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(timed)
+    empty = latent(size)["samples"]
+    noise = torch.randn(empty.shape, generator=torch.Generator().manual_seed(0))
+    guider = sampling.make_guider(model, conditioning(size), None, 1.0)
+    guider.sample(noise, empty, sampling.sampler(), shifted_sigmas(STEPS, 5.0), disable_pbar=True, seed=0)
+    return found
+
+
+def rounds(runs: Mapping[str, ModelPatcher], size: Size, count: int) -> dict[str, list[list[Step]]]:
+    """Each run's steps in each of so many rounds; each round has another order."""
+    found, order = defaultdict(list), [*runs]
+    for number in range(count):
+        random.Random(number).shuffle(order)
+        for title in order:
+            found[title].append(run(runs[title], size))
+    return found
+
+
+def ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]], steps: Sequence[int]) -> list[float]:
+    """What these steps take of the plain model's: by the fastest times, then the lowest and the highest of a round."""
+
+    def fastest(times: Sequence[Sequence[Step]]) -> float:
+        return sum(min(run[step].seconds for run in times) for step in steps)
+
+    each = [fastest([one]) / fastest([other]) for one, other in zip(ours, plain, strict=True)]
+    return [fastest(ours) / fastest(plain), min(each), max(each)]
+
+
+def lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: int) -> Iterator[str]:
+    """A line for each method."""
+    every = {f"{name} {kind}": getattr(pair, kind) for name, pair in runs.items() for kind in Models._fields}
+    found = rounds({"plain": plain, **every}, size, count + 1)  # the first of them warms up
+    found = {title: times[1:] for title, times in found.items()}
+    operations = run(plain, size, counted=True)[-1].operations
+    for name, pair in runs.items():
+        counted = run(pair.cached, size, counted=True)
+        steps = [number for number, step in enumerate(counted) if step.cached]
+        full, low, high = ratios(found[f"{name} full"], found["plain"], range(STEPS))
+        computed = sum(counted[step].operations for step in steps) / len(steps) / operations
+        share, least, most = ratios(found[f"{name} cached"], found["plain"], steps)
+        yield (
+            f"| {name} | {100 * (full - 1):+.2f} % ({100 * (low - 1):+.2f} to {100 * (high - 1):+.2f}) | "
+            f"{100 * computed:.2f} % | {100 * share:.2f} % ({100 * least:.2f} to {100 * most:.2f}) |"
+        )
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--width", type=int, default=2048)
+    parser.add_argument("--side", type=int, default=32, help="of the latent's 4 frames; a token has 2 x 2 of it")
+    parser.add_argument("--methods", nargs="+", choices=NAMES, default=NAMES)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    shape = (4, options.side, options.side)
+    size = Size("1.0", options.width, (1, 2), (1, 2), shape, text_tokens=64, steps=STEPS, shift=5.0)
+    plain, predictor = random_model(size), random_predictor(size).patcher
+    runs = {name: models(name, plain, predictor) for name in options.methods}
+    print(f"{size.tokens:d} tokens of width {options.width:d}, {options.rounds:d} rounds")
+    print("| | run in full | cached step, computed | cached step, measured |")
+    for line in lines(runs, plain, size, options.rounds):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    steady_allocator()
+    main()
