@@ -87,8 +87,9 @@ class Drawing:
                     inputs |= self._input(f"{name}.{inner}", inner_spec, depth)
             return inputs
         if kind == "COMFY_AUTOGROW_V3":
-            inner = next(iter(settings["template"]["input"].values()))  # required or optional
-            (spec,), prefix = inner.values(), settings["template"]["prefix"]
+            template = settings["template"]
+            (spec,) = (spec for part in template["input"].values() for spec in part.values())  # required or optional
+            prefix = template["prefix"]
             return {f"{name}.{prefix}{i}": self._link(spec[0], depth) for i in range(self.chance.randint(0, 2))}
         if kind in WIDGETS or isinstance(kind, list):
             return {name: self._value(name, kind, settings)}
