@@ -20,7 +20,7 @@ seconds.
 2. **TaylorSeer-Lite**: after three full steps every third; between them a line through the last two
 3. **First-Block-Cache**: the first block always runs, and how much it has changed decides about the others
 
-Where 2 and 3 differ from 1, the cache did it. *What it cost* says how many steps were full and cached. The toy says \
+Where 2 and 3 differ from 1, the cache did it. *DisCa Sample* says how many steps were full and cached. The toy says \
 nothing of the real models' speed.
 
 # To try
@@ -53,9 +53,8 @@ def _cached(name: str) -> list[list[Node]]:
     chosen = {"method": method.pop("method"), "method.preset": "custom"}
     settings = {f"method.preset.{key}": value for key, value in method.items()}
     apply = Node(f"apply_{name}", "DiscaApplyCache", {"model": ("models", 1)} | chosen | settings)
-    report = Node(f"report_{name}", "PreviewAny", {"source": (f"sample_{name}", 1)}, "What it cost", 200)
     decode, shown = result(name, COMPARED[name])
-    return [[apply, shown], [_sample(name, (f"apply_{name}", 0)), decode, report]]  # clear of the minimap
+    return [[apply, shown, _sample(name, (f"apply_{name}", 0)), decode]]  # clear of the minimap
 
 
 def _sample(name: str, model: tuple[str, int]) -> Node:

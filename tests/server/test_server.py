@@ -123,7 +123,7 @@ def test_a_cache_on_a_model_without_meanflow_says_on_cores_sampler_what_it_holds
     texts, _, _, ended = asyncio.run(_watch(server, toy))
     assert ended == "execution_success"
     said = [text for node, text in texts if node == sampled]
-    assert said[0] == "reuse holds 0.00 GB in this run"
+    assert said[0] == "'reuse' holds 0.00 GB in this run"
     assert re.match(r"\d+\.\dx: 2 full \+ 2 cached  \n", said[-1])
 
 
