@@ -1,6 +1,7 @@
 """Runs in full on a MODEL while a calibration looks on, and whether a calibration was made for a MODEL."""
 
 from collections.abc import Sequence
+from itertools import count
 from typing import NamedTuple
 
 import comfy.samplers
@@ -44,7 +45,7 @@ def calibrate(
     watched, sigmas = attach(model, looking(rule)), shifted_sigmas(steps, shift)
     _, noise = prepared(model, latent, seed)
     solver = sampler() if family.takes_r(network) else comfy.samplers.sampler_object("euler")
-    bar = comfy.utils.ProgressBar(steps * len(positives))
+    bar, done = comfy.utils.ProgressBar(steps * len(positives)), count(1)
     for positive in positives:
         guider = make_guider(watched, positive, negative, cfg)
         guider.sample(
@@ -52,7 +53,7 @@ def calibrate(
             torch.zeros_like(noise),
             solver,
             sigmas,
-            callback=lambda *_: bar.update(1),
+            callback=lambda *_: bar.update_absolute(next(done)),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )

@@ -93,7 +93,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
     "calibration": {
         "comfy.model_base": ("", "latent_format"),
         "comfy.samplers": ("sampler_object", ""),
-        "comfy.utils": ("ProgressBar ProgressBar.update PROGRESS_BAR_ENABLED", ""),
+        "comfy.utils": ("ProgressBar ProgressBar.update_absolute PROGRESS_BAR_ENABLED", ""),
     },
     "finding": {
         "comfy.latent_formats": ("", "spacial_downscale_ratio temporal_downscale_ratio"),
