@@ -44,17 +44,19 @@ def caches_groups() -> list[Group]:
     return [
         Group("Model and prompt", 270, [inputs]),
         Group(f"1. {COMPARED['full']}", 270, [full]),
-        *(Group(f"{number}. {COMPARED[name]}", 270, _cached(name)) for number, name in enumerate(METHODS, 2)),
+        Group(
+            "What 2 and 3 drew", 270, [[result(name, COMPARED[name])[1] for name in METHODS]]
+        ),  # clear of the minimap
+        *(Group(f"{number}. {COMPARED[name]}", 270, [_cached(name)]) for number, name in enumerate(METHODS, 2)),
     ]
 
 
-def _cached(name: str) -> list[list[Node]]:
+def _cached(name: str) -> list[Node]:
     method = dict(METHODS[name])
     chosen = {"method": method.pop("method"), "method.preset": "custom"}
     settings = {f"method.preset.{key}": value for key, value in method.items()}
     apply = Node(f"apply_{name}", "DiscaApplyCache", {"model": ("models", 1)} | chosen | settings)
-    decode, shown = result(name, COMPARED[name])
-    return [[apply, shown, _sample(name, (f"apply_{name}", 0)), decode]]  # clear of the minimap
+    return [apply, _sample(name, (f"apply_{name}", 0)), result(name, COMPARED[name])[0]]
 
 
 def _sample(name: str, model: tuple[str, int]) -> Node:
