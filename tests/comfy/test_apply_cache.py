@@ -111,7 +111,7 @@ def test_a_model_without_meanflow_is_sampled_by_core_and_reported_in_the_log(exe
     with caplog.at_level(logging.INFO):
         _, error, _ = execute(core_prompt)
     assert error is None
-    assert re.search(r"DisCa: reuse holds 0\.00 GB in this run", caplog.text)
+    assert re.search(r"DisCa: 'reuse' holds 0\.00 GB in this run", caplog.text)
     assert re.search(r"DisCa: \S+x: 3 full \+ 3 cached; ", caplog.text)
 
 
@@ -149,7 +149,7 @@ def scheduled(prompt: dict, anchors: str) -> dict:
     return graph.changed(prompt, "apply", schedule=["schedule", 0]) | node
 
 
-@pytest.mark.parametrize("choice", [ONCE_IN_TWO, chosen("AdaCache", "fast"), chosen("DuCa", "TaylorSeer's comparison")])
+@pytest.mark.parametrize("choice", [ONCE_IN_TWO, chosen("AdaCache", "fast"), chosen("DuCa", "TaylorSeer repo")])
 def test_a_schedule_takes_the_place_of_the_methods_own_steps(execute, prompt, choice):
     outputs, error, _ = execute(scheduled(with_choice(prompt, choice), "0 1"))
     assert error is None

@@ -264,7 +264,7 @@ def test_a_plain_value_where_a_link_belongs_is_said_at_apply_predictor(name, tol
     ],
 )
 def test_a_plan_that_is_missing_or_not_known_names_those_there_are(inputs, call):
-    with refused("'plan' is missing, .* It is one of 'preset', 'interval', 'anchors'. Choose one of them."):
+    with refused("'plan' is missing, .* It is one of 'preset', 'interval', 'anchors', 'file'. Choose one of them."):
         call("DiscaCacheSchedule", **inputs)
 
 

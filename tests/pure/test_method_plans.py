@@ -27,7 +27,7 @@ def full(name: str, steps: int, preset: str | None = None, **settings) -> list[i
     [
         ("FORA", "paper, low speed", 50, [*range(0, 50, 3)]),  # 17
         ("FORA", "paper, high speed", 50, [*range(0, 50, 6)]),  # 9, as the paper's FLOPs say
-        ("FORA", "TaylorSeer's comparison", 50, [*range(0, 50, 5)]),
+        ("FORA", "TaylorSeer repo", 50, [*range(0, 50, 5)]),
         ("FORA", "paper, high speed", 20, [0, 6, 12, 18]),
         ("FORA", "paper, low speed", 8, [0, 3, 6]),
         ("Delta-DiT", "paper, low speed", 50, [*range(0, 50, 5)]),
@@ -36,8 +36,8 @@ def full(name: str, steps: int, preset: str | None = None, **settings) -> list[i
         ("PAB", "paper, low speed", 50, [*range(0, 50, 5)]),
         ("PAB", "paper, high speed", 50, [0, 8, 16, 24, 32, 40, 48]),
         ("PAB", "paper, low speed", 20, [0, 5, 10, 15]),
-        ("ToCa", "TaylorSeer's comparison", 50, [*range(0, 50, 5)]),
-        ("DuCa", "TaylorSeer's comparison", 20, [0, 5, 10, 15]),
+        ("ToCa", "TaylorSeer repo", 50, [*range(0, 50, 5)]),
+        ("DuCa", "TaylorSeer repo", 20, [0, 5, 10, 15]),
         ("TaylorSeer", "paper, high speed", 50, [0, 1, 2, 8, 14, 20, 26, 32, 38, 44]),
         ("LESA", "paper, low speed", 50, [0, 1, 2, 3, 9, 16, 23, 30, 37, 44]),
         ("LESA", "paper, high speed", 50, [0, 1, 2, 3, 10, 18, 26, 34, 42]),

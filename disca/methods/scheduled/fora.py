@@ -19,7 +19,7 @@ class Fora(Cache):
     presets = {
         "paper, low speed": {"interval": 3, "warmup": 1},
         "paper, high speed": {"interval": 6, "warmup": 1},
-        "TaylorSeer's comparison": {"interval": 5, "warmup": 1},
+        "TaylorSeer repo": {"interval": 5, "warmup": 1},
     }
 
     interval: int = interval(5)

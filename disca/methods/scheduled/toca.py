@@ -65,7 +65,7 @@ class ToCa(Cache):
     title = "ToCa"
     source = "Zou et al. 2024, arXiv 2410.05317; tokens drawn at random, as in TaylorSeer's repository"
     scheduled = True
-    presets = {"TaylorSeer's comparison": {"interval": 5, "warmup": 1, "ratio": 0.1, "slope": 0.5}}
+    presets = {"TaylorSeer repo": {"interval": 5, "warmup": 1, "ratio": 0.1, "slope": 0.5}}
 
     ratio: float = number(0.1, 0, 1, RATIO, 0.05)
     slope: float = number(0.5, 0, 1, SLOPE, 0.1)
