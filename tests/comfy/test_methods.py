@@ -93,10 +93,10 @@ def calls_of(network, run) -> Counter:
 
 
 DOUBLE, SINGLE = ("qkv", "proj", "img_mlp", "txt_mlp"), ("linear1", "linear2")
-RUNS = {  # what runs on cached steps, of the modules that a full step runs
+RUNS = {  # what runs on cached steps, of the modules that a full step runs; a hook on linear1 lets it run whole
     "reuse": (), "extrapolation": (), "TaylorSeer-Lite": (), "RFC-Lite": (), "Spectrum": (), "TeaCache": (),
     "MagCache": (), "EasyCache": (), "TaylorSeer": (), "RFC": (), "FORA": (),
-    "PAB": ("img_mlp", "txt_mlp", "linear2"), "Delta-DiT": DOUBLE,
+    "PAB": ("img_mlp", "txt_mlp", "linear1", "linear2"), "Delta-DiT": DOUBLE,
 }  # fmt: skip
 
 
@@ -116,7 +116,6 @@ def test_on_a_cached_step_only_what_the_method_needs_runs(name, load, attached, 
 
 
 DECIDED = {
-    "TeaCache": {"calibration": "none"},
     "First-Block-Cache": {},
     "EasyCache": {"warmup": 2},
     "SpeCa": {"floor": 0.0, "fewest": 0, "decay": 1.0, "runs": "this step"},
