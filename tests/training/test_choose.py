@@ -70,7 +70,9 @@ def test_a_run_is_planned_by_what_its_training_says():
 
 
 def test_a_name_that_no_training_has_is_refused_with_those_there_are(tmp_path):
-    with pytest.raises(ValueError, match="'algorithm' is 'nwe', but must be one of 'flow', .*, 'predictor', 'lesa', 'new'"):
+    with pytest.raises(
+        ValueError, match="'algorithm' is 'nwe', but must be one of 'flow', .*, 'predictor', 'lesa', 'new'"
+    ):
         settings(tmp_path, algorithm="nwe")
 
 
