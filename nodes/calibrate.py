@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import get_args
 
-import numpy as np
-import torch
 from comfy_api.v0_0_2 import io
 
 from ..disca.curve import curve
@@ -16,10 +14,11 @@ from ..disca.methods.seam.cache import Cache
 from ..disca.methods.seam.method import Method
 from ..disca.server import calibrations
 from ..disca.settings.fields import fields_of
+from .run_inputs import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
 from .types import CATEGORY
 
-UNCONNECTED = object()
 MOST_PROMPTS = 32
+MORE_PROMPTS = "Further prompts, each a run more: one can mislead, four are better."
 SETTING = "calibration"  # of a cache
 
 
@@ -50,8 +49,7 @@ class DiscaCalibrate(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: str | None, cfg: float | None = 1.0, negative: object = UNCONNECTED) -> bool:
         require("calibration")
-        if negative is UNCONNECTED and cfg is not None:  # None: comes by a link
-            room("sampling").require_no_cfg(cfg)
+        require_guidance(negative, cfg)
         if name is not None:
             calibrations.calibration_path(name)
         return True
@@ -61,14 +59,14 @@ class DiscaCalibrate(io.ComfyNode):
         cls, model, positive, latent_image, seed, steps, shift, method, name, negative=None, cfg=1.0, prompts=None
     ) -> io.NodeOutput:
         path = calibrations.calibration_path(name)
-        positives = [positive, *(one for one in (prompts or {}).values() if one is not None)]
+        positives = all_prompts(positive, prompts)
         measured = room("calibration").calibrate(
             model, method, positives, negative, cfg, latent_image, seed, steps, shift
         )
         calibrations.save(path, measured.calibration)
-        picture = torch.from_numpy(np.asarray(curve(*drawn(*measured))).astype(np.float32) / 255.0)
+        picture = as_image(curve(*drawn(*measured)))
         saved = f"saved as {quoted(path.name)}: choose it in DisCa Apply Cache, by preset: custom, calibration"
-        return io.NodeOutput("\n".join([*told(*measured), saved]), picture[None])
+        return io.NodeOutput("\n".join([*told(*measured), saved]), picture)
 
 
 def with_files(cache: type[Cache], setting: str) -> dict[str, list[str]]:
@@ -103,14 +101,7 @@ def _run_inputs() -> list[io.Input]:
         io.Model.Input("model", tooltip="The HunyuanVideo to measure. A cache or Predictor on it has no part in it."),
         io.Conditioning.Input("positive", tooltip="A prompt such as those that will be sampled."),
         io.Latent.Input("latent_image", tooltip="An empty latent video of the size that will be sampled."),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="The seed of the starting noise, which is the same for each prompt.",
-        ),
+        seed_input("The seed of the starting noise, which is the same for each prompt."),
         io.Int.Input("steps", default=20, min=2, max=1000, tooltip="As many as will be sampled with. All run in full."),
         io.Float.Input("shift", default=5.0, min=0.01, max=100.0, step=0.01, tooltip="As will be sampled with."),
     ]
@@ -134,23 +125,6 @@ def _file_inputs() -> list[io.Input]:
 def _optional_inputs() -> list[io.Input]:
     return [
         io.Conditioning.Input("negative", optional=True, tooltip="Only with cfg above 1. It is measured too."),
-        io.Float.Input(
-            "cfg",
-            default=1.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            round=0.01,
-            optional=True,
-            advanced=True,
-            tooltip="Classifier-free guidance, as will be sampled with. 1 is off.",
-        ),
-        io.Autogrow.Input(
-            "prompts",
-            template=io.Autogrow.TemplatePrefix(
-                io.Conditioning.Input("prompt", optional=True), prefix="prompt_", min=0, max=MOST_PROMPTS
-            ),
-            optional=True,
-            tooltip="Further prompts, each a run more: one can mislead, four are better.",
-        ),
+        cfg_input("Classifier-free guidance, as will be sampled with. 1 is off."),
+        prompts_input("prompt_", 0, MOST_PROMPTS, MORE_PROMPTS),
     ]

@@ -1,16 +1,14 @@
 """Find Schedule."""
 
-import numpy as np
-import torch
 from comfy_api.v0_0_2 import io
 
 from ..disca.finding import Goal
 from ..disca.host.compat import require, room
 from ..disca.host.folders import schedule_file
 from ..disca.schedule_file import write_schedule
+from .run_inputs import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
 from .types import CATEGORY, DiscaSchedule
 
-UNCONNECTED = object()
 MOST_STEPS = 100  # the lists of two anchors are 4950
 MOST_PROMPTS = 16
 FULL, CHEAP = "full", "cheap"
@@ -53,8 +51,7 @@ class DiscaFindSchedule(io.ComfyNode):
         cls, steps: int | None, goal: dict, save_as: str | None = "", cfg: float | None = 1.0, negative=UNCONNECTED
     ) -> bool:
         require("finding")
-        if negative is UNCONNECTED and cfg is not None:  # None: comes by a link
-            room("sampling").require_no_cfg(cfg)
+        require_guidance(negative, cfg)
         if save_as:
             schedule_file(save_as)
         return _require_goal(steps, **goal)
@@ -78,7 +75,7 @@ class DiscaFindSchedule(io.ComfyNode):
         _require_goal(steps, **goal)
         finding, file = room("finding"), schedule_file(save_as) if save_as else None
         wanted = Goal(goal.get("full_steps"), goal.get("allowed_error"))
-        positives = [positive, *(one for one in (prompts or {}).values() if one is not None)]
+        positives = all_prompts(positive, prompts)
         found = finding.find_schedule(
             model,
             finding.Asked(
@@ -87,8 +84,7 @@ class DiscaFindSchedule(io.ComfyNode):
         )
         if file is not None:
             write_schedule(file, found.schedule)
-        picture = torch.from_numpy(np.asarray(found.chart, dtype=np.float32) / 255.0)
-        return io.NodeOutput(found.schedule, found.report, picture[None])
+        return io.NodeOutput(found.schedule, found.report, as_image(found.chart))
 
 
 def _require_goal(steps: int | None, goal: str, full_steps: int | None = None, allowed_error: float | None = None):
@@ -105,14 +101,7 @@ def _run_inputs() -> list[io.Input]:
         io.Model.Input("model", tooltip="A model with its cache: from DisCa Apply Predictor or DisCa Apply Cache."),
         io.Conditioning.Input("positive", tooltip="What the videos should show."),
         io.Latent.Input("latent_image", tooltip="An empty latent video: only its size counts."),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="The seed of the starting noise.",
-        ),
+        seed_input("The seed of the starting noise."),
         io.Int.Input(
             "steps",
             default=20,
@@ -151,25 +140,8 @@ def _goal_input() -> io.Input:
 def _optional_inputs() -> list[io.Input]:
     return [
         io.Conditioning.Input("negative", optional=True, tooltip="Only needed with cfg above 1."),
-        io.Float.Input(
-            "cfg",
-            default=1.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            round=0.01,
-            optional=True,
-            advanced=True,
-            tooltip="Classifier-free guidance. 1 is off and right for distilled models.",
-        ),
-        io.Autogrow.Input(
-            "prompts",
-            template=io.Autogrow.TemplatePrefix(
-                io.Conditioning.Input("prompt", optional=True), prefix="prompt", min=1, max=MOST_PROMPTS
-            ),
-            optional=True,
-            tooltip=PROMPTS,
-        ),
+        cfg_input("Classifier-free guidance. 1 is off and right for distilled models."),
+        prompts_input("prompt", 1, MOST_PROMPTS, PROMPTS),
         io.Combo.Input("measure", options=[FULL, CHEAP], default=FULL, optional=True, advanced=True, tooltip=MEASURE),
         io.String.Input(
             "save_as",

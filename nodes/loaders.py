@@ -40,14 +40,7 @@ class DiscaLoadModel(io.ComfyNode):
                     tooltip="A file in models/diffusion_models with time_r_in weights: HunyuanVideo 1.0 Restricted "
                     f"MeanFlow or HunyuanVideo 1.5 step-distilled. {NOTHING_THERE}",
                 ),
-                io.Combo.Input(
-                    "weight_dtype",
-                    options=list(WEIGHT_DTYPES),
-                    default="default",
-                    advanced=True,
-                    tooltip="The type the weights are kept in. fp8 halves their memory at some loss of quality; "
-                    "default keeps what the file has where the device can.",
-                ),
+                _weight_dtype_input(),
             ],
             outputs=[io.Model.Output()],
         )
@@ -172,14 +165,7 @@ class DiscaLoadDCM(io.ComfyNode):
                     tooltip="DCM's diffusion_pytorch_model.safetensors for HunyuanVideo, in models/diffusion_models. "
                     f"{NOTHING_THERE}",
                 ),
-                io.Combo.Input(
-                    "weight_dtype",
-                    options=list(WEIGHT_DTYPES),
-                    default="default",
-                    advanced=True,
-                    tooltip="The type the weights are kept in. fp8 halves their memory at some loss of quality; "
-                    "default keeps what the file has where the device can.",
-                ),
+                _weight_dtype_input(),
             ],
             outputs=[
                 io.Model.Output(
@@ -202,3 +188,14 @@ class DiscaLoadDCM(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         path = file_path("diffusion_models", model_name)
         return io.NodeOutput(*room("dcm").load_dcm_experts(path, weight_dtype))
+
+
+def _weight_dtype_input() -> io.Input:
+    return io.Combo.Input(
+        "weight_dtype",
+        options=list(WEIGHT_DTYPES),
+        default="default",
+        advanced=True,
+        tooltip="The type the weights are kept in. fp8 halves their memory at some loss of quality; "
+        "default keeps what the file has where the device can.",
+    )

@@ -5,9 +5,9 @@ from comfy_api.v0_0_2 import io
 from ..disca.host import compat
 from ..disca.host.compat import room
 from ..disca.meanflow import require_denoise, shifted_sigmas
+from .run_inputs import UNCONNECTED, cfg_input, require_guidance
 from .types import CATEGORY
 
-UNCONNECTED = object()
 SAMPLE_ALIASES = [
     "sampler", "ksampler", "hunyuan", "hunyuanvideo", "few steps", "turbo", "distilled", "meanflow",
 ]  # fmt: skip
@@ -90,8 +90,7 @@ class DiscaSample(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, denoise: float | None, cfg: float | None = 1.0, negative: object = UNCONNECTED) -> bool:
-        if negative is UNCONNECTED and cfg is not None:  # None: comes by a link
-            room("sampling").require_no_cfg(cfg)
+        require_guidance(negative, cfg)
         return _require_denoise(denoise)
 
     @classmethod
@@ -144,15 +143,5 @@ def _guidance_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Only needed with cfg above 1, which distilled models do not want.",
         ),
-        io.Float.Input(
-            "cfg",
-            default=1.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            round=0.01,
-            optional=True,
-            advanced=True,
-            tooltip="Classifier-free guidance. 1 is off and right for distilled models; more doubles the time.",
-        ),
+        cfg_input("Classifier-free guidance. 1 is off and right for distilled models; more doubles the time."),
     ]
