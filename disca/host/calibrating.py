@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
-import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -15,7 +14,7 @@ from ..methods.adaptive.calibration import Calibration
 from ..methods.adaptive.measuring import MEASURED, Looking, looking
 from ..models.checks import family_of_model
 from .attach import attach
-from .sampling import make_guider, prepared, sampler
+from .sampling import make_guider, prepared, sampler_for
 
 
 class Measurement(NamedTuple):
@@ -44,7 +43,7 @@ def calibrate(
     rule = MEASURED[method]([])
     watched, sigmas = attach(model, looking(rule)), shifted_sigmas(steps, shift)
     _, noise = prepared(model, latent, seed)
-    solver = sampler() if family.takes_r(network) else comfy.samplers.sampler_object("euler")
+    solver = sampler_for(model)
     bar, done = comfy.utils.ProgressBar(steps * len(positives)), count(1)
     for positive in positives:
         guider = make_guider(watched, positive, negative, cfg)

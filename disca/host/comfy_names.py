@@ -84,7 +84,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.model_patcher": ("ModelPatcher.add_callback_with_key", ""),
         "comfy.sample": ("fix_empty_latent_channels prepare_noise", ""),
         "comfy.samplers": (
-            "KSAMPLER CFGGuider CFGGuider.inner_set_conds CFGGuider.set_cfg",
+            "KSAMPLER ksampler CFGGuider CFGGuider.inner_set_conds CFGGuider.set_cfg",
             "inner_model model_patcher sample_sigmas transformer_options",
         ),
         "comfy.utils": ("PROGRESS_BAR_ENABLED", ""),
@@ -92,14 +92,13 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "calibration": {
         "comfy.model_base": ("", "latent_format"),
-        "comfy.samplers": ("sampler_object", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute PROGRESS_BAR_ENABLED", ""),
     },
     "finding": {
         "comfy.latent_formats": ("", "spacial_downscale_ratio temporal_downscale_ratio"),
         "comfy.model_base": ("BaseModel.process_latent_in", ""),
         "comfy.model_management": ("throw_exception_if_processing_interrupted", ""),
-        "comfy.samplers": ("CFGGuider.predict_noise sampling_function ksampler", ""),
+        "comfy.samplers": ("CFGGuider.predict_noise sampling_function", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
     },
     "speed": {

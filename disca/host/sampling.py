@@ -6,12 +6,12 @@ import comfy.utils
 import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import KSAMPLER, CFGGuider
+from comfy.samplers import KSAMPLER, CFGGuider, ksampler
 from torch import Tensor
 from tqdm.auto import trange
 
 from .. import meanflow
-from ..models.checks import require_channels, require_meanflow, require_sigmas, require_video
+from ..models.checks import family_of_model, require_channels, require_meanflow, require_sigmas, require_video
 from ..report import Report
 from . import compat
 from .running.run import KEY, ON_REPORT
@@ -54,6 +54,11 @@ def with_r(extra_args: dict, t: Tensor, r: Tensor) -> dict:
 def sampler() -> KSAMPLER:
     """The MeanFlow sampler as ComfyUI's samplers take it."""
     return KSAMPLER(sample_meanflow)
+
+
+def sampler_for(model: ModelPatcher) -> KSAMPLER:
+    """What takes the MODEL's exact steps: the MeanFlow sampler where it is told r, euler where it is not."""
+    return sampler() if family_of_model(model).takes_r(model.model.diffusion_model) else ksampler("euler")
 
 
 def sample(

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import KSAMPLER, CFGGuider, ksampler
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ...finding import Steps
 from ...messages import listing, quoted
-from ...models.checks import family_of_model
 from ...rehearsal import Calls, Progress, square
 from ...report import Report
 from .. import sampling
@@ -56,11 +55,8 @@ class Trials:
             self.progress(self.calls)
 
         still = torch.zeros_like(noise)
-        out = guider.sample(noise, still, self._sampler(), self.sigmas, callback=step, disable_pbar=True, seed=0)
+        solver = sampling.sampler_for(self.model)
+        out = guider.sample(noise, still, solver, self.sigmas, callback=step, disable_pbar=True, seed=0)
         if not out.isfinite().all():
             raise ValueError(f"The run at {quoted(anchors)} ends in NaN or infinity. Look at the MODEL without DisCa.")
         return model.model.process_latent_in(out)
-
-    def _sampler(self) -> KSAMPLER:
-        family = family_of_model(self.model)
-        return sampling.sampler() if family.takes_r(self.model.model.diffusion_model) else ksampler("euler")
