@@ -26,6 +26,7 @@ class Passage:
 
     def __init__(self, run: "Run", step: int, rows: Sequence["Row"], numbers: Sequence[int], signals: Signals):
         self.run, self.step, self.rows, self.numbers, self.signals = run, step, rows, numbers, signals
+        self.ages = run.ages(rows, step)  # of the full steps before this one, for each row
         self.ran: set[BlockKey] = set()  # blocks that ran otherwise than by `block`
 
     def go(self, place: Place, args: Args, block: Block) -> Out:
@@ -72,7 +73,7 @@ class FullPassage(Passage):
     def output(self, x: Tensor, out: Tensor) -> Tensor:
         for number, way in enumerate(self._method.ways if self._method else ()):
             if way.where == OUTPUT:
-                self.run.store.keep(self.rows, number, way.what, [x], [out], self.run.ages(self.rows, self.step))
+                self.run.store.keep(self.rows, number, way.what, [x], [out], self.ages)
         return out
 
     def _recorded(self, place: Place, args: Args, block: Block) -> Out:
@@ -82,10 +83,10 @@ class FullPassage(Passage):
             return self._run(place, args, block)
 
         def saw(site: str, given: Tensor | None, made: Tensor) -> None:
-            number, ages = sites[site], self.run.ages(self.rows, self.step)
+            number = sites[site]
             what = self._method.ways[number].at(site)
             went_in = [] if given is None else [given]
-            self.run.store.keep(self.rows, (number, place.key, site), what, went_in, [made], ages)
+            self.run.store.keep(self.rows, (number, place.key, site), what, went_in, [made], self.ages)
 
         given = any(self._method.ways[sites[site]].at(site).reads_given for site in wanted)
         self.ran.add(place.key)
@@ -93,10 +94,9 @@ class FullPassage(Passage):
 
     def _ends(self, place: Place, out: Out) -> None:
         made = [out[name] for name in place.kind.streams]
-        ages = self.run.ages(self.rows, self.step)
         for number, way in enumerate(self._method.ways):
             if way.where in place.inside:
-                self.run.store.keep(self.rows, number, way.what, self._given.pop(number, made), made, ages)
+                self.run.store.keep(self.rows, number, way.what, self._given.pop(number, made), made, self.ages)
         if FEATURES in self._sees:
             self.signals.put(FEATURES, self.numbers, place.image(out, self.signals.image_tokens))
         self.run.complete(self.rows, self.step)
@@ -112,7 +112,6 @@ class CachedPassage(Passage):
         self._checked = checked  # whether answers are compared with the last block
         self._number, self._way = way, run.method.ways[way]
         self._context = {"step": step, "sigmas": run.sigmas}
-        self._ages = run.ages(rows, step)[0]  # rows with features of other steps go apart
         self.rejected: list[Row] = []  # whose answers were checked, and not good enough
 
     def go(self, place: Place, args: Args, block: Block) -> Out:
@@ -135,7 +134,7 @@ class CachedPassage(Passage):
     def _answer(self, key, what: What, given: Sequence[Tensor], compute, context: Mapping) -> Sequence[Tensor]:
         self.answered = True
         kept = self.run.store.take(self.rows, key, given[0].device)
-        made = what.answer(given, kept, self._ages, compute, context)
+        made = what.answer(given, kept, self.ages[0], compute, context)  # one for all: rows of other steps go apart
         if what.renews:
             self.run.store.put(self.rows, key, what.renewed(made, kept))
         return made
