@@ -14,9 +14,8 @@ from graph import relative_error
 from torch import nn
 
 from disca.methods import METHODS
-from disca.methods.seam.method import SITES
 
-INSIDE = [name for name, cache in METHODS.items() if any(way.where == SITES for way in cache().ways())]
+INSIDE = [name for name, cache in METHODS.items() if cache().method().looks_inside]
 WHOLE = [name for name, cache in METHODS.items() if name not in INSIDE and not cache().method().computes]
 WIDTH, TEXT, STEPS = 48, 16, 6
 SIZES = {"dim": WIDTH, "ffn_dim": 64, "num_heads": 2, "num_layers": 3, "text_dim": TEXT, "text_len": 8, "freq_dim": 32}

@@ -102,3 +102,17 @@ def test_a_block_with_a_forward_of_another_packs_runs_in_full(name, attached, sa
         del block.forward
     assert torch.equal(cached, plain)
     assert "another node replaces blocks" in report
+
+
+def test_a_method_that_takes_blocks_as_a_whole_does_not_mind_how_they_run(attached, sample, load):
+    model, _ = load(CASE)
+    expected, _ = sample(CASE, attached(CASE, "TaylorSeer-Lite", active("TaylorSeer-Lite"), model))
+    block = model.model.diffusion_model.double_blocks[0]
+    own = block.forward
+    block.forward = lambda *args, **kwargs: own(*args, **kwargs)
+    try:
+        found, report = sample(CASE, attached(CASE, "TaylorSeer-Lite", active("TaylorSeer-Lite"), model))
+    finally:
+        del block.forward
+    assert torch.equal(found, expected)
+    assert "cached" in graph.counts(report)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ...methods.seam.method import SITES
 from ...methods.seam.when import FULL, OUTPUT
 from ...models.blocks import Args, Out, Place
 from . import rows
@@ -81,7 +80,7 @@ class Call:
         method = evaluation.run.method
         self._keeps = evaluation.keep and evaluation.stores and method is not None
         self._blind: str | None = None  # why the method sees nothing of this call, though it is the step's own
-        if self._blocked and self._keeps and any(way.where == SITES for way in method.ways):
+        if self._blocked and self._keeps and method.looks_inside:
             self._keeps = False  # others have a hand in the blocks, whose insides cannot be seen then
             self._blind = self._blocked
         self._signals: Signals | None = None

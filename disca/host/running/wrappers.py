@@ -109,7 +109,8 @@ def _call(evaluation: Evaluation, network, arguments: dict) -> Call:
     if foreign:
         evaluation.run.alarm(f"{foreign} stands in for the transformer's blocks: what it leaves out is not counted")
     blocked = f"{foreign} stands in for blocks" if foreign else None
-    blocked = blocked or _blocked(family, network, options, arguments.get("control"))
+    inside = evaluation.run.method is not None and evaluation.run.method.looks_inside
+    blocked = blocked or _blocked(family, network, options, arguments.get("control"), inside)
     return Call(evaluation, conditions, latent, blocked, len(family.blocks(network)))
 
 
@@ -132,11 +133,11 @@ def _look_at_inputs(call: Call, arguments: dict, network) -> None:
     call.look("the image conditioning", arguments["x"][:, channels:] if channels else arguments["x"][:, :0])
 
 
-def _blocked(family: Family, network, options: dict, control) -> str | None:
+def _blocked(family: Family, network, options: dict, control, inside: bool) -> str | None:
     """Why the method may not answer this call: another node has a part in it that no method knows of."""
     if control is not None:
         return CONTROLNET
-    if not blocks.handlers_are_ours(options, family, network) or not blocks.are_own(family, network):
+    if not blocks.handlers_are_ours(options, family, network) or (inside and not blocks.are_own(family, network)):
         return FOREIGN_BLOCKS
     patches = options.get("patches", {})
     return FOREIGN_ATTENTION if any(patches.get(name) for name in ("attn1_patch", "attn1_output_patch")) else None

@@ -96,6 +96,11 @@ class Method:
     notice: Callable[[int], str | None] = nothing_to_notice  # what to know before a run of so many steps
 
     @property
+    def looks_inside(self) -> bool:
+        """Whether it keeps and answers inside blocks."""
+        return any(way.where == SITES for way in self.ways)
+
+    @property
     def computes(self) -> bool:
         """Whether it answers with a network of its own."""
         return any(what.computes for way in self.ways for what in way.whats)
