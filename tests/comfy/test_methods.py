@@ -115,7 +115,8 @@ def test_on_a_cached_step_only_what_the_method_needs_runs(name, load, attached, 
         assert counts[module] == count // STEPS * steps, module
 
 
-DECIDED = {
+DECIDED = {  # settings beside the threshold that decides
+    "TeaCache": {"calibration": "none"},
     "First-Block-Cache": {},
     "EasyCache": {"warmup": 2},
     "SpeCa": {"floor": 0.0, "fewest": 0, "decay": 1.0, "runs": "this step"},
@@ -123,20 +124,28 @@ DECIDED = {
 
 
 @pytest.mark.parametrize("name", DECIDED)
-def test_rows_decide_for_themselves(name, load, attached, sample):
-    """Conditions whose decisions differ at some threshold, together and apart."""
-    case = "hv10_t2v"
+def test_rows_decide_for_themselves(name, load, attached, sample, pack):
+    """Three videos of two conditions: at a threshold that parts them, together and apart."""
+    case, reports = "hv10_t2v", []
     model = load(case)[0]
     guided = {"negative": graph.other_conditioning(case, model), "cfg": 3.0}
-    for threshold in (0.01 * 1.25**i for i in range(28)):
+    guided["latent_image"] = graph.empty_latent(case, batch=3)
+
+    def run(threshold: float) -> torch.Tensor:
         patched = attached(case, name, DECIDED[name] | {"threshold": threshold}, model)
-        together, report = sample(case, patched, **guided)
-        if "steps in full a video and condition" in report:
+        patched.add_callback_with_key(pack("disca.host.running.run").ON_REPORT, "test", reports.append)
+        return sample(case, patched, **guided)[0]
+
+    low, high = 0.01, 4.0  # every step in full, and not every one
+    for _ in range(24):
+        together = run(threshold := (low * high) ** 0.5)
+        full = {count for _, count in reports[-1].rows.values()}
+        if len(full) > 1:
             break
+        low, high = (threshold, high) if full == {STEPS} else (low, threshold)
+    assert len(full) > 1 and "steps in full a video and condition" in str(reports[-1])
     with graph.split_batches(model):
-        apart, _ = sample(case, patched, **guided)
-    assert "steps in full a video and condition" in report
-    assert relative_error(apart, together) < 1e-5
+        assert relative_error(run(threshold), together) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["TeaCache", "First-Block-Cache", "EasyCache", "AdaCache", "SpeCa", "TaylorSeer"])
