@@ -223,10 +223,13 @@ def require_chinese_labels(ui, node_id: str) -> list[str]:
     """The labels that the node shows, all of its inputs and widgets having their Chinese ones."""
     found = ui.evaluate(LABELS)
     names = {key: text["name"] for key, text in CHINESE[node_id]["inputs"].items()}
-    for labels in (found["inputs"], found["widgets"]):
-        named = {key: label for key, label in labels.items() if key.partition(".")[0] not in GROWN}
-        assert named == {key: names[key.replace(".", "_")] for key in named}
-    return [label for label in found["inputs"].values() if label not in found["advanced"]]
+    inputs, widgets = (
+        {key: label for key, label in found[kind].items() if key.partition(".")[0] not in GROWN}
+        for kind in ("inputs", "widgets")
+    )
+    for labels in (inputs, widgets):
+        assert labels == {key: names[key.replace(".", "_")] for key in labels}
+    return [label for label in inputs.values() if label not in found["advanced"]]
 
 
 def open_help(ui, node_id: str) -> None:

@@ -114,9 +114,9 @@ NAN = float("nan")
         ("schedule", {"plan__anchors": "0 3 2"}, "is not ascending: 2 comes after 3"),
         ("schedule", {"plan__anchors": "0-99999 " * 1000}, "is not ascending: 0 comes after 99999"),
         ("schedule", {"plan__anchors": "0 \ud800"}, "with characters in it that no file can hold"),
-        ("schedule", {"plan": "of a newer version"}, "It is one of 'preset', 'interval', 'anchors'."),
-        ("schedule", {"plan": {"plan": "preset"}}, "It is one of 'preset', 'interval', 'anchors'."),
-        ("schedule", {"plan": None}, "It is one of 'preset', 'interval', 'anchors'."),
+        ("schedule", {"plan": "of a newer version"}, "It is one of 'preset', 'interval', 'anchors', 'file'."),
+        ("schedule", {"plan": {"plan": "preset"}}, "It is one of 'preset', 'interval', 'anchors', 'file'."),
+        ("schedule", {"plan": None}, "It is one of 'preset', 'interval', 'anchors', 'file'."),
         ("model", {"model_name": "\ud800"}, r"There is no file '\ud800' in models/diffusion_models"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_plan_that_is_left_out_is_said_when_it_is_queued(execute, prompt):
     other = graph.changed(prompt, "schedule")
     del other["schedule"]["inputs"]["plan"]
     _, error, ran = execute(other)
-    assert "It is one of 'preset', 'interval', 'anchors'." in error["nodes"]["schedule"]["errors"][0]["details"]
+    assert "It is one of 'preset', 'interval', 'anchors', 'file'." in error["nodes"]["schedule"]["errors"][0]["details"]
     assert not ran
 
 

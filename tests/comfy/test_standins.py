@@ -13,7 +13,8 @@ from graph import relative_error
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from disca.models.family import DOUBLE_BLOCKS, SINGLE_BLOCKS, BlockKind
+from disca.models.block_kind import BlockKind, BlockSize
+from disca.models.family import DOUBLE_BLOCKS, SINGLE_BLOCKS
 from disca.models.linear_rows import has_plain_rows, rows_from
 from disca.models.standins import OVERRIDE, answering, has_sites, recording, runs_spare_rows
 
@@ -578,7 +579,7 @@ def test_a_site_that_a_block_has_not_is_refused(made):
 
 
 def test_a_kind_of_blocks_without_sites_has_none():
-    wan = BlockKind("double_block", "blocks", ("img",), {}, lambda: nn.Module)
+    wan = BlockKind("double_block", "blocks", ("img",), {}, lambda: nn.Module, "depth", BlockSize(1, 1, 1))
     assert wan.sites == ()
     with pytest.raises(ValueError, match="has no sites, not 'attn'"):
         recording(nn.Module(), wan, ["attn"], saw=None)
