@@ -5,14 +5,17 @@
 
 Lists are found on `--prompts` scenes and run on `--held-out` others with other noise; a seed is other noise for both.
 Errors are squared distances to the video with all 20 steps in full, relative to the squared video. Of the lists found
-by either measure and the published one, the one is kept whose runs came closest on the scenes that were measured.
+by either measure and the published one, the one is kept whose runs came closest on the scenes that were measured; of
+that one anchors are moved one by one for as long as runs come closer. At the end the lists of 8 of shift 1, 2 and 5 are
+run at the other shifts too.
 """
 
 import argparse
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +29,9 @@ import comfy.ops  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from disca.finding import Listed, Search, Steps, written  # noqa: E402
 from disca.meanflow import shifted_sigmas  # noqa: E402
-from disca.measured import measure  # noqa: E402
+from disca.measured import Measured, measure  # noqa: E402
 from disca.methods.scheduled.disca import Learned  # noqa: E402
 from disca.methods.seam.method import Span, What  # noqa: E402
 from disca.methods.seam.whats import Reuse, Taylor  # noqa: E402
@@ -45,8 +49,10 @@ HELD_OUT, FIND_ON = 900_000, 910_000  # the first scenes of either; no training 
 WHATS = {"DisCa": (Learned(), 1), "reuse": (Reuse(), 1), "Taylor 1": (Taylor(1), 2), "Taylor 2": (Taylor(2), 3)}
 PUBLISHED = {len(preset.listed): preset for preset in PRESETS.values() if preset.steps == STEPS and "N=" in preset.name}
 
-HEADINGS = "published       kept  by drift  by misses  expected  came  kept / published"
-Figures = dict[int, list[float]]  # of each budget: the errors under HEADINGS
+COLUMNS = ("published", "kept", "moved", "by drift", "by misses", "expected", "came")
+HEADINGS = "  ".join(f"{column:>9s}" for column in (*COLUMNS, "kept /", "moved / published"))
+Figures = dict[int, list[float]]  # of each budget: the errors under COLUMNS
+CARRIED = 8  # of the steps in full in the lists that are run at other shifts
 
 
 class Models(NamedTuple):
@@ -105,33 +111,68 @@ def shipped() -> Models:
     return Models(Network(network), predictor)
 
 
+class Held:
+    """What lists are found on in one seed at one shift, and the other scenes that they are run on."""
+
+    def __init__(self, models: Models, method: str, shift: float, seed: int, prompts: int, held_out: int):
+        (what, self._reach), self._sigmas = WHATS[method], shifted_sigmas(STEPS, shift).tolist()
+        scenes = (range(FIND_ON, FIND_ON + prompts), range(HELD_OUT, HELD_OUT + held_out))
+        self._found_on, self._held = (ToyPrompts(models, what, self._sigmas, each, seed) for each in scenes)
+        self._end = full_run(self._held, self._sigmas).x[-1]
+        self.name = f"shift {shift:g}, seed {seed:d}"
+        self.error_of_others = cache(self._error_of_others)  # of a run on the scenes held out
+
+    def measure(self) -> Measured:
+        """What leaving steps out costs on the scenes to find on."""
+        return measure([self._found_on], self._sigmas, self._reach)
+
+    def error(self, anchors: Steps, measured: Measured) -> float:
+        """Of a run on the scenes that were measured."""
+        tried = try_lists([anchors], [self._found_on], measured.ends, self._sigmas, self._reach)
+        return tried.errors[anchors]
+
+    def _error_of_others(self, anchors: Steps) -> float:
+        return try_lists([anchors], [self._held], [self._end], self._sigmas, self._reach).errors[anchors]
+
+
 @torch.no_grad()
-def compare(models: Models, method: str, shift: float, seed: int, prompts: int, held_out: int) -> Figures:
-    """For every published list, its error and those of the lists found, on scenes they were not found on."""
-    (what, reach), sigmas = WHATS[method], shifted_sigmas(STEPS, shift).tolist()
-    found_on = [ToyPrompts(models, what, sigmas, range(FIND_ON, FIND_ON + prompts), seed)]
-    held = [ToyPrompts(models, what, sigmas, range(HELD_OUT, HELD_OUT + held_out), seed)]
-    measured = measure(found_on, sigmas, reach)
-    ends = [full_run(prompts, sigmas).x[-1] for prompts in held]
-    figures = {}
+def compare(held: Held) -> tuple[Figures, dict[int, Steps]]:
+    """For every published list, its error and those of the lists found, on scenes held out; and the lists kept."""
+    measured, figures, lists = held.measure(), {}, {}
+    run = cache(lambda anchors: held.error(anchors, measured))
     for budget, preset in PUBLISHED.items():
         by_drift, by_misses = (choices[budget - 1] for choices in measured.choices())
-        lists = [by_drift.anchors, by_misses.anchors, preset.listed]
-        tried = try_lists(lists, found_on, measured.ends, sigmas, reach)
-        others = try_lists(lists, held, ends, sigmas, reach).errors
-        errors = [others[anchors] for anchors in (preset.listed, tried.best, by_drift.anchors, by_misses.anchors)]
-        figures[budget] = [*errors, by_drift.error, tried.errors[by_drift.anchors]]
-        told = f"shift {shift:g}, seed {seed}, {budget} of {STEPS}: {' '.join(map(str, tried.best))}"
-        say(f"{told:64s} {figures_of([figures[budget]])}")
+        asked = measured.choices(), [Listed(preset.listed, "published")], run
+        lists[budget], moved = (Search(*asked, thorough).best(budget) for thorough in (False, True))
+        others = (preset.listed, lists[budget], moved, by_drift.anchors, by_misses.anchors)
+        expected = (by_drift.error, run(by_drift.anchors))
+        figures[budget] = [*map(held.error_of_others, others), *expected]
+        said = f"{held.name}, {budget} of {STEPS}: {written(lists[budget])}"
+        say(f"{said:64s} {figures_of([figures[budget]])}")
+        if moved != lists[budget]:
+            say(f"{'moved':>40s}: {written(moved)}")
     full, answered = measured.calls
-    say(f"shift {shift:g}, seed {seed}: measured with {full} calls in full and {answered} answered a prompt")
-    return figures
+    say(
+        f"{held.name}: measured with {full} calls in full and {answered} answered a prompt, "
+        f"then {run.cache_info().currsize} runs"
+    )
+    return figures, lists
+
+
+@torch.no_grad()
+def carried(held: Mapping[float, Held], lists: Mapping[float, Steps]) -> Iterator[str]:
+    """The error over the published list's, of each shift's list at every shift, on scenes held out."""
+    published = PUBLISHED[CARRIED].listed
+    for found_at, anchors in lists.items():
+        shares = {at: one.error_of_others(anchors) / one.error_of_others(published) for at, one in held.items()}
+        at = ", ".join(f"{share:.2f} at shift {shift:g}" for shift, share in shares.items())
+        yield f"list of {CARRIED} found at shift {found_at:g}, over the published one: {at}"
 
 
 def figures_of(rows: Sequence[Sequence[float]]) -> str:
-    """The means of each column, and how the kept list compares with the published one."""
+    """The means of each column, and how the kept list and the moved one compare with the published one."""
     means = [statistics.mean(column) for column in zip(*rows, strict=True)]
-    return "  ".join(f"{mean:9.5f}" for mean in means) + f"  {means[1] / means[0]:5.2f}"
+    return "  ".join(f"{mean:9.5f}" for mean in means) + f"  {means[1] / means[0]:9.2f}  {means[2] / means[0]:9.2f}"
 
 
 def say(line: str) -> None:
@@ -145,17 +186,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shifts", type=float, nargs="+", default=[1.0, 2.0, 5.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--held-out", type=int, default=32)
     parser.add_argument("--method", choices=[*WHATS], default="DisCa")
     options = parser.parse_args()
     models, found = shipped(), defaultdict(list)
     say(f"{'':64s} {HEADINGS}")
     for seed in options.seeds:
+        held, lists = {}, {}
         for shift in options.shifts:
-            figures = compare(models, options.method, shift, seed, options.prompts, options.held_out)
+            held[shift] = Held(models, options.method, shift, seed, options.prompts, options.held_out)
+            figures, lists[shift] = compare(held[shift])
             for budget, errors in figures.items():
                 found[shift, budget].append(errors)
+        for line in carried(held, {shift: kept[CARRIED] for shift, kept in lists.items()}):
+            say(line)
     for (shift, budget), rows in sorted(found.items()):
         say(f"{f'shift {shift:g}, {budget} of {STEPS}, mean of {len(rows)} seeds':64s} {figures_of(rows)}")
 

@@ -9,6 +9,8 @@ from .messages import cause
 Steps = tuple[int, ...]  # a list of anchors
 Run = Callable[[Steps], float]  # anchors -> squared error of the end, relative to that of the run in full
 BY_COST, BY_MISS = "least error expected of the end", "least error of the answers"
+BY_RUNS = "an anchor of the best list moved"
+MOST_LINES = 12  # of lists that were tried
 
 
 class Listed(NamedTuple):
@@ -28,11 +30,14 @@ class Goal(NamedTuple):
 class Search:
     """Tries lists; the best one is kept, so that none that was tried is better on what it was tried on."""
 
-    def __init__(self, choices: Sequence[Sequence[Choice]], rivals: Sequence[Listed], run: Run):
-        """`choices` are `Measured.choices`: for every budget, by one measure or by two."""
+    def __init__(self, choices: Sequence[Sequence[Choice]], rivals: Sequence[Listed], run: Run, thorough: bool = False):
+        """`choices` are `Measured.choices`: for every budget, by one measure or by two.
+
+        A thorough search goes on from the best of these lists: see `near`.
+        """
         self.errors: dict[Steps, float] = {}  # of the lists that were tried
         self.origins: dict[Steps, str] = {}
-        self._choices, self._rivals, self._run = choices, rivals, run
+        self._choices, self._rivals, self._run, self._thorough = choices, rivals, run, thorough
         self._steps = len(choices[0])
 
     @property
@@ -48,11 +53,13 @@ class Search:
         """The best list of that many full steps, or fewer."""
         if full_steps >= self._steps:
             return self._all()
-        for listed in candidates(self._choices, self._rivals, full_steps):
-            if listed.anchors not in self.errors:
-                self.errors[listed.anchors] = self._run(listed.anchors)
-                self.origins[listed.anchors] = listed.origin
-        return min((one.anchors for one in candidates(self._choices, self._rivals, full_steps)), key=self.errors.get)
+        best = self._best_of(candidates(self._choices, self._rivals, full_steps))
+        while self._thorough:
+            better = self._best_of([Listed(anchors, BY_RUNS) for anchors in (best, *near(best, self._steps))])
+            if better == best:
+                break
+            best = better
+        return best
 
     def fewest(self, allowed_error: float) -> Steps:
         """A list of few full steps whose run is off by at most the allowed error; of all steps if no other is.
@@ -72,6 +79,14 @@ class Search:
             scale = max(scale, self._came_over_expected(full_steps))
             full_steps = max(full_steps + 1, self._count_for(allowed_error, scale))
         return self._all()
+
+    def _best_of(self, lists: Sequence[Listed]) -> Steps:
+        """The one whose run is best; of equal ones the first. None is run twice."""
+        for listed in lists:
+            if listed.anchors not in self.errors:
+                self.errors[listed.anchors] = self._run(listed.anchors)
+                self.origins[listed.anchors] = listed.origin
+        return min((listed.anchors for listed in lists), key=self.errors.get)
 
     def _count_for(self, allowed_error: float, scale: float) -> int:
         return len(least(self._choices[0], allowed_error / scale).anchors)
@@ -96,6 +111,13 @@ def candidates(choices: Sequence[Sequence[Choice]], rivals: Sequence[Listed], fu
     return list({listed.anchors: listed for listed in reversed(found)}.values())[::-1]
 
 
+def near(anchors: Steps, steps: int) -> list[Steps]:
+    """The lists that differ in one anchor by one step; a run starts in full in all of them."""
+    first, *others = anchors
+    moved = [{*anchors} - {step} | {step + by} for step in others for by in (-1, 1) if first < step + by < steps]
+    return [tuple(sorted(one)) for one in moved if len(one) == len(anchors)]
+
+
 def rival_of(search: Search, rivals: Sequence[Listed], full_steps: int) -> Steps:
     """The best of the lists of others with that many full steps; () if none was tried."""
     tried = [one.anchors for one in rivals if len(one.anchors) == full_steps and one.anchors in search.errors]
@@ -104,13 +126,15 @@ def rival_of(search: Search, rivals: Sequence[Listed], full_steps: int) -> Steps
 
 def report_of(search: Search, kept: Steps, steps: int, in_units: bool, facts: Sequence[str]) -> str:
     """What was found, what else was tried, and what is expected of other numbers of full steps."""
+    tried = sorted(search.errors.items(), key=lambda one: one[1])
     lines = [
         f"{written(kept)}: {len(kept):d} of {steps:d} steps in full, error {search.errors[kept]:.3g}",
         "errors are squared distances to the run with every step in full, relative to it: 0.0001 is 1 % off",
         *(
             f"tried {written(anchors)}: error {error:.3g}, {cause(search.origins[anchors])}"
-            for anchors, error in sorted(search.errors.items(), key=lambda tried: tried[1])
+            for anchors, error in tried[:MOST_LINES]
         ),
+        *([f"tried {len(tried) - MOST_LINES:d} more"] if len(tried) > MOST_LINES else ()),
     ]
     unit = "error expected, of which about twice as much comes" if in_units else "error of answers on the path"
     by_count = ", ".join(f"{count:d}: {error:.2g}" for count, error in enumerate(search.expected, start=1))

@@ -11,7 +11,7 @@ from .types import CATEGORY, DiscaSchedule
 
 MOST_STEPS = 100  # the lists of two anchors are 4950
 MOST_PROMPTS = 16
-FULL, CHEAP = "full", "cheap"
+FULL, CHEAP, THOROUGH = "full", "cheap", "thorough"
 ALLOWED = (
     "Squared distance of the latent to that of the run in full, relative to it: 0.0001 is 1 % off, 0.01 is 10 %. "
     "As few full steps are kept as that takes. 0: every step in full."
@@ -19,7 +19,8 @@ ALLOWED = (
 PROMPTS = "Further prompts: a list that is found on one may not suit others. Four are enough on the toy."
 MEASURE = (
     "full: how far leaving steps out moves the end of the run, about five runs for each prompt. cheap: "
-    "how wrong the answers are on the way, about two runs; its list gains less."
+    "how wrong the answers are on the way, about two runs; its list gains less. thorough: as full, and then anchors "
+    "are moved one by one for as long as runs come closer, which takes as long again or twice that."
 )
 
 
@@ -79,7 +80,17 @@ class DiscaFindSchedule(io.ComfyNode):
         found = finding.find_schedule(
             model,
             finding.Asked(
-                positives, latent_image, seed, steps, shift, wanted, negative, cfg, measure == CHEAP, save_as
+                positives,
+                latent_image,
+                seed,
+                steps,
+                shift,
+                wanted,
+                negative,
+                cfg,
+                cheap=measure == CHEAP,
+                thorough=measure == THOROUGH,
+                name=save_as,
             ),
         )
         if file is not None:
@@ -142,7 +153,9 @@ def _optional_inputs() -> list[io.Input]:
         io.Conditioning.Input("negative", optional=True, tooltip="Only needed with cfg above 1."),
         cfg_input("Classifier-free guidance. 1 is off and right for distilled models."),
         prompts_input("prompt", 1, MOST_PROMPTS, PROMPTS),
-        io.Combo.Input("measure", options=[FULL, CHEAP], default=FULL, optional=True, advanced=True, tooltip=MEASURE),
+        io.Combo.Input(
+            "measure", options=[FULL, CHEAP, THOROUGH], default=FULL, optional=True, advanced=True, tooltip=MEASURE
+        ),
         io.String.Input(
             "save_as",
             default="",

@@ -70,7 +70,7 @@ def tried(report: str) -> dict[str, float]:
     return {anchors: float(rest.partition(",")[0]) for anchors, rest in lines}
 
 
-@pytest.mark.parametrize("measure", ["full", "cheap"])
+@pytest.mark.parametrize("measure", ["full", "cheap", "thorough"])
 def test_what_is_kept_is_not_worse_than_the_published_list_and_the_figures_are_those_of_runs(
     measure, cached, find, error
 ):

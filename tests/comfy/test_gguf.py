@@ -10,6 +10,7 @@ import graph
 import pytest
 import recipes
 import torch
+from cached_steps import NAMES, active
 from comfy.model_patcher import ModelPatcher
 
 SOME = "0 1 4 6"
@@ -129,3 +130,13 @@ def test_gguf_weights_beside_resident_ones_are_within_the_rounding(models, load,
     model, predictor = load(case)
     result, _ = sample(case, apply(quantised, predictor, SOME))
     assert graph.relative_error(result, sample(case, apply(model, predictor, SOME))[0]) < 0.02
+
+
+def test_every_cache_gives_with_gguf_weights_what_it_gives_with_the_dequantised_ones(models, attached, sample):
+    case, quantised, exact = models
+    far = {}
+    for name in NAMES:
+        result, report = sample(case, attached(case, name, active(name), quantised))
+        assert "cached" in graph.counts(report)
+        far[name] = graph.relative_error(result, sample(case, attached(case, name, active(name), exact))[0])
+    assert {name: error for name, error in far.items() if error > 1e-5} == {}

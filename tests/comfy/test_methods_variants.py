@@ -1,10 +1,10 @@
-"""A feature cache of each kind beside what users do with a model: LoRAs, other weights, windows, compilation."""
+"""Every feature cache beside what users do with a model: LoRAs, other weights, windows, compilation, ControlNets."""
 
 import graph
 import pytest
 import recipes
 import torch
-from cached_steps import KINDS, active
+from cached_steps import KINDS, NAMES, active
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from graph import relative_error
 from safetensors.torch import save_file
@@ -17,18 +17,19 @@ WINDOWS = {
 }
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_lora_gives_what_merged_weights_give(name, load, attached, sample):
-    model, _ = load(CASE)
-    patched, report = sample(CASE, graph.with_lora(attached(CASE, name, active(name), model)))
-    merged, _ = sample(CASE, attached(CASE, name, active(name), graph.with_merged_lora(model)))
+@pytest.mark.parametrize("case", recipes.CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lora_gives_what_merged_weights_give(name, case, load, attached, sample):
+    model, _ = load(case)
+    patched, report = sample(case, graph.with_lora(attached(case, name, active(name), model)))
+    merged, _ = sample(case, attached(case, name, active(name), graph.with_merged_lora(model)))
     assert "cached" in graph.counts(report)
     assert relative_error(patched, merged) < 1e-5
-    assert relative_error(patched, sample(CASE, attached(CASE, name, active(name)))[0]) > 1e-4
+    assert relative_error(patched, sample(case, attached(case, name, active(name)))[0]) > 1e-4
 
 
 @pytest.mark.parametrize("case", recipes.CASES)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_offloaded_weights_give_what_resident_weights_give(name, case, load, attached, sample, request):
     resident, _ = sample(case, attached(case, name, active(name)))
     request.getfixturevalue("novram")
@@ -37,46 +38,61 @@ def test_offloaded_weights_give_what_resident_weights_give(name, case, load, att
     assert relative_error(offloaded, resident) < 1e-6
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_fp8_weights_give_what_the_rounded_weights_give(name, load, attached, call, sample, model_folders):
+@pytest.mark.parametrize("case", recipes.CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_fp8_weights_give_what_the_rounded_weights_give(name, case, load, attached, call, sample, model_folders):
     file = "rounded.safetensors"
-    rounding = {key: tensor.to(torch.float8_e4m3fn).float() for key, tensor in recipes.golden(CASE).model.items()}
+    kept = "cond_type_embedding.weight"  # which ComfyUI keeps in full
+    weights = recipes.golden(case).model
+    rounding = {key: w if key == kept else w.to(torch.float8_e4m3fn).float() for key, w in weights.items()}
     save_file(rounding, model_folders.diffusion_models / file)
-    load(CASE)
+    load(case)
     found = []
-    for source, dtype in ((f"{CASE}_published.safetensors", "fp8_e4m3fn"), (file, "default")):
+    for source, dtype in ((f"{case}_published.safetensors", "fp8_e4m3fn"), (file, "default")):
         (model,) = call("DiscaLoadModel", model_name=source, weight_dtype=dtype)
-        found.append(sample(CASE, attached(CASE, name, active(name), model))[0])
+        found.append(sample(case, attached(case, name, active(name), model))[0])
     assert relative_error(*found) < 1e-5
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_compiled_blocks_give_what_others_give(name, attached, sample, load):
+@pytest.mark.parametrize("case", recipes.CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_blocks_give_what_others_give(name, case, attached, sample, load, pack):
     """Also where the method looks inside of them, which it does without the compiled code."""
-    model, _ = load(CASE)
-    network = model.model.diffusion_model
-    blocks = [f"diffusion_model.double_blocks.{i}" for i in range(len(network.double_blocks))]
-    blocks += [f"diffusion_model.single_blocks.{i}" for i in range(len(network.single_blocks))]
-    expected, _ = sample(CASE, attached(CASE, name, active(name)))
+    model, _ = load(case)
+    kinds = pack("disca.models.checks").family_of_model(model).kinds
+    expected, _ = sample(case, attached(case, name, active(name)))
     torch._dynamo.reset()
-    compiled = attached(CASE, name, active(name), model).clone()
-    set_torch_compile_wrapper(compiled, backend="eager", keys=blocks)
-    found, report = sample(CASE, compiled)
+    compiled = attached(case, name, active(name), model).clone()
+    first_ones = [f"diffusion_model.{kind.attribute}.0" for kind in kinds if kind.of(model.model.diffusion_model)]
+    set_torch_compile_wrapper(compiled, backend="eager", keys=first_ones)
+    found, report = sample(case, compiled)
     torch._dynamo.reset()
     assert "cached" in graph.counts(report)
     assert relative_error(found, expected) < 1e-5
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_windows_keep_apart_and_a_second_run_is_the_first(name, attached, call, sample, load):
+def of_frames(conditions: list, count: int) -> list:
+    """The conditions, their start image in so many frames."""
+    ((text, options),) = conditions
+    image = {key: options[key] for key in ("concat_latent_image", "concat_mask") if key in options}
+    longer = {key: tensor.repeat(1, 1, count, 1, 1) for key, tensor in image.items()}
+    return [[text, options | {key: tensor[:, :, :count] for key, tensor in longer.items()}]]
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_windows_keep_apart_and_a_second_run_is_the_first(name, case, attached, call, sample, load):
     """Every window is a row of its own: together and apart are the same."""
-    latent = {"samples": torch.zeros(1, 16, 7, 8, 12)}
-    (windowed,) = call("ContextWindowsManual", model=attached(CASE, name, active(name)), **WINDOWS)
-    first, report = sample(CASE, windowed, latent_image=latent)
-    again, _ = sample(CASE, windowed, latent_image=latent)
+    _, channels, _, *size = graph.empty_latent(case)["samples"].shape
+    latent = {"samples": torch.zeros(1, channels, 7, *size)}
+    plain, _ = load(case)
+    inputs = {"latent_image": latent, "positive": of_frames(graph.conditioning(recipes.golden(case), plain), 7)}
+    (windowed,) = call("ContextWindowsManual", model=attached(case, name, active(name), plain), **WINDOWS)
+    first, report = sample(case, windowed, **inputs)
+    again, _ = sample(case, windowed, **inputs)
     assert "cached" in graph.counts(report) and "in full:" not in report
     assert torch.equal(first, again)
-    neutral, _ = sample(CASE, call("ContextWindowsManual", model=load(CASE)[0], **WINDOWS)[0], latent_image=latent)
+    neutral, _ = sample(case, call("ContextWindowsManual", model=plain, **WINDOWS)[0], **inputs)
     assert 1e-5 < relative_error(first, neutral) < 1.0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from disca.autoschedule import Choice
-from disca.finding import BY_COST, BY_MISS, Goal, Listed, Search, candidates, known, report_of, rival_of
+from disca.finding import BY_COST, BY_MISS, BY_RUNS, Goal, Listed, Search, candidates, known, near, report_of, rival_of
 from disca.schedule_chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Mark, draw_chart
 
 STEPS = 6
@@ -28,6 +28,33 @@ def test_of_what_was_tried_the_best_is_kept(best):
 
 def test_of_equal_ones_the_one_expected_to_be_best_is_kept():
     assert search_of(lambda anchors: 0.5).find(Goal(full_steps=3)) == (0, 1, 2)
+
+
+def test_a_thorough_search_moves_anchors_until_no_move_is_better():
+    wanted, tried = (0, 3, 5), []
+
+    def error(anchors):
+        tried.append(anchors)
+        return sum(abs(one - other) for one, other in zip(anchors, wanted, strict=True))
+
+    search = Search((BY_COSTS, BY_MISSES), [], error, thorough=True)
+    assert search.find(Goal(full_steps=3)) == wanted
+    assert search.origins[wanted] == BY_RUNS and search.origins[0, 1, 2] == BY_COST
+    assert {*near(wanted, STEPS)} <= {*search.errors} and len(tried) == len({*tried})
+    assert search_of(error, rivals=[]).find(Goal(full_steps=3)) == (0, 4, 5)
+
+
+def test_lists_near_another_start_in_full_and_have_as_many_anchors():
+    assert near((0, 1, 4), STEPS) == [(0, 2, 4), (0, 1, 3), (0, 1, 5)]
+    assert near((0,), STEPS) == near(tuple(range(STEPS)), STEPS) == []
+
+
+def test_a_report_names_the_best_of_many_lists():
+    search = Search((BY_COSTS, BY_MISSES), [], lambda anchors: sum(anchors) / 100, thorough=True)
+    search.errors = {(0, step): step / 100 for step in range(1, 20)}
+    search.origins = dict.fromkeys(search.errors, BY_RUNS)
+    told = report_of(search, (0, 1), 20, True, [])
+    assert told.count("tried 0 ") == 12 and "tried 7 more" in told
 
 
 def test_a_list_is_tried_once_wherever_it_is_from():

@@ -49,7 +49,8 @@ class Asked:
     goal: Goal
     negative: list | None = None
     cfg: float = 1.0
-    cheap: bool = False
+    cheap: bool = False  # costs by the answers on the path alone
+    thorough: bool = False  # further lists by runs of them
     name: str = ""
 
 
@@ -84,7 +85,7 @@ def find_schedule(model: ModelPatcher, asked: Asked) -> Finding:
 
     measured = rehearse(model, way, scenes, sigmas, measured_on)
     trials = Trials(model, scenes, sigmas, measured.ends, bar, measured.calls)
-    search = Search(measured.choices(), rivals, trials.error_of)
+    search = Search(measured.choices(), rivals, trials.error_of, asked.thorough)
     kept = search.find(asked.goal)
     rival = rival_of(search, rivals, len(kept))
     spent = f"{trials.calls.full:d} calls in full and {trials.calls.answered:d} answered ones"
@@ -167,7 +168,8 @@ def _calls(asked: Asked, reach: int, rivals: Sequence[Listed]) -> Calls:
 def _estimate(expected: Calls, asked: Asked) -> str:
     plain = asked.steps * len(asked.positives)
     runs = f"as {expected.full / plain:.1f} runs in full, and {expected.answered:d} answered calls"
-    more = "" if asked.goal.allowed_error is None else ", and more for each further list that is tried"
+    open_ended = asked.thorough or asked.goal.allowed_error is not None
+    more = ", and more for each further list that is tried" if open_ended else ""
     return f"finding the schedule takes about as long {runs}{more}"
 
 
