@@ -70,8 +70,8 @@ def test_a_forward_pass_has_as_many_operations_as_counted(family, expected):
     ("job", "expected"),
     [
         (replace(PREDICTOR, pairs=PairSettings(line=1.0)), 3.0),
-        (replace(PREDICTOR, pairs=PairSettings(trajectory=1.0)), 4.4),
-        (PREDICTOR, 3.0),
+        (replace(PREDICTOR, pairs=PairSettings(trajectory=1.0)), 5.8),
+        (PREDICTOR, 3.1),
         (ADVERSARIAL, 10.2),
         (Job("cfg"), 8.9),
         (FULL, 10.3),

@@ -108,9 +108,25 @@ def test_path_pairs_take_as_many_steps_as_a_schedule_predicts():
         flow = LinearFlow()
         pairs = Pairs(PredictorSettings(delta_max=DELTA_MAX, pairs=only("trajectory")), flow, torch.nn.Identity())
         pairs.draw(torch.zeros(SHAPE), Draws(1, torch.tensor([i]), torch.device("cpu")), {})
-        steps.append(len(flow.asked) - 1)
+        steps.append(len({t for t, _ in flow.asked}) - 1)
     shares = [steps.count(count) / len(steps) for count in range(1, MOST_STEPS + 1)]
     assert sum(shares) == 1.0 and all(share == pytest.approx(1 / MOST_STEPS, abs=0.12) for share in shares)
+
+
+def test_a_batch_gives_the_pairs_of_its_samples_by_as_many_passes_as_any_of_them_alone():
+    shares, count = PairSettings(line=0.25, trajectory=0.25, cached=0.5), 24
+    flow, settings = LinearFlow(0.1), PredictorSettings(delta_max=DELTA_MAX, pairs=shares)
+    draws = Draws(0, torch.arange(count), torch.device("cpu"))
+    batch = Pairs(settings, flow, torch.nn.Identity()).draw(torch.zeros(count, *SHAPE[1:]), draws, {})
+    alone, passes = drawn(shares, count, LinearFlow(0.1)), {len(flow.asked) // count}
+    for one, cached, *parts in zip(alone, zip(*batch.cached, strict=True), *batch[1:], strict=True):
+        assert all(torch.equal(a[0], b) for a, b in zip(one.cached, cached, strict=True))
+        assert all(torch.allclose(a[0], b) for a, b in zip(one[1:], parts, strict=True))
+    for i in range(count):
+        flow = LinearFlow()
+        Pairs(settings, flow, torch.nn.Identity()).draw(torch.zeros(SHAPE), Draws(0, torch.tensor([i]), "cpu"), {})
+        passes.add(len(flow.asked))
+    assert passes == {2 + 2 * (MOST_STEPS - 1)}
 
 
 def test_kinds_of_pairs_come_in_the_shares_that_the_settings_name():

@@ -36,38 +36,68 @@ class Pairs:
 
     @torch.no_grad()
     def draw(self, x_0: Tensor, draws: Draws, condition: Condition) -> Pair:
-        """A pair for each sample; all samples of a batch are of one kind."""
-        shares = self._settings.pairs
-        kind = draws.uniform()[0].item() * shares.total
-        t, r = draws.restricted_times(self._settings.delta_max)
-        noise, delta = draws.noise(x_0), draws.uniform(0.0, self._settings.delta_max)
-        if kind <= shares.line:
-            return self._on_line(x_0, noise, t, r, delta, condition)
-        steps = 1 + int(draws.uniform()[0].item() * MOST_STEPS)
-        return self._on_path(at_time(x_0, noise, t), t, delta, steps, kind > shares.line + shares.trajectory, condition)
+        """A pair for each sample, of a kind of its own.
 
-    def _on_line(self, x_0: Tensor, noise: Tensor, t: Tensor, r: Tensor, delta: Tensor, condition: Condition) -> Pair:
-        """Algorithm 3, lines 3 to 7: both states on the line through x_0 and the noise."""
-        _, cached = self._network.velocity_and_features(at_time(x_0, noise, t), t, r, condition)
+        As many passes are made whichever kinds were drawn: processes that share a network's weights stay in step.
+        """
+        shares, delta_max = self._settings.pairs, self._settings.delta_max
+        kind = draws.uniform() * shares.total
+        t, r = draws.restricted_times(delta_max)
+        noise, delta = draws.noise(x_0), draws.uniform(0.0, delta_max)
+        on_line, predicted = kind < shares.line, kind >= shares.line + shares.trajectory
+        steps = (1 + (draws.uniform() * MOST_STEPS).long()).clamp(max=MOST_STEPS)
+        length, x_t = delta / steps, at_time(x_0, noise, t)
+        ends = torch.where(on_line, r, (t - length).clamp(min=0.0))
+        u, cached = self._network.velocity_and_features(x_t, t, ends, condition)
+        later = _State(x_t, t, ends, u)
+        if shares.trajectory or shares.cached:
+            later = self._along_path(later, length, torch.where(on_line, 0, steps), cached, predicted, condition)
         t_next, r_next = (t - delta).clamp(min=0.0), (r - delta).clamp(min=0.0)
-        x_next = at_time(x_0, noise, t_next)
-        return Pair(cached, x_next, t_next, r_next, self._network.velocity(x_next, t_next, r_next, condition))
+        on_the_line = _State(at_time(x_0, noise, t_next), t_next, r_next, u)  # Algorithm 3, lines 3 to 7
+        x_t, t, r, _ = on_the_line.where(on_line, later)
+        return Pair(cached, x_t, t, r, self._network.velocity(x_t, t, r, condition))
 
-    def _on_path(
-        self, x_t: Tensor, t: Tensor, delta: Tensor, steps: int, predicted: bool, condition: Condition
-    ) -> Pair:
-        """The later state is reached by steps of the model, or after the anchor of the Predictor."""
-        length = delta / steps
-        r = (t - length).clamp(min=0.0)
-        u, cached = self._network.velocity_and_features(x_t, t, r, condition)
-        for remaining in reversed(range(steps)):
-            x_t = x_t - per_sample(t - r, x_t) * u
-            t, r = r, (r - length).clamp(min=0.0)
-            if remaining and predicted:
-                u = self._network.answered_velocity(by_predictor(self._predictor, cached), x_t, t, r, condition)
-            else:
-                u = self._network.velocity(x_t, t, r, condition)
-        return Pair(cached, x_t, t, r, u)
+    def _along_path(
+        self,
+        state: "_State",
+        length: Tensor,
+        steps: Tensor,
+        cached: list[Tensor],
+        predicted: Tensor,
+        condition: Condition,
+    ) -> "_State":
+        """So many steps [B] further each, by the model's own u, or after the first of them by the Predictor's."""
+        shares, answer = self._settings.pairs, by_predictor(self._predictor, cached)
+        for remaining in reversed(range(MOST_STEPS)):
+            moves = remaining < steps
+            state = state.moved(length).where(moves, state)
+            if not remaining:
+                break
+            at, u = (state.x, state.t, state.r, condition), state.u
+            if shares.trajectory:
+                u = torch.where(per_sample(predicted, u), u, self._network.velocity(*at))
+            if shares.cached:
+                u = torch.where(per_sample(predicted, u), self._network.answered_velocity(answer, *at), u)
+            state = state._replace(u=u).where(moves, state)
+        return state
+
+
+class _State(NamedTuple):
+    """Where samples are, when, where the step from there ends, and its u."""
+
+    x: Tensor
+    t: Tensor
+    r: Tensor
+    u: Tensor
+
+    def moved(self, length: Tensor) -> "_State":
+        """At the end of that step, before one of that length [B]; its u is still the last one's."""
+        x = self.x - per_sample(self.t - self.r, self.x) * self.u
+        return _State(x, self.r, (self.r - length).clamp(min=0.0), self.u)
+
+    def where(self, chosen: Tensor, other: "_State") -> "_State":
+        """The chosen [B] samples of this one, the rest of the other."""
+        return _State(*(torch.where(per_sample(chosen, a), a, b) for a, b in zip(self, other, strict=True)))
 
 
 def by_predictor(predictor: nn.Module, cached: Sequence[Tensor]) -> Answer:

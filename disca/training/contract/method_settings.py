@@ -79,10 +79,10 @@ class PairSettings:
         return self.line + self.trajectory + self.cached
 
     @property
-    def passes(self) -> tuple[float, float]:
-        """Forward passes of the network, and of the Predictor, that drawing a pair takes on average."""
-        between = (MOST_STEPS - 1) / 2  # steps from the anchor to the later state but for the first
-        return 2.0 + self.trajectory / self.total * between, self.cached / self.total * between
+    def passes(self) -> tuple[int, int]:
+        """Forward passes of the network, and of the Predictor, that drawing a batch of pairs takes."""
+        between = MOST_STEPS - 1  # made for all samples of a batch, whichever of them go so far
+        return 2 + between * (self.trajectory > 0), between * (self.cached > 0)
 
 
 PREDICTOR_PRESETS: dict[str, dict[str, Any]] = {
