@@ -45,6 +45,10 @@ class Search:
         """The error expected with at most 1, 2, ... full steps; of the answers, where only these were measured."""
         return [choice.error for choice in self._choices[0]]
 
+    def proposed(self, full_steps: int) -> Steps:
+        """The list of that many full steps, or fewer, that measurements speak for, whether it is the best or not."""
+        return self._choices[0][full_steps - 1].anchors
+
     def find(self, goal: Goal) -> Steps:
         """The list to keep."""
         return self.best(goal.full_steps) if goal.allowed_error is None else self.fewest(goal.allowed_error)

@@ -5,12 +5,16 @@ u = 1/(t - r) ∫ v dτ, so that x_r = x_t - (t - r)·u is exact however long th
 restricted to t - r <= R while training, DisCa, Algorithm 2).
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from .messages import quoted
 
 LEAST_DENOISE = 0.0001
+NEAR = 0.01  # of sigmas: schedulers round to a table of a thousand times
 
 
 def shifted_sigmas(steps: int, shift: float, denoise: float = 1.0) -> Tensor:
@@ -24,6 +28,20 @@ def shifted_sigmas(steps: int, shift: float, denoise: float = 1.0) -> Tensor:
     total = int(steps / denoise)
     u = 1.0 - torch.arange(total - steps, total + 1, dtype=torch.float64) / total
     return shifted(u, shift).to(torch.float32)
+
+
+class Farthest(NamedTuple):
+    """The step of a run whose time is farthest from where it was expected."""
+
+    step: int
+    expected: float
+    apart: float
+
+
+def farthest(sigmas: Sequence[float], shift: float) -> Farthest:
+    """Where a run's times are farthest from those of as many steps at this shift."""
+    pairs = enumerate(zip(shifted_sigmas(len(sigmas) - 1, shift).tolist(), sigmas, strict=True))
+    return max((Farthest(step, one, abs(one - other)) for step, (one, other) in pairs), key=lambda found: found.apart)
 
 
 def require_denoise(denoise: float) -> None:

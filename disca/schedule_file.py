@@ -9,7 +9,7 @@ from typing import Any
 
 from .files import replacing
 from .limits import require_folder_name, require_number, require_text
-from .meanflow import shifted_sigmas
+from .meanflow import NEAR, farthest
 from .messages import cause, listing, quoted
 from .schedule import Anchors, Schedule
 
@@ -18,7 +18,6 @@ ENDING = ".json"
 MOST_BYTES = 2**18  # a schedule of a thousand steps takes a tenth
 MOST_STEPS, MOST_SHIFT, MOST_SIZE, MOST_PROMPTS, MOST_SEED = 1000, 100.0, 2**20, 10_000, 2**64 - 1
 MOST_NAME = 200  # characters of a family or method
-NEAR = 0.01  # of sigmas: schedulers round to a table of a thousand times
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,11 @@ def require_fits(schedule: Schedule, family: str, sigmas: Sequence[float]) -> No
             f"The schedule {quoted(schedule.name)} was found for {quoted(schedule.family)}, but the model is "
             f"{quoted(family)}. Find one on this model with DisCa Find Schedule, or choose a preset."
         )
-    expected = shifted_sigmas(len(sigmas) - 1, schedule.shift).tolist()
-    step = max(range(len(sigmas)), key=lambda i: abs(sigmas[i] - expected[i]))
-    if not abs(sigmas[step] - expected[step]) <= NEAR:
+    step, expected, apart = farthest(sigmas, schedule.shift)
+    if not apart <= NEAR:
         raise ValueError(
             f"The schedule {quoted(schedule.name)} was found at shift {schedule.shift:g}, where step {step:d} is at "
-            f"sigma {expected[step]:.3f}, but the run has {sigmas[step]:.3f} there. Set shift to {schedule.shift:g} "
+            f"sigma {expected:.3f}, but the run has {sigmas[step]:.3f} there. Set shift to {schedule.shift:g} "
             "and denoise to 1, or find a schedule for these times with DisCa Find Schedule."
         )
 
@@ -72,6 +70,12 @@ def schedule_path(folder: Path, name: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"{quoted(name)} is a link out of the folder {quoted(folder)}. Put the schedule itself into the folder."
+        )
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{quoted(name)} is no file in {quoted(folder)}. Give another name.")
+    if in_way := next((place for place in path.parents if place.exists() and not place.is_dir()), None):
+        raise ValueError(
+            f"{quoted(name)} would be in {quoted(in_way.name)}, which is a file, not a folder. Give another name."
         )
     return path
 

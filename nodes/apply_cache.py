@@ -12,14 +12,16 @@ from ..disca.methods.seam.anchors import AtAnchors
 from ..disca.methods.seam.method import Method
 from ..disca.schedule import Schedule
 from ..disca.settings.fields import fields_of
-from .calibrate import made_for, with_files, with_values
+from .calibrate import fingerprint, made_for, with_files, with_values
 from .setting_input import setting_input
 from .speed import speed_inputs, speed_up
 from .types import CATEGORY, DiscaSchedule
 
 CUSTOM = "custom"
 OFFERED = {name: cache for name, cache in METHODS.items() if not cache().method().computes}  # the others need a file
-SCHEDULE_TOOLTIP = "Which steps run in full, in place of the method's own choice: from DisCa Cache Schedule."
+SCHEDULE_TOOLTIP = (
+    "Which steps run in full, in place of the method's own choice: from DisCa Cache Schedule or DisCa Find Schedule."
+)
 DEVICE_TOOLTIP = (
     "Where what is kept waits. How much that is stands on the node when a run starts. auto: on the GPU while there is "
     "room."
@@ -57,6 +59,12 @@ class DiscaApplyCache(io.ComfyNode):
         if None not in method["preset"].values():  # None: comes by a link
             _cache(**method)
         return True
+
+    @classmethod
+    def fingerprint_inputs(cls, method: object = None, **others) -> str:
+        """Changes with the calibration's file: a model that is calibrated again may have its old name."""
+        preset = method.get("preset") if isinstance(method, dict) else None
+        return fingerprint(preset) if isinstance(preset, dict) else ""
 
     @classmethod
     def execute(

@@ -87,6 +87,15 @@ def with_values(cache: type[Cache], settings: dict) -> dict:
     return others | {cache.calibrated: found.values}
 
 
+def fingerprint(settings: dict) -> str:
+    """What a file says that the settings name; "" if they name none that can be read."""
+    name = settings.get(SETTING)
+    try:
+        return repr(calibrations.load(name)) if calibrations.is_name(name) else ""
+    except ValueError:  # said when the node runs
+        return ""
+
+
 def made_for(model, method: Method, settings: dict) -> Method:
     """The method with what the file that the settings name has to say of a run; ValueError if it is no file for it."""
     if not calibrations.is_name(settings.get(SETTING)):
@@ -126,5 +135,5 @@ def _optional_inputs() -> list[io.Input]:
     return [
         io.Conditioning.Input("negative", optional=True, tooltip="Only with cfg above 1. It is measured too."),
         cfg_input("Classifier-free guidance, as will be sampled with. 1 is off."),
-        prompts_input("prompt_", 0, MOST_PROMPTS, MORE_PROMPTS),
+        prompts_input(MOST_PROMPTS, MORE_PROMPTS),
     ]

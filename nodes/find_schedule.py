@@ -5,6 +5,7 @@ from comfy_api.v0_0_2 import io
 from ..disca.finding import Goal
 from ..disca.host.compat import require, room
 from ..disca.host.folders import schedule_file
+from ..disca.messages import quoted
 from ..disca.schedule_file import write_schedule
 from .run_inputs import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
 from .types import CATEGORY, DiscaSchedule
@@ -18,9 +19,10 @@ ALLOWED = (
 )
 PROMPTS = "Further prompts: a list that is found on one may not suit others. Four are enough on the toy."
 MEASURE = (
-    "full: how far leaving steps out moves the end of the run, about five runs for each prompt. cheap: "
-    "how wrong the answers are on the way, about two runs; its list gains less. thorough: as full, and then anchors "
-    "are moved one by one for as long as runs come closer, which takes as long again or twice that."
+    "full: how far leaving steps out moves the end of the run, about five runs for each prompt. cheap: how wrong the "
+    "answers are on the way, about two runs and a few hundred cached steps; its list gains less, or nothing. thorough: "
+    "as full, and then anchors are moved one by one for as long as runs come closer, which takes as long again or "
+    "twice that."
 )
 
 
@@ -93,9 +95,11 @@ class DiscaFindSchedule(io.ComfyNode):
                 name=save_as,
             ),
         )
+        saved = []
         if file is not None:
             write_schedule(file, found.schedule)
-        return io.NodeOutput(found.schedule, found.report, as_image(found.chart))
+            saved = [f"saved as {quoted(file.name)}: choose it in DisCa Cache Schedule, by plan: file"]
+        return io.NodeOutput(found.schedule, "\n".join([found.report, *saved]), as_image(found.chart))
 
 
 def _require_goal(steps: int | None, goal: str, full_steps: int | None = None, allowed_error: float | None = None):
@@ -152,7 +156,7 @@ def _optional_inputs() -> list[io.Input]:
     return [
         io.Conditioning.Input("negative", optional=True, tooltip="Only needed with cfg above 1."),
         cfg_input("Classifier-free guidance. 1 is off and right for distilled models."),
-        prompts_input("prompt", 1, MOST_PROMPTS, PROMPTS),
+        prompts_input(MOST_PROMPTS, PROMPTS),
         io.Combo.Input(
             "measure", options=[FULL, CHEAP, THOROUGH], default=FULL, optional=True, advanced=True, tooltip=MEASURE
         ),
@@ -160,6 +164,7 @@ def _optional_inputs() -> list[io.Input]:
             "save_as",
             default="",
             optional=True,
-            tooltip="A name for its file in output/disca/schedules, which DisCa Cache Schedule loads. Empty: no file.",
+            tooltip="A name for its file in output/disca/schedules, which DisCa Cache Schedule loads (press R). One of "
+            "that name is replaced. Empty: no file.",
         ),
     ]

@@ -34,10 +34,10 @@ def cfg_input(tooltip: str) -> io.Input:
     )
 
 
-def prompts_input(prefix: str, least: int, most: int, tooltip: str) -> io.Input:
+def prompts_input(most: int, tooltip: str) -> io.Input:
     """Conditionings beside the first one, as many as are connected."""
     prompt = io.Conditioning.Input("prompt", optional=True)
-    template = io.Autogrow.TemplatePrefix(prompt, prefix=prefix, min=least, max=most)
+    template = io.Autogrow.TemplatePrefix(prompt, prefix="prompt", min=1, max=most)
     return io.Autogrow.Input("prompts", template=template, optional=True, tooltip=tooltip)
 
 

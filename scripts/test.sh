@@ -6,8 +6,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 set_up_tests
 cd "$DISCA_ROOT"
 together=()
-if [ $# = 0 ]; then
-    together=(-n 2 --dist loadfile --no-loadscope-reorder)
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-fi
+[ $# != 0 ] || together=(-n 2 --dist loadfile --no-loadscope-reorder)
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # the networks are small: more threads wait for each other
 exec "$PYTHON" -m pytest -p no:cacheprovider --durations=10 "${together[@]}" "$@"

@@ -147,7 +147,7 @@ def _training(file: WeightsFile) -> dict:
 
 def _require_version(file: WeightsFile) -> None:
     version = file.metadata.get("disca.format_version", str(FORMAT_VERSION))
-    if version not in ("1", str(FORMAT_VERSION)):
+    if version not in map(str, range(1, FORMAT_VERSION + 1)):
         raise ValueError(
             f"{quoted(file.name)} is a Predictor of format version {quoted(version)}; "
             f"this DisCa reads up to {FORMAT_VERSION}. Update DisCa."

@@ -237,6 +237,19 @@ def test_a_name_that_is_no_file_in_the_folder_is_refused_before_the_run(name, lo
     assert not folder.exists()
 
 
+def test_a_model_that_is_calibrated_again_is_cached_anew(load, calibrate, comfy_nodes):
+    node = comfy_nodes.NODE_CLASS_MAPPINGS["DiscaApplyCache"]
+    chosen = {"method": "MagCache", "preset": {"preset": "custom", "calibration": "mine.json", **MAGCACHE}}
+    assert node.fingerprint_inputs(method=chosen) == ""  # there is none yet
+    prints = []
+    for shift in (5.0, 1.0, 1.0):
+        calibrate(load(CASE)[0], "MagCache", shift=shift)
+        prints.append(node.fingerprint_inputs(method=chosen, cache_device="auto"))
+    assert prints[0] != prints[1] == prints[2] != ""
+    for other in ({}, None, {"preset": None}, {"preset": {"calibration": None}}, {"preset": {"calibration": ["a", 0]}}):
+        assert node.fingerprint_inputs(method=other) == ""
+
+
 def test_the_models_own_cache_has_no_part_in_it_and_stays(load, sample, calibrate, cached):
     model = load(CASE)[0]
     _, plain = calibrate(model, "MagCache")
@@ -250,13 +263,13 @@ def test_prompts_and_negatives_are_measured_each(load, calibrate):
     model = load(CASE)[0]
     positive, other = graph.conditioning(recipes.golden(CASE), model), graph.other_conditioning(CASE, model)
     one, two = (calibrate(model, "MagCache", positive=prompt)[1]["values"] for prompt in (positive, other))
-    report, both = calibrate(model, "MagCache", prompts={"prompt_0": other})
+    report, both = calibrate(model, "MagCache", prompts={"prompt0": other})
     assert both["values"] == pytest.approx([sum(pair) / 2 for pair in zip(one, two, strict=True)], rel=1e-4)
     assert "ratios of 2 videos and conditions" in report
-    assert "of 4 videos" in calibrate(model, "MagCache", prompts={"prompt_3": other}, negative=other, cfg=2.0)[0]
+    assert "of 4 videos" in calibrate(model, "MagCache", prompts={"prompt3": other}, negative=other, cfg=2.0)[0]
 
 
-@pytest.mark.parametrize("prompts", ["x", {"prompt_99": None}, {"other": []}, {"prompt_0": 3}, [1]])
+@pytest.mark.parametrize("prompts", ["x", {"prompt99": None}, {"other": []}, {"prompt0": 3}, [1]])
 def test_prompts_that_are_none_are_refused(prompts, load, calibrate):
     with pytest.raises(ValueError, match="'prompt"):
         calibrate(load(CASE)[0], "MagCache", prompts=prompts)

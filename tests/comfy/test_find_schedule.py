@@ -89,7 +89,7 @@ def test_several_prompts_guidance_and_a_batch_are_measured_together(cached, find
     other = graph.other_conditioning(HV10, model)
     guided = {"negative": [[other[0][0] * 0.1, other[0][1]]], "cfg": 2.0, "latent_image": graph.empty_latent(HV10, 2)}
     schedule, report, _ = find(HV10, cached(HV10), 2, prompts={"prompt0": other, "prompt1": None}, steps=3, **guided)
-    assert schedule.measured.prompts == 4
+    assert schedule.measured.prompts == 2
     assert "on 4 videos" in report
     errors = [error(HV10, str(schedule), steps=3, **guided, **more) for more in ({}, {"positive": other})]
     assert min(errors) <= schedule.measured.error <= max(errors)
@@ -120,6 +120,7 @@ def test_the_run_at_the_list_for_an_allowed_error_is_within(measure, cached, fin
         ("DuCa", "has several ways"),
         ("Delta-DiT", None),
         ("EasyCache", None),
+        ("RFC-Lite", None),
         ("SpeCa", "answers inside blocks"),
     ],
 )
@@ -258,14 +259,60 @@ def test_more_full_steps_than_steps_are_refused(cached, find):
 
 
 def test_features_that_do_not_fit_into_main_memory_are_refused_with_the_sum(cached, find, pack, monkeypatch):
-    memory = pack("disca.host.finding.find").psutil
+    memory = pack("disca.host.finding.asked").psutil
     monkeypatch.setattr(memory, "virtual_memory", lambda: SimpleNamespace(available=1000))
     with pytest.raises(ValueError, match=r"Measuring keeps 0\.0. GB in main memory, .* but 0\.00 GB are free"):
         find(HV10, cached(HV10))
 
 
 def test_what_keeps_steps_in_full_is_named(cached, find):
-    model = cached(HV10)
-    controlled = graph.with_control(graph.conditioning(recipes.golden(HV10), model), model)
-    with pytest.raises(ValueError, match="ran in full all the same: 'ControlNet residuals'"):
-        find(HV10, model, 2, steps=3, positive=controlled)
+    model = cached(HV10).clone()
+    model.set_model_patch_replace(lambda args, extra: extra["original_block"](args), "dit", "single_block", 0)
+    with pytest.raises(ValueError, match="ran in full all the same: 'another node replaces blocks"):
+        find(HV10, model, 2, steps=3)
+
+
+@pytest.mark.parametrize("measure", ["full", "cheap"])
+def test_what_could_not_be_tried_is_refused_before_anything_runs(measure, cached, find):
+    model, calls = cached(HV10).clone(), []
+    model.set_model_unet_function_wrapper(lambda apply_model, args: calls.append(1) or apply_model(**args))
+    ((text, options),) = graph.conditioning(recipes.golden(HV10), model)
+    cacher = model.clone()
+    cacher.model_options["transformer_options"]["easycache"] = object()
+    clip = [[torch.zeros(1, 77, 768), {"pooled_output": torch.zeros(1, 768)}]]
+    for asked, said in (
+        (
+            {"positive": graph.with_control([[text, options]], model)},
+            "has a ControlNet, beside which steps run in full",
+        ),
+        ({"positive": clip}, "use the text encoders of HunyuanVideo 1.0"),
+        ({"positive": [[text[0], options]]}, "use the text encoders of HunyuanVideo 1.0"),
+        ({"positive": [[text.long(), options]]}, "use the text encoders of HunyuanVideo 1.0"),
+        ({"prompts": {"prompt1": [[None, {}]]}}, "use the text encoders of HunyuanVideo 1.0"),
+        ({"negative": clip, "cfg": 2.0}, "use the text encoders of HunyuanVideo 1.0"),
+        ({"model": cacher}, "EasyCache or LazyCache is on this MODEL too"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            find(HV10, asked.pop("model", model), 2, measure=measure, **asked)
+    assert calls == []
+
+
+@pytest.mark.parametrize("method", ["reuse", "EasyCache"])
+@pytest.mark.parametrize("when", [{"start": 0.3}, {"end": 0.5}], ids=["late", "ends"])
+def test_a_prompt_that_is_active_in_a_part_of_the_run_is_refused(method, when, cached, find):
+    model = cached(HV10, method)
+    both = graph.conditioning(recipes.golden(HV10), model) + graph.timed(graph.other_conditioning(HV10, model), **when)
+    with pytest.raises(ValueError, match="active in a part of the run only"):
+        find(HV10, model, 2, positive=both)
+
+
+def test_a_file_that_could_not_be_written_is_refused_before_anything_runs(saved, find, cached, tmp_path):
+    saved("cats")
+    folder = next(tmp_path.rglob("cats.json")).parent
+    (folder / "taken.json").mkdir()
+    model, calls = cached(HV10).clone(), []
+    model.set_model_unet_function_wrapper(lambda apply_model, args: calls.append(1) or apply_model(**args))
+    for name, said in (("taken", "'taken' is no file in"), ("cats.json/mine", "which is a file, not a folder")):
+        with pytest.raises(ValueError, match=said):
+            find(HV10, model, 2, save_as=name)
+    assert calls == [] and {path.name for path in folder.iterdir()} == {"cats.json", "taken.json"}

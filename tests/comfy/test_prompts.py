@@ -171,7 +171,7 @@ def test_what_is_calibrated_in_a_graph_can_be_chosen_in_the_next(execute, prompt
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     given = {key: prompt["sample"]["inputs"][key] for key in ("positive", "latent_image", "seed", "steps", "shift")}
-    measured = {"model": ["model", 0], "method": "MagCache", "name": "here", "prompts.prompt_0": ["golden", 0]}
+    measured = {"model": ["model", 0], "method": "MagCache", "name": "here", "prompts.prompt0": ["golden", 0]}
     calibrating = {key: prompt[key] for key in ("model", "golden", "latent")} | {
         "calibrate": {"class_type": "DiscaCalibrate", "inputs": given | measured},
         "report": {"class_type": "PreviewAny", "inputs": {"source": ["calibrate", 0]}},

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from disca.meanflow import shifted_sigmas
+from disca.methods import METHODS
 from disca.methods.adaptive import magcache, teacache
 from disca.methods.adaptive.calibration import (
     MOST_BYTES,
@@ -118,13 +120,40 @@ def test_a_calibration_of_another_method_or_model_is_refused(changed, told):
     assert "Calibrate with this method and model" in str(error.value)
 
 
+def times(steps: int, shift: float = 5.0) -> list[float]:
+    return shifted_sigmas(steps, shift).tolist()
+
+
 def test_another_number_of_steps_is_noticed():
     found = Calibration("MagCache", "1.0", 3072, 2, None, (), (1.0, 1.0))
-    assert found.notice(2) is None
-    assert found.notice(20) == (
+    assert found.notice(times(2), "1.0") is None
+    assert found.notice(times(20), "1.0") == (
         "The calibration was made with 2 steps, but the run has 20: the nearest ratio is taken for each step."
     )
-    assert "it is used as it is" in replace(found, method="TeaCache").notice(20)
+    assert "it is used as it is" in replace(found, method="TeaCache").notice(times(20), "1.0")
+
+
+def test_another_family_or_shift_is_noticed():
+    found = Calibration("MagCache", "1.0", 3072, 4, 5.0, (), (1.0,) * 4)
+    assert found.notice(times(4), "1.0") is None
+    assert found.notice(times(4), "1.5") == "The calibration is for HunyuanVideo '1.0', but the model is '1.5'."
+    assert found.notice(times(4, 1.0), "1.0") == ("The calibration was made at shift 5, but the run is at other times.")
+    assert replace(found, shift=None).notice(times(4, 1.0), "1.0") is None
+
+
+@pytest.mark.parametrize("name", ["1.0, 720p, slow", "1.0, 544p, fast"])
+def test_a_published_calibration_says_of_which_model_it_is(name):
+    method = METHODS["MagCache"](**METHODS["MagCache"].presets[name]).method()
+    assert method.notice(times(50, 7.0), "1.0") is None
+    assert "is for HunyuanVideo '1.0', but the model is '1.5'" in method.notice(times(50, 7.0), "1.5")
+
+
+def test_changes_that_are_too_alike_and_ratios_of_nan_are_refused():
+    alike = [(0.021 + 1e-9 * i, 0.01 * (-1) ** i) for i in range(9)]
+    with pytest.raises(ValueError, match="9 changes that were measured are too alike for a polynomial"):
+        fitted(alike)
+    with pytest.raises(ValueError, match="ratios that were measured are not all finite"):
+        mean_ratios([[1.0, float("nan")], [1.0, 1.0]])
 
 
 def test_resampling_to_as_many_steps_changes_nothing():

@@ -7,7 +7,9 @@ from disca.meanflow import shifted_sigmas
 from disca.methods import METHODS
 from disca.methods.scheduled.kan import ORDER, Kan, KanLayer
 from disca.methods.scheduled.lesa import HISTORY, Lesa, LesaCache, LesaNetwork, in_its_runs
+from disca.methods.seam.anchors import AtAnchors
 from disca.methods.seam.method import OUTPUT
+from disca.schedule import Anchors
 
 STEPS = 4
 SIGMAS = [1.0, 0.9, 0.5, 0.25, 0.0]
@@ -188,3 +190,9 @@ def test_runs_that_its_network_was_trained_for_go_by_its_rule():
 def test_other_runs_are_refused_before_they_begin(steps, shift, denoise, said):
     with pytest.raises(ValueError, match=said):
         in_its_runs(LesaCache().method(), 20, 5.0).when.plan(shifted_sigmas(steps, shift, denoise).tolist())
+
+
+def test_a_schedule_that_was_found_is_still_seen_as_one():
+    """So that it is refused in runs that it was not found for."""
+    schedule = Anchors((0, 3), 8)
+    assert in_its_runs(LesaCache().method(AtAnchors(schedule)), 8, 5.0).when.listing() is schedule

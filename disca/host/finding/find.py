@@ -3,55 +3,36 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import comfy.sample
-import psutil
 from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
-from ...finding import Goal, Listed, Search, Steps, known, report_of, rival_of, written
+from ...finding import Listed, Search, Steps, known, report_of, rival_of, written
 from ...meanflow import shifted_sigmas
 from ...measured import Measured, calls_to_measure, measure
 from ...methods.seam.method import FIRST, SITES, Method, Way
-from ...methods.seam.whats import Reuse
-from ...methods.seam.when import FULL, Rule
-from ...models.checks import family_of_model, require_channels, require_video
+from ...methods.seam.when import FULL
+from ...models.checks import (
+    family_of_model,
+)
 from ...rehearsal import Calls, calls_to_try
 from ...schedule import PRESETS
 from ...schedule_chart import Mark, draw_chart
 from ...schedule_file import Found, MeasuredOn
-from .. import sampling
 from ..running import progress
-from ..running.memory import bytes_held
 from ..running.run import KEY
+from .asked import Asked, require_measurable, require_room, scenes_of
 from .call_bar import CallBar
 from .rehearsing import Scenes, rehearse
 from .trials import Trials
 
 REACH = 2  # full steps at most that answers are measured with: of three there would be a thousand lists
+SO_FAR = "on the MODEL so far"
 KEPT, OTHERS = "#228833", "#ee6677"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The runs that a schedule is for, what it is found on, and how."""
-
-    positives: Sequence[list]
-    latent: dict  # only its size counts
-    seed: int
-    steps: int
-    shift: float
-    goal: Goal
-    negative: list | None = None
-    cfg: float = 1.0
-    cheap: bool = False  # costs by the answers on the path alone
-    thorough: bool = False  # further lists by runs of them
-    name: str = ""
 
 
 class Finding(NamedTuple):
@@ -69,10 +50,11 @@ def find_schedule(model: ModelPatcher, asked: Asked) -> Finding:
     only inside blocks is measured as if it answered for all blocks at once. Lists are tried with the method as it is.
     """
     begun, method = time.perf_counter(), _method_of(model)
-    scenes, sigmas = _scenes(model, asked), shifted_sigmas(asked.steps, asked.shift)
+    require_measurable(model, asked)
+    scenes, sigmas = scenes_of(model, asked), shifted_sigmas(asked.steps, asked.shift)
     way = measured_way(method)
-    reach = min(way.what.tensors, REACH)
-    _require_room(model, method, way, scenes, asked.steps)
+    reach = min(way.what.reach, REACH)
+    require_room(model, method, way, scenes, asked.steps)
     rivals = _rivals(method, sigmas.tolist())
     expected = _calls(asked, reach, rivals)
     before = _estimate(expected, asked)
@@ -89,10 +71,15 @@ def find_schedule(model: ModelPatcher, asked: Asked) -> Finding:
     kept = search.find(asked.goal)
     rival = rival_of(search, rivals, len(kept))
     spent = f"{trials.calls.full:d} calls in full and {trials.calls.answered:d} answered ones"
-    facts = [*_notes(method, way), f"{spent} in {time.perf_counter() - begun:.3g} s, on {_videos(scenes):d} videos"]
-    schedule = _found(model, asked, method, scenes, search, kept, rival)
+    plural = "" if _videos(scenes) == 1 else "s"
+    facts = [
+        *_notes(method, way),
+        f"{spent} in {time.perf_counter() - begun:.3g} s, on {_videos(scenes):d} video{plural}",
+    ]
+    published = rival_of(search, [one for one in rivals if one.origin != SO_FAR], len(kept))
+    schedule = _found(model, asked, method, scenes, search, kept, published)
     report = report_of(search, kept, asked.steps, not asked.cheap, facts)
-    progress.show(report.partition("\n")[0])
+    progress.show(f"{written(kept)}\n{len(kept):d} of {asked.steps:d} in full, error {search.errors[kept]:.3g}")
     return Finding(schedule, report, _chart(search, kept, rival, asked))
 
 
@@ -112,38 +99,6 @@ def _method_of(model: ModelPatcher) -> Method:
     return attachment.method
 
 
-def _scenes(model: ModelPatcher, asked: Asked) -> Scenes:
-    if asked.negative is None:
-        sampling.require_no_cfg(asked.cfg)
-    latent = asked.latent
-    require_video(model, latent["samples"])
-    samples = comfy.sample.fix_empty_latent_channels(
-        model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
-    )
-    require_channels(model, samples)
-    noise = comfy.sample.prepare_noise(samples, asked.seed, latent.get("batch_index"))
-    return Scenes(asked.positives, asked.negative, asked.cfg, noise)
-
-
-def _require_room(model: ModelPatcher, method: Method, way: Way, scenes: Scenes, steps: int) -> None:
-    """ValueError if what is kept of all steps of one prompt does not fit into main memory."""
-    family, network = family_of_model(model), model.model.diffusion_model
-    once = replace(method, when=Rule(), ways=(Way(Reuse(), way.where),))
-    size, guided = model.model.get_dtype_inference().itemsize, scenes.negative is not None and scenes.cfg != 1.0
-
-    def held(conditions: list) -> int:
-        texts = [entry[0].shape[1] for entry in conditions]
-        return sum(bytes_held(once, family, network, scenes.noise.shape, text, size) for text in texts)
-
-    most = max(map(held, scenes.positives)) + (held(scenes.negative) if guided else 0)
-    most *= steps * (2 if way.what.reads_given else 1)
-    if most > (room := psutil.virtual_memory().available):
-        raise ValueError(
-            f"Measuring keeps {most / 1e9:.2f} GB in main memory, what comes out of the blocks in each step, but "
-            f"{room / 1e9:.2f} GB are free. Find the schedule on a smaller or shorter video, or with fewer in a batch."
-        )
-
-
 def _rivals(method: Method, sigmas: list[float]) -> list[Listed]:
     """Published lists for so many steps, and the one that the MODEL has now, if it is one."""
     steps = len(sigmas) - 1
@@ -152,7 +107,7 @@ def _rivals(method: Method, sigmas: list[float]) -> list[Listed]:
         plan = method.when.plan(sigmas) or ()
     except ValueError:  # it is for other runs
         plan = ()
-    lists["on the MODEL so far"] = [step for step, way in enumerate(plan) if way == FULL]
+    lists[SO_FAR] = [step for step, way in enumerate(plan) if way == FULL]
     return [listed for listed in known(lists) if listed.anchors]
 
 
@@ -179,7 +134,7 @@ def _notes(method: Method, way: Way) -> list[str]:
         notes.append("the method answers inside blocks: costs were measured as if it answered for all of them at once")
     if len(method.ways) > 1:
         notes.append("the method has several ways: costs were measured with one of them")
-    if way.what.tensors > REACH:
+    if way.what.reach > REACH:
         notes.append(f"the method looks at more full steps than {REACH:d}: costs were measured with these")
     return notes
 
@@ -189,17 +144,17 @@ def _videos(scenes: Scenes) -> int:
 
 
 def _found(
-    model: ModelPatcher, asked: Asked, method: Method, scenes: Scenes, search: Search, kept: Steps, rival: Steps
+    model: ModelPatcher, asked: Asked, method: Method, scenes: Scenes, search: Search, kept: Steps, published: Steps
 ) -> Found:
     family = family_of_model(model)
     measured = MeasuredOn(
         width=family.widths(model.model.diffusion_model)[0],
         size=_size(model, scenes.noise),
-        prompts=_videos(scenes),
+        prompts=len(asked.positives),
         seed=asked.seed,
         error=search.errors[kept],
-        published=rival,
-        published_error=search.errors[rival] if rival else None,
+        published=published,
+        published_error=search.errors[published] if published else None,
         estimated=() if asked.cheap else tuple(search.expected),
     )
     name = asked.name or f"found, {len(kept):d} of {asked.steps:d}"
@@ -218,8 +173,10 @@ def _chart(search: Search, kept: Steps, rival: Steps, asked: Asked) -> Image.Ima
     """With the lists that were run, where what is drawn is of the same kind."""
     if asked.cheap:
         title = "error of the answers on the path in full, by the number of full steps"
-        expected = search.expected[len(kept) - 1]
-        return draw_chart(search.expected, [Mark(f"found: {written(kept)}", len(kept), expected, KEPT)], title)
+        count, proposed = len(kept), search.proposed(len(kept))
+        name, colour = ("found", KEPT) if proposed == kept else ("measured, not kept", OTHERS)
+        best = Mark(f"{name}: {written(proposed)}", count, search.expected[count - 1], colour)
+        return draw_chart(search.expected, [best], title)
     marks = [Mark(f"found: {written(kept)}, {search.errors[kept]:.2g} in a run", len(kept), search.errors[kept], KEPT)]
     if rival and rival != kept:
         name = f"before: {written(rival)}, {search.errors[rival]:.2g} in a run"

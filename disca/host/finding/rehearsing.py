@@ -101,11 +101,15 @@ class _Prompts:
         self.noise = noise
         self._seams, self._way, self._number = seams, seams.way, number
         self._sigmas = seams.times.float().tolist()
+        self._conditions: set[Hashable] | None = None  # those that are active, which must be so in every step
 
     def full(self, step: int, x: Tensor) -> tuple[Tensor, Features]:
         """u of a step in full, and the features of each condition in main memory."""
         call = _Full(self._way)
         u = self._velocity(call, step, x)
+        self._conditions = self._conditions or {*call.features}
+        if call.features.keys() != self._conditions:
+            raise ValueError(PART_OF_THE_RUN)
         return u, {ALL: Seen([_kept(x)], [_kept(u)])} if self._way.where == OUTPUT else call.features
 
     def answering(self, anchors: Sequence[Anchor]) -> Answer:

@@ -99,7 +99,7 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
         run.report.only_full = ALL_FULL if attachment.method else NO_METHOD
     warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
     if method is not None:
-        warnings.append(method.notice(len(sigmas) - 1))
+        warnings.append(method.notice(sigmas, family.name))
     if anchors and networks and method.ways[0].where != OUTPUT:  # a Predictor's features age, LESA's outputs do not
         warnings.append(_age_warning(anchors, sigmas))
     run.report.warnings += [warning for warning in warnings if warning]

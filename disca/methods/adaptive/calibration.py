@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...files import replacing
 from ...limits import require_number
+from ...meanflow import NEAR, farthest
 from ...messages import cause, listing, quoted
 from ...settings.fields import Text, fields_of, limits
 from ...settings.section import section
@@ -21,10 +22,11 @@ MOST_BYTES = 1_000_000
 MOST_STEPS = 10_000
 LEAST_RATIO, MOST_RATIO = 1e-6, 1e6
 DEGREE = 4  # of TeaCache's polynomial
+LARGEST = 1e9  # coefficient
 
 Count = Annotated[int, limits(1, 1_000_000)]
 Shift = Annotated[float, limits(0, 1000)]
-Coefficient = Annotated[float, limits(-1e9, 1e9)]
+Coefficient = Annotated[float, limits(-LARGEST, LARGEST)]
 Ratio = Annotated[float, limits(LEAST_RATIO, MOST_RATIO)]
 
 
@@ -64,12 +66,18 @@ class Calibration:
                     "Calibrate with this method and model, or choose a calibration that was."
                 )
 
-    def notice(self, steps: int) -> str | None:
-        """What a user should know before a run of that many steps."""
-        if steps == self.steps:
-            return None
-        used = "the nearest ratio is taken for each step" if self.method == "MagCache" else "it is used as it is"
-        return f"The calibration was made with {self.steps:d} steps, but the run has {steps:d}: {used}."
+    def notice(self, sigmas: Sequence[float], family: str) -> str | None:
+        """What a user should know before a run at these times, of a model of that family."""
+        steps, notes = len(sigmas) - 1, []
+        if family != self.family:
+            needs = f"HunyuanVideo {quoted(self.family)}"
+            notes.append(f"The calibration is for {needs}, but the model is {quoted(family)}.")
+        if steps != self.steps:
+            used = "the nearest ratio is taken for each step" if self.method == "MagCache" else "it is used as it is"
+            notes.append(f"The calibration was made with {self.steps:d} steps, but the run has {steps:d}: {used}.")
+        if self.shift and farthest(sigmas, self.shift).apart > NEAR:
+            notes.append(f"The calibration was made at shift {self.shift:g}, but the run is at other times.")
+        return " ".join(notes) or None
 
 
 def resampled(values: Sequence[float], steps: int) -> tuple[float, ...]:
@@ -133,7 +141,13 @@ def fitted(pairs: Sequence[tuple[float, float]]) -> tuple[float, ...]:
         )
     scale = at.abs().max()  # powers of numbers up to 1 are of one size
     found = torch.linalg.lstsq(torch.linalg.vander(at / scale, N=DEGREE + 1), out[:, None]).solution[:, 0]
-    return tuple((found / scale ** torch.arange(DEGREE + 1)).flip(0).tolist())
+    coefficients = (found / scale ** torch.arange(DEGREE + 1)).flip(0)
+    if not (coefficients.abs() <= LARGEST).all():
+        raise ValueError(
+            f"The {len(pairs):d} changes that were measured are too alike for a polynomial. Calibrate with more steps "
+            "or other prompts."
+        )
+    return tuple(coefficients.tolist())
 
 
 def magnitude_ratio(now: Tensor, before: Tensor) -> Tensor:
@@ -144,5 +158,10 @@ def magnitude_ratio(now: Tensor, before: Tensor) -> Tensor:
 def mean_ratios(runs: Sequence[Sequence[float]]) -> tuple[float, ...]:
     """MagCache's values: the mean over runs of as many steps, of the ratios at each step; the first has none, 1."""
     ratios = torch.tensor(runs, dtype=torch.float64).mean(0)
+    if not ratios[1:].isfinite().all():
+        raise ValueError(
+            "The ratios that were measured are not all finite. Calibrate in a precision and with prompts that give no "
+            "NaN."
+        )
     ratios[0] = 1
     return tuple(ratios.tolist())

@@ -26,8 +26,9 @@ class Drawing(NamedTuple):
 def told(calibration: Calibration, rule: Looking) -> list[str]:
     """What was measured on what, and how many steps would run in full by it, a line each."""
     width, height, frames = calibration.size
+    measured = "a video" if len(rule.record) == 1 else f"{len(rule.record):d} videos and conditions"
     lines = [
-        f"{MEANT[type(rule)]} of {len(rule.record):d} videos and conditions, {width:d}x{height:d}, {frames:d} frames, "
+        f"{MEANT[type(rule)]} of {measured}, {width:d}x{height:d}, {frames:d} frames, "
         f"in {calibration.steps:d} steps at shift {calibration.shift:g}:",
         " ".join(f"{value:.5g}" for value in calibration.values),
     ]

@@ -88,8 +88,8 @@ class MagCache(Cache):
         ratios = self.ratios or CALIBRATIONS[self.calibration].values
         return Magnitudes(ratios, self.threshold, self.most, self.retention)
 
-    def notice(self, steps: int) -> str | None:
-        return None if self.ratios else CALIBRATIONS[self.calibration].notice(steps)
+    def notice(self, sigmas: Sequence[float], family: str) -> str | None:
+        return None if self.ratios else CALIBRATIONS[self.calibration].notice(sigmas, family)
 
     def ways(self) -> tuple[Way, ...]:
         return (Way(Residual()),)

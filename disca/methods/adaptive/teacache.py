@@ -111,9 +111,9 @@ class TeaCache(Cache):
         published = CALIBRATIONS.get(self.calibration)
         return InputChange(self.threshold, self.coefficients or (published.values if published else IDENTITY))
 
-    def notice(self, steps: int) -> str | None:
+    def notice(self, sigmas: Sequence[float], family: str) -> str | None:
         published = None if self.coefficients else CALIBRATIONS.get(self.calibration)
-        return published and published.notice(steps)
+        return published and published.notice(sigmas, family)
 
     def ways(self) -> tuple[Way, ...]:
         return (Way(Residual()),)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ...meanflow import shifted_sigmas
-from ...schedule import Interval
+from ...meanflow import farthest
+from ...schedule import Interval, Schedule
 from ...settings.section import section
 from ..seam.anchors import AtAnchors
 from ..seam.cache import Cache
@@ -74,15 +74,17 @@ class InItsRuns(Rule):
     def plan(self, sigmas: Sequence[float]) -> tuple[int, ...] | None:
         require_steps(self.steps, sigmas)
         if self.shift is not None:
-            trained = shifted_sigmas(self.steps, self.shift).tolist()
-            step, apart = max(enumerate(abs(a - b) for a, b in zip(trained, sigmas, strict=True)), key=lambda x: x[1])
+            step, trained, apart = farthest(sigmas, self.shift)
             if apart > MOST_APART:
                 raise ValueError(
                     f"This LESA predictor was trained at shift {self.shift:g}, where step {step:d} begins at sigma "
-                    f"{trained[step]:.3f}, but in this run it begins at {sigmas[step]:.3f}. Set the shift to "
+                    f"{trained:.3f}, but in this run it begins at {sigmas[step]:.3f}. Set the shift to "
                     f"{self.shift:g} with scheduler simple and denoise 1, or use another method."
                 )
         return self.rule.plan(sigmas)
+
+    def listing(self) -> Schedule | None:
+        return self.rule.listing()
 
 
 def in_its_runs(method: Method, steps: int, shift: float | None) -> Method:

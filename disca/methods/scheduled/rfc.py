@@ -31,6 +31,7 @@ class Relational(What):
 
     reads_given = True
     tensors = 3
+    reach = POINTS
 
     def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages: Sequence[Span]) -> Tokens:
         now = [*made, *given]

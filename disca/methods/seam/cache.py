@@ -1,6 +1,7 @@
 """A cache as a user chooses it: settings with limits and presets, from which a `Method` is made."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from .method import Method, Way
@@ -25,8 +26,8 @@ class Cache(ABC):
     def ways(self) -> tuple[Way, ...]:
         """Where it stands in, with what."""
 
-    def notice(self, steps: int) -> str | None:
-        """What a user should know before a run of that many steps."""
+    def notice(self, sigmas: Sequence[float], family: str) -> str | None:
+        """What a user should know before a run at these times, of a model of that family."""
         return None
 
     def method(self, rule: Rule | None = None) -> Method:

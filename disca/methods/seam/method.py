@@ -21,6 +21,9 @@ Context = Mapping[str, Any]  # step, sigmas; over a stretch arguments, what its 
 # site block and blocks, its number and how many there are, and site
 
 
+Notice = Callable[[Sequence[float], str], str | None]  # a run's times and its model's family -> what to know before it
+
+
 class Span(NamedTuple):
     """How far two steps are apart."""
 
@@ -39,6 +42,11 @@ class What(ABC):
     reads_given = False  # whether `keep` looks at `given`
     renews = False  # whether an answer changes what is kept
     tensors = 1  # how many it keeps of each that was made
+
+    @property
+    def reach(self) -> int:
+        """Of how many full steps an answer is made at most."""
+        return self.tensors
 
     def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages: Sequence[Span]) -> Sequence[Tensor]:
         """What to hold after a full step; `kept` is what was held before it, [] the first time."""
@@ -82,8 +90,8 @@ class Way:
         return (self.what, *self.others.values())
 
 
-def nothing_to_notice(steps: int) -> None:
-    """What most methods have to say of a run's number of steps."""
+def nothing_to_notice(sigmas: Sequence[float], family: str) -> None:
+    """What most methods have to say of a run."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class Method:
     name: str
     when: Rule
     ways: tuple[Way, ...]
-    notice: Callable[[int], str | None] = nothing_to_notice  # what to know before a run of so many steps
+    notice: Notice = nothing_to_notice
 
     @property
     def looks_inside(self) -> bool:
