@@ -1,8 +1,8 @@
 """What a row may be decided by, made for all rows of a call at once and only if somebody looks."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-import torch
 from torch import Tensor, nn
 
 from ...methods.seam.when import AFTER_FIRST, ENTERING, LATENT, MODULATED
@@ -43,7 +43,7 @@ class Signals:
         if name == ENTERING:
             return args[place.kind.streams[0]].clone()
         if name == MODULATED:
-            return self._modulated(place, _copied(place, args))
+            return self._modulated(place, args)
         assert name == AFTER_FIRST, name
         self.after_first = self._block(_copied(place, args))
         return self.after_first[place.kind.streams[0]].clone()
@@ -54,24 +54,19 @@ def _copied(place: Place, args: Args) -> Args:
     return {**args, **{name: args[name].clone() for name in place.kind.streams}}
 
 
+class _Enough(Exception):
+    """Ends a block's forward where it has made what is looked for."""
+
+
 def modulated(block: nn.Module, kind: BlockKind, args: Args) -> Tensor:
-    """What the block's attention reads of the image tokens: its own forward, with nothing behind its norms."""
-    site, *_ = kind.sites
+    """What the block's attention reads of the image tokens: its own forward so far, which has written to nothing."""
     seen: list[Tensor] = []
 
-    class Nothing:
-        """Stands in for a module, and adds nothing."""
+    def look(given: Tensor, compute: None) -> Tensor:
+        seen.append(given)
+        raise _Enough
 
-        def __init__(self, name: str):
-            self._name = name
-
-        def picks(self, tokens: int) -> None:
-            return None
-
-        def __call__(self, given: Tensor, compute) -> Tensor:
-            if self._name == site:
-                seen.append(given)
-            return torch.zeros_like(given)
-
-    kind.run(answering(block, kind, {name: Nothing(name) for name in kind.sites}), args)
+    attention = [site for site in kind.sites if site.endswith("attn")]  # that of the image first
+    with suppress(_Enough):
+        kind.run(answering(block, kind, dict.fromkeys(attention, look)), args)
     return seen[0]
