@@ -98,6 +98,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.latent_formats": ("", "spacial_downscale_ratio temporal_downscale_ratio"),
         "comfy.model_base": ("BaseModel.process_latent_in", ""),
         "comfy.model_management": ("throw_exception_if_processing_interrupted", ""),
+        "comfy.sampler_helpers": ("convert_cond", ""),
         "comfy.samplers": ("CFGGuider.predict_noise sampling_function", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
     },
