@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..contract.times import at_least_fp32, at_time, per_sample
+from ..contract.times import at_least_fp32, at_time, lengths, per_sample
 from ..contract.velocity import Velocity
 
 Derivative = Callable[[Velocity, Tensor, Tensor, Tensor, Tensor], Tensor]  # (u, x_t, t, r, v) -> du/dt
@@ -42,8 +42,8 @@ def cfg_distillation_loss(
 def meanflow_target(v: Tensor, du_dt: Tensor, t: Tensor, r: Tensor, cap: float = 0.0) -> tuple[Tensor, Tensor]:
     """v - (t - r)·du/dt, and which samples [B] were capped: |(t - r)·du/dt| is at most cap·|v|; 0 caps nothing."""
     correction = per_sample(t - r, v) * at_least_fp32(du_dt)
-    size = correction.flatten(1).norm(dim=1)
-    limit = cap * at_least_fp32(v).flatten(1).norm(dim=1) if cap else torch.full_like(size, torch.inf)
+    size = lengths(correction)
+    limit = cap * lengths(v) if cap else torch.full_like(size, torch.inf)
     factor = (limit / size.clamp(min=1e-12)).clamp(max=1.0)
     return v - per_sample(factor, v) * correction, factor < 1.0
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..contract.protocol import Batch, Loss, Samples, Trainable, trainable
 from ..contract.settings import Settings
-from ..contract.times import Draws, per_sample
+from ..contract.times import Draws, lengths, per_sample
 from ..network.conditions import guided_condition, latents
 from ..network.export import export_predictor, exported_predictor
 from ..network.roles import frozen_network, new_predictor, predictor_spec
@@ -116,7 +116,7 @@ class PredictorTraining:
         term = moving * adversarial_loss(self.discriminator(taps, t, x.shape[2]))  # line 12
         (gradient,) = torch.autograd.grad(term.sum(), u)
         squared = 2.0 * (u.detach().float() - pair.u_target.float()) / u[0].numel()
-        share = _lengths(gradient) / _lengths(squared).clamp(min=1e-12)  # whatever else is in the batch
+        share = lengths(gradient) / lengths(squared).clamp(min=1e-12)  # whatever else is in the batch
         gradient = gradient * per_sample((1.0 / share.clamp(min=1e-12)).clamp(max=1.0), gradient)
         carried = (gradient * (u_pred - u.detach())).flatten(1).sum(1)
         return term.detach() + carried, share.mean().item(), ([tap.detach() for tap in taps], moving)
@@ -130,8 +130,3 @@ class PredictorTraining:
         predicted, target = self.discriminator(taps_pred, t, frames), self.discriminator(taps_target, t, frames)
         right = ((predicted < 0).float() + (target > 0).float()).mean().item() / 2.0
         return Loss("discriminator", moving * discriminator_loss(predicted, target), pair.t, {"accuracy": right})  # 14
-
-
-def _lengths(x: Tensor) -> Tensor:
-    """Of each sample, [B]."""
-    return x.float().flatten(1).norm(dim=1)

@@ -14,6 +14,11 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def lengths(x: Tensor) -> Tensor:
+    """|x| of each sample, [B], in fp32 or wider."""
+    return at_least_fp32(x).flatten(1).norm(dim=1)
+
+
 def at_time(x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """x_t = (1 - t)·x_0 + t·noise."""
     t = per_sample(t, x_0)
