@@ -63,8 +63,9 @@ def test_compiled_blocks_give_what_others_give(name, case, attached, sample, loa
     expected, _ = sample(case, attached(case, name, active(name)))
     torch._dynamo.reset()
     compiled = attached(case, name, active(name), model).clone()
-    first_ones = [f"diffusion_model.{kind.attribute}.0" for kind in kinds if kind.of(model.model.diffusion_model)]
-    set_torch_compile_wrapper(compiled, backend="eager", keys=first_ones)
+    counts = {kind.attribute: len(kind.of(model.model.diffusion_model)) for kind in kinds}
+    blocks = [f"diffusion_model.{kind}.{i}" for kind, count in counts.items() for i in range(count)]
+    set_torch_compile_wrapper(compiled, backend="eager", keys=blocks)
     found, report = sample(case, compiled)
     torch._dynamo.reset()
     assert "cached" in graph.counts(report)
