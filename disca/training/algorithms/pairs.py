@@ -45,7 +45,7 @@ class Pairs:
         t, r = draws.restricted_times(delta_max)
         noise, delta = draws.noise(x_0), draws.uniform(0.0, delta_max)
         on_line, predicted = kind < shares.line, kind >= shares.line + shares.trajectory
-        steps = (1 + (draws.uniform() * MOST_STEPS).long()).clamp(max=MOST_STEPS)
+        steps = 1 + (draws.uniform() * MOST_STEPS).long()
         length, x_t = delta / steps, at_time(x_0, noise, t)
         ends = torch.where(on_line, r, (t - length).clamp(min=0.0))
         u, cached = self._network.velocity_and_features(x_t, t, ends, condition)
