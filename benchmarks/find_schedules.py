@@ -128,11 +128,13 @@ class Held:
 
     def error(self, anchors: Steps, measured: Measured) -> float:
         """Of a run on the scenes that were measured."""
-        tried = try_lists([anchors], [self._found_on], measured.ends, self._sigmas, self._reach)
-        return tried.errors[anchors]
+        return self._error(anchors, self._found_on, *measured.ends)
 
     def _error_of_others(self, anchors: Steps) -> float:
-        return try_lists([anchors], [self._held], [self._end], self._sigmas, self._reach).errors[anchors]
+        return self._error(anchors, self._held, self._end)
+
+    def _error(self, anchors: Steps, prompts: ToyPrompts, end: Tensor) -> float:
+        return try_lists([anchors], [prompts], [end], self._sigmas, self._reach).errors[anchors]
 
 
 @torch.no_grad()

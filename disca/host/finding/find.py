@@ -14,9 +14,7 @@ from ...meanflow import shifted_sigmas
 from ...measured import Measured, calls_to_measure, measure
 from ...methods.seam.method import FIRST, SITES, Method, Way
 from ...methods.seam.when import FULL
-from ...models.checks import (
-    family_of_model,
-)
+from ...models.checks import family_of_model
 from ...rehearsal import Calls, calls_to_try
 from ...schedule import PRESETS
 from ...schedule_chart import Mark, draw_chart
@@ -70,12 +68,7 @@ def find_schedule(model: ModelPatcher, asked: Asked) -> Finding:
     search = Search(measured.choices(), rivals, trials.error_of, asked.thorough)
     kept = search.find(asked.goal)
     rival = rival_of(search, rivals, len(kept))
-    spent = f"{trials.calls.full:d} calls in full and {trials.calls.answered:d} answered ones"
-    plural = "" if _videos(scenes) == 1 else "s"
-    facts = [
-        *_notes(method, way),
-        f"{spent} in {time.perf_counter() - begun:.3g} s, on {_videos(scenes):d} video{plural}",
-    ]
+    facts = [*_notes(method, way), _spent(trials.calls, time.perf_counter() - begun, scenes)]
     published = rival_of(search, [one for one in rivals if one.origin != SO_FAR], len(kept))
     schedule = _found(model, asked, method, scenes, search, kept, published)
     report = report_of(search, kept, asked.steps, not asked.cheap, facts)
@@ -139,8 +132,10 @@ def _notes(method: Method, way: Way) -> list[str]:
     return notes
 
 
-def _videos(scenes: Scenes) -> int:
-    return len(scenes.positives) * len(scenes.noise)
+def _spent(calls: Calls, seconds: float, scenes: Scenes) -> str:
+    videos = len(scenes.positives) * len(scenes.noise)
+    on = "a video" if videos == 1 else f"{videos:d} videos"
+    return f"{calls.full:d} calls in full and {calls.answered:d} answered ones in {seconds:.3g} s, on {on}"
 
 
 def _found(

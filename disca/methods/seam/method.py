@@ -20,7 +20,6 @@ Compute = Callable[..., Any]  # the method's own network, or at a site the modul
 Context = Mapping[str, Any]  # step, sigmas; over a stretch arguments, what its blocks are given besides tokens; at a
 # site block and blocks, its number and how many there are, and site
 
-
 Notice = Callable[[Sequence[float], str], str | None]  # a run's times and its model's family -> what to know before it
 
 
