@@ -4,9 +4,11 @@
 
 A network with random weights, wide enough that products take nearly all of the time, on one core of the CPU. In each
 round the plain model and every method run once in full and once with cached steps, in changing order, in one process;
-a step's time is its CPU time, which other load on the machine disturbs least. Printed are ratios of sums over steps of
-the fastest times, in brackets the lowest and highest of a single round: the run in full over the plain one, and what a
-cached step takes of a full one, computed from the operations of its products and attentions, and measured.
+a step's time is its CPU time, which other load on the machine disturbs least. Printed are ratios of the fastest times,
+in brackets the lowest and highest of a single round: a step of the run in full over one of the plain model's, and what
+the cached steps take of full ones. Beside it stands its arithmetic: the products and attentions that it makes, as their
+operations are counted, and as they were timed one by one, since those of a single token (embedders, modulations) wait
+for their weights and take longer than counted.
 """
 
 import argparse
@@ -14,12 +16,13 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
+from cpu_products import Products
 from networks import Size, conditioning, latent, random_model, random_predictor
 from overhead import steady_allocator
-from torch.utils.flop_counter import FlopCounterMode
 
 from comfy.model_patcher import ModelPatcher  # isort: skip
 from disca.host import attach, sampling  # isort: skip
@@ -32,6 +35,7 @@ from disca.methods.seam.method import Method  # isort: skip
 from disca.schedule import Anchors  # isort: skip
 
 STEPS, WARMUP = 4, (0, 1)  # with these in full, the others cached
+TIMED = 2  # runs in which each product is timed; the fastest time counts
 NAMES = ["DisCa", *(name for name in METHODS if name != "LESA")]
 OWN = {  # rules of their own: settings for every step in full, and for as few of them as there can be
     "TeaCache": ({"threshold": 0.0}, {"threshold": 100.0}),
@@ -47,8 +51,9 @@ class Step(NamedTuple):
     """What a network call took."""
 
     seconds: float
-    operations: int
     cached: bool
+    operations: int = 0  # of its products
+    products: float = 0.0  # seconds that these took
 
 
 class Models(NamedTuple):
@@ -74,20 +79,17 @@ def _attached(plain: ModelPatcher, method: Method, predictor: ModelPatcher) -> M
 
 @torch.inference_mode()
 def run(model: ModelPatcher, size: Size, counted: bool = False) -> list[Step]:
-    """The steps of a run; their operations are counted if asked for, which takes time."""
+    """The steps of a run; their products are counted and timed if asked for, which takes time."""
     found: list[Step] = []
 
     def timed(apply_model, call):
         sampled = call["c"]["transformer_options"].get(KEY)
         before, started = sampled.report.predicted if sampled else 0, time.process_time()
-        if counted:
-            with FlopCounterMode(display=False) as counter:
-                out = apply_model(call["input"], call["timestep"], **call["c"])
-        else:
+        with Products() if counted else nullcontext() as products:
             out = apply_model(call["input"], call["timestep"], **call["c"])
         seconds = time.process_time() - started
         cached = sampled is not None and sampled.report.predicted > before
-        found.append(Step(seconds, counter.get_total_flops() if counted else 0, cached))
+        found.append(Step(seconds, cached, *([products.operations, products.seconds] if counted else [])))
         return out
 
     model = model.clone()
@@ -119,6 +121,16 @@ def ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]], step
     return [fastest(ours) / fastest(plain), min(each), max(each)]
 
 
+def fastest_ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]]) -> list[float]:
+    """What the fastest step takes of the plain model's, all steps being alike; the lowest and highest of a round."""
+
+    def fastest(times: Sequence[Sequence[Step]]) -> float:
+        return min(step.seconds for run in times for step in run)
+
+    each = [fastest([one]) / fastest([other]) for one, other in zip(ours, plain, strict=True)]
+    return [fastest(ours) / fastest(plain), min(each), max(each)]
+
+
 def lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: int) -> Iterator[str]:
     """A line for each method."""
     every = {f"{name} {kind}": getattr(pair, kind) for name, pair in runs.items() for kind in Models._fields}
@@ -126,14 +138,17 @@ def lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: in
     found = {title: times[1:] for title, times in found.items()}
     operations = run(plain, size, counted=True)[-1].operations
     for name, pair in runs.items():
-        counted = run(pair.cached, size, counted=True)
-        steps = [number for number, step in enumerate(counted) if step.cached]
-        full, low, high = ratios(found[f"{name} full"], found["plain"], range(STEPS))
-        computed = sum(counted[step].operations for step in steps) / len(steps) / operations
+        counted = [run(pair.cached, size, counted=True) for _ in range(TIMED)]
+        steps = [number for number, step in enumerate(counted[0]) if step.cached]
+        full, low, high = fastest_ratios(found[f"{name} full"], found["plain"])
+        computed = sum(counted[0][step].operations for step in steps) / len(steps) / operations
+        products = sum(min(each[step].products for each in counted) for step in steps)
+        timed = products / sum(min(each[step].seconds for each in found["plain"]) for step in steps)
         share, least, most = ratios(found[f"{name} cached"], found["plain"], steps)
         yield (
             f"| {name} | {100 * (full - 1):+.2f} % ({100 * (low - 1):+.2f} to {100 * (high - 1):+.2f}) | "
-            f"{100 * computed:.2f} % | {100 * share:.2f} % ({100 * least:.2f} to {100 * most:.2f}) |"
+            f"{100 * computed:.2f} % | {100 * timed:.2f} % | "
+            f"{100 * share:.2f} % ({100 * least:.2f} to {100 * most:.2f}) |"
         )
 
 
@@ -151,7 +166,7 @@ def main() -> None:
     plain, predictor = random_model(size), random_predictor(size).patcher
     runs = {name: models(name, plain, predictor) for name in options.methods}
     print(f"{size.tokens:d} tokens of width {options.width:d}, {options.rounds:d} rounds")
-    print("| | run in full | cached step, computed | cached step, measured |")
+    print("| | run in full | products of a cached step, counted | timed | cached step, measured |")
     for line in lines(runs, plain, size, options.rounds):
         print(line, flush=True)
 

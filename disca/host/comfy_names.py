@@ -44,7 +44,7 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
             "DoubleStreamBlock SingleStreamBlock",
             "patches attn1_patch attn1_output_patch pe attn_mask modulation_dims modulation_dims_img "
             "modulation_dims_txt transformer_options img_attn txt_attn img_mlp txt_mlp qkv norm proj linear1 linear2 "
-            "hidden_size num_heads mlp_hidden_dim_first",
+            "hidden_size num_heads mlp_hidden_dim_first img_norm1 img_norm2 txt_norm1 txt_norm2 pre_norm",
         ),
         "comfy.ldm.modules.attention": ("", "optimized_attention_override skip_reshape"),
         "comfy.ldm.hunyuan_video.model": (

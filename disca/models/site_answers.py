@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .linear_rows import has_plain_rows, rows_from
 
 ATTENTION = ("img_attn", "txt_attn")  # the sites of one attention
+DOUBLE_NORMS = {"img_attn": "img_norm1", "txt_attn": "txt_norm1", "img_mlp": "img_norm2", "txt_mlp": "txt_norm2"}
 
 Module = Callable[[Tensor], Tensor]
 Compute = Callable[[Tensor], Tensor]  # indices of tokens [n] -> what the real module makes of these, [B, n, h]
@@ -20,10 +21,12 @@ Answered = tuple[Children, Attend | None]  # and what is called for attention, w
 class SiteAnswer(Protocol):
     """What a site gives in place of what its module would make. The block does not write to it."""
 
+    reads: bool  # whether it looks at what goes in; else that is made for one token only
+
     def picks(self, tokens: int) -> Tensor | None:
         """Which tokens of so many are made anew, as indices [n] for all rows; for none None, and no empty tensor.
 
-        Only `all` is asked, before its answer: attention and MLP of these tokens go into the real module.
+        Only `all` is asked, before its answer, if it reads: attention and MLP of these tokens go into the real module.
         """
         ...
 
@@ -41,6 +44,9 @@ def answer_double(block: nn.Module, answers: Mapping[str, SiteAnswer], written: 
     children = {}
     for site, answer in answers.items():
         module = getattr(block, site)
+        if not answer.reads:
+            name = DOUBLE_NORMS[site]
+            children[name] = _of_a_token(getattr(block, name))
         if site in ATTENTION:
             answered = _Attention(answer, written)
             children[site] = twin(module, qkv=answered.qkv, norm=_no_norm, proj=answered.proj)
@@ -73,7 +79,11 @@ def answer_single(block: nn.Module, answers: Mapping[str, SiteAnswer], written: 
         return {}, None
     joined = _Joined(block, answers, written)
     children = {"linear1": joined.linear1, "norm": _no_norm, "hidden_size": joined.width}
-    return children | ({"linear2": joined.linear2} if "all" in answers else {}), joined.attend
+    if "all" in answers:
+        children["linear2"] = joined.linear2
+        if not answers["all"].reads:
+            children["pre_norm"] = _of_a_token(block.pre_norm)
+    return children, joined.attend
 
 
 class _Joined:
@@ -90,7 +100,8 @@ class _Joined:
 
     def linear1(self, x: Tensor) -> Tensor:
         if "all" in self._answers:
-            self._given.tensor, self._index = x, self._answers["all"].picks(x.shape[1])
+            answer = self._answers["all"]
+            self._given.tensor, self._index = x, answer.picks(x.shape[1]) if answer.reads else None
             if self._index is None:
                 return x.new_zeros(len(x), 1, 3 * self.width + self._block.mlp_hidden_dim_first)
         self._attention.tensor = self._attended(x)
@@ -112,6 +123,10 @@ class _Joined:
     def linear2(self, joined: Tensor) -> Tensor:
         compute = None if self._index is None else lambda index: self._block.linear2(joined)
         return _own(self._answers["all"](self._given.take(), compute), self._written)
+
+
+def _of_a_token(norm: Module) -> Module:
+    return lambda x: norm(x[:, :1])
 
 
 def _no_attention(attend: Attend, q: Tensor, k: Tensor, v: Tensor, heads: int, **options) -> Tensor:

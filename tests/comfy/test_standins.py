@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections import defaultdict
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -98,15 +99,15 @@ def watched(name: str, block, args: dict, sites=None, **settings) -> tuple[Tenso
 class Kept:
     """Answers with what is kept; picked tokens are made anew."""
 
-    def __init__(self, made: Tensor, picked: Tensor | None = None):
-        self.made, self.picked = made, picked
+    def __init__(self, made: Tensor, picked: Tensor | None = None, reads: bool = True):
+        self.made, self.picked, self.reads = made, picked, reads
 
     def picks(self, tokens: int) -> Tensor | None:
         assert tokens == self.made.shape[1]
         return self.picked
 
     def __call__(self, given: Tensor, compute) -> Tensor:
-        assert given.shape == self.made.shape
+        assert given.shape[1] == (self.made.shape[1] if self.reads else 1)
         if self.picked is None:
             return self.made
         return self.made.index_copy(1, self.picked, compute(self.picked))
@@ -200,6 +201,26 @@ def test_what_was_recorded_answers_with_the_blocks_output(name, sites, operation
     expected, seen = watched(name, block, arguments(name, case))
     result = ran(KINDS[name], answering(block, KINDS[name], kept(seen, sites)), arguments(name, case))
     assert relative_error(result, expected) < 1e-6
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("name", "sites"), SITES)
+def test_what_goes_in_where_nobody_reads_it_is_made_for_one_token(name, sites, case):
+    block = block_of(name)
+    _, seen = watched(name, block, arguments(name, case))
+    expected = ran(KINDS[name], answering(block, KINDS[name], kept(seen, sites)), arguments(name, case))
+    unread = {site: Kept(seen[site].made, reads=site == "attn") for site in sites}  # the MLP beside `attn` reads it
+    lengths = defaultdict(list)
+    for module in norms(block):
+        module.register_forward_hook(lambda module, given, _: lengths[module].append(given[0].shape[1]))
+    result = ran(KINDS[name], answering(block, KINDS[name], unread), arguments(name, case))
+    assert torch.equal(result, expected)
+    assert sum(length == [1] for length in lengths.values()) == len(set(sites) - {"attn"})
+
+
+def norms(block: nn.Module) -> list[nn.Module]:
+    """What all sites of the block are given comes from these."""
+    return [module for name, module in block.named_children() if "norm" in name and name != "norm"]
 
 
 def by_part(gate: Tensor, parts: list | None, tokens: int) -> Tensor:

@@ -111,7 +111,7 @@ class CachedPassage(Passage):
         super().__init__(run, step, rows, numbers, signals)
         self._checked = checked  # whether answers are compared with the last block
         self._number, self._way = way, run.method.ways[way]
-        self._context = {"step": step, "sigmas": run.sigmas}
+        self._context = {"step": step, "sigmas": run.sigmas, "t": run.sigmas[step]}
         self.rejected: list[Row] = []  # whose answers were checked, and not good enough
 
     def go(self, place: Place, args: Args, block: Block) -> Out:
@@ -165,6 +165,11 @@ class SiteAnswer:
         self._passage, self._key = passage, (passage._number, place.key, site)
         self._what = passage._way.at(site)
         self._context = {**passage._context, "block": place.number, "blocks": place.count, "site": site}
+
+    @property
+    def reads(self) -> bool:
+        """Whether it looks at what goes in."""
+        return self._what.answers_from_given
 
     def picks(self, tokens: int) -> Tensor | None:
         """The tokens that the module runs for; None: for none of them."""

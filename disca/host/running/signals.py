@@ -58,15 +58,26 @@ class _Enough(Exception):
     """Ends a block's forward where it has made what is looked for."""
 
 
-def modulated(block: nn.Module, kind: BlockKind, args: Args) -> Tensor:
-    """What the block's attention reads of the image tokens: its own forward so far, which has written to nothing."""
-    seen: list[Tensor] = []
+class _Looking:
+    """At a site, notes what goes in and ends the forward there."""
 
-    def look(given: Tensor, compute: None) -> Tensor:
-        seen.append(given)
+    reads = True
+
+    def __init__(self):
+        self.seen: list[Tensor] = []
+
+    def picks(self, tokens: int) -> None:
+        """No tokens."""
+
+    def __call__(self, given: Tensor, compute: None) -> Tensor:
+        self.seen.append(given)
         raise _Enough
 
+
+def modulated(block: nn.Module, kind: BlockKind, args: Args) -> Tensor:
+    """What the block's attention reads of the image tokens: its own forward so far, which has written to nothing."""
+    looking = _Looking()
     attention = [site for site in kind.sites if site.endswith("attn")]  # that of the image first
     with suppress(_Enough):
-        kind.run(answering(block, kind, dict.fromkeys(attention, look)), args)
-    return seen[0]
+        kind.run(answering(block, kind, dict.fromkeys(attention, looking)), args)
+    return looking.seen[0]

@@ -47,7 +47,7 @@ class Relational(What):
         if not slopes:
             return outputs
         return [
-            output + _size(now - before).to(output.dtype) * slope
+            torch.addcmul(output, _size(now - before).to(output.dtype), slope)
             for output, before, now, slope in zip(outputs, inputs, given, slopes[0], strict=True)
         ]
 

@@ -17,7 +17,9 @@ MODULES = ("img_attn", "txt_attn", "img_mlp", "txt_mlp", "all")  # all that is a
 
 Tokens = Sequence[Tensor]  # [B, L, h] of each stream; at a site one; of the output one [B, C, T, H, W]
 Compute = Callable[..., Any]  # the method's own network, or at a site the module that stands there
-Context = Mapping[str, Any]  # step, sigmas; over a stretch arguments, what its blocks are given besides tokens; at a
+Context = Mapping[
+    str, Any
+]  # step, sigmas and t, the step's time; over a stretch arguments, what its blocks are given besides tokens; at a
 # site block and blocks, its number and how many there are, and site
 
 Notice = Callable[[Sequence[float], str], str | None]  # a run's times and its model's family -> what to know before it
@@ -39,6 +41,7 @@ class What(ABC):
 
     computes = False  # whether it answers with a network of its own
     reads_given = False  # whether `keep` looks at `given`
+    answers_from_given = True  # whether `answer` looks at `given`, not only at how many tensors it is
     renews = False  # whether an answer changes what is kept
     tensors = 1  # how many it keeps of each that was made
 

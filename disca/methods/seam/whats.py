@@ -13,6 +13,8 @@ from .method import Compute, Context, Span, Tokens, What
 class Reuse(What):
     """Keeps the last, and answers with it."""
 
+    answers_from_given = False
+
     def answer(self, given: Tokens, kept: Tokens, ages, compute, context) -> Tokens:
         return kept
 
@@ -39,6 +41,7 @@ class Taylor(What):
 
     order: int = 1
     damping: float = 1.0
+    answers_from_given = False
 
     @property
     def tensors(self) -> int:
@@ -55,7 +58,8 @@ class Taylor(What):
         found = list(last)
         for order, terms in enumerate(differences, start=1):
             share = self.damping * ages[0].steps ** order / math.factorial(order)
-            found = [sum_ + share * term for sum_, term in zip(found, terms, strict=True)] if share else found
+            if share:
+                found = [torch.add(sum_, term, alpha=share) for sum_, term in zip(found, terms, strict=True)]
         return found
 
 
@@ -70,6 +74,7 @@ class Line(What):
 
     damping: float = 1.0
     tensors = 2
+    answers_from_given = False
 
     def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages) -> Tokens:
         return [*made, *kept[: len(made)]]
