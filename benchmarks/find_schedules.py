@@ -39,6 +39,7 @@ from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.rehearsal import Anchor, Answer, full_run, try_lists  # noqa: E402
 from disca.schedule import PRESETS  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
+from disca.training.algorithms.pairs import features_seen  # noqa: E402
 from disca.training.network.blocks import make_out_of_place  # noqa: E402
 from disca.training.network.velocity import Network  # noqa: E402
 from disca.weights.files import open_weights  # noqa: E402
@@ -46,7 +47,7 @@ from disca.weights.predictor_file import read_predictor  # noqa: E402
 
 STEPS, GUIDANCE = 20, 3.0
 HELD_OUT, FIND_ON = 900_000, 910_000  # the first scenes of either; no training comes to them
-WHATS = {"DisCa": (Learned(), 1), "reuse": (Reuse(), 1), "Taylor 1": (Taylor(1), 2), "Taylor 2": (Taylor(2), 3)}
+WHATS = {"reuse": Reuse(), "half-damped": Taylor(1, 0.5), "Taylor 1": Taylor(1), "Taylor 2": Taylor(2)}
 PUBLISHED = {len(preset.listed): preset for preset in PRESETS.values() if preset.steps == STEPS and "N=" in preset.name}
 
 COLUMNS = ("published", "kept", "moved", "by drift", "by misses", "expected", "came")
@@ -84,7 +85,7 @@ class ToyPrompts:
 
         def answer(step: int, y: Tensor) -> Tensor:
             ages = self._spans(steps, step)
-            at = {"step": step, "sigmas": self._sigmas}
+            at = {"step": step, "sigmas": self._sigmas, "t": self._sigmas[step]}
 
             def made(tokens: Sequence[Tensor], arguments: Mapping[str, Any]) -> Sequence[Tensor]:
                 return self._what.answer(tokens, kept, ages, self._compute, {**at, "arguments": arguments})
@@ -115,7 +116,9 @@ class Held:
     """What lists are found on in one seed at one shift, and the other scenes that they are run on."""
 
     def __init__(self, models: Models, method: str, shift: float, seed: int, prompts: int, held_out: int):
-        (what, self._reach), self._sigmas = WHATS[method], shifted_sigmas(STEPS, shift).tolist()
+        what = WHATS.get(method, Learned(features_seen(models.predictor)))
+        self._sigmas = shifted_sigmas(STEPS, shift).tolist()
+        self._reach = what.reach
         scenes = (range(FIND_ON, FIND_ON + prompts), range(HELD_OUT, HELD_OUT + held_out))
         self._found_on, self._held = (ToyPrompts(models, what, self._sigmas, each, seed) for each in scenes)
         self._end = full_run(self._held, self._sigmas).x[-1]
@@ -190,7 +193,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--held-out", type=int, default=32)
-    parser.add_argument("--method", choices=[*WHATS], default="DisCa")
+    parser.add_argument("--method", choices=["DisCa", *WHATS], default="DisCa")
     options = parser.parse_args()
     models, found = shipped(), defaultdict(list)
     say(f"{'':64s} {HEADINGS}")

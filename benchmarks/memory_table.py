@@ -24,14 +24,14 @@ ROWS = {
 
 
 def main() -> None:
-    """A line for each training and card, then the work of the paper's Predictor iterations."""
+    """A line for each training and card, then the work of the default Predictor iterations."""
     for name, (family, job) in ROWS.items():
         for card in CARDS:
             sys.stdout.write(f"{name:36s} {card:4d} GB: {needed(family, job, card)}\n")
     for family, sizes in PUBLISHED.items():
         work = total_operations(sizes, Settings("predictor", out="", data=DataSettings(path="")))
         hours = ", ".join(f"{card} GB: {work / rate / 3600:.0f} h" for card, rate in CARDS.items())
-        sys.stdout.write(f"500 + 1000 Predictor iterations of one sample, {family}: at least {hours}\n")
+        sys.stdout.write(f"200 + 100 Predictor iterations of one sample, {family}: at least {hours}\n")
 
 
 def needed(family: str, job: Job, card: int) -> str:

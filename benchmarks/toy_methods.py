@@ -154,7 +154,8 @@ def variants(world: Shipped, names: Sequence[str]) -> Iterator[tuple[str, str, M
     for title, (name, settings) in ON_LISTS.items():
         for column, anchors in LISTS.items() if name in names else ():
             rule = world.listed(anchors)
-            yield title, column, disca(rule) if name == "DisCa" else METHODS[name](**settings).method(rule)
+            seen = world.predictor.spec.features
+            yield title, column, disca(rule, seen) if name == "DisCa" else METHODS[name](**settings).method(rule)
     for title, (name, settings) in BY_OWN_RULE.items():
         if name in names:
             yield title, OWN, METHODS[name](**settings).method()

@@ -11,6 +11,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,7 +34,7 @@ from disca.methods.seam.when import Rule  # noqa: E402
 from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.schedule import PRESETS, Schedule  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
-from disca.training.algorithms.pairs import Pairs  # noqa: E402
+from disca.training.algorithms.pairs import Pairs, features_seen  # noqa: E402
 from disca.training.algorithms.previews import distance  # noqa: E402
 from disca.training.algorithms.sampling import (  # noqa: E402
     CachedVelocity,
@@ -63,7 +64,7 @@ reuse = PlainReuse().method
 extrapolation = Extrapolation(damping=1.0, along="sigma").method
 METHODS = {"DisCa": disca, "reuse": reuse, "extrapolation": extrapolation}
 Metrics = dict[str, float]
-Make = Callable[[Rule], Method]
+Make = Callable[[Rule], Method]  # `disca` is told how many features its Predictor sees
 
 
 class Toy:
@@ -94,6 +95,7 @@ class Toy:
 
     def velocity(self, make: Make, schedule: Schedule, steps: int = 20) -> CachedVelocity:
         """R-MeanFlow's velocity in a run with that method on all but the schedule's anchors."""
+        make = partial(disca, features=features_seen(self.predictor)) if make is disca else make
         sigmas = self.sigmas(steps).tolist()
         return CachedVelocity(self.student, self.condition, make(AtAnchors(schedule)), sigmas, self.predictor)
 
@@ -117,10 +119,12 @@ def pair_metrics(toy: Toy) -> Metrics:
     for kind in ("line", "trajectory"):
         settings = PredictorSettings(pairs=PairSettings(**{kind: 1.0}))
         draws = Draws(toy.first, torch.arange(SAMPLES), toy.x_0.device)
-        pair = Pairs(settings, toy.student, toy.predictor).draw(toy.x_0, draws, toy.condition)
+        pairs = Pairs(settings, toy.student, toy.predictor, features_seen(toy.predictor))
+        *_, pair = pairs.draw(toy.x_0, draws, toy.condition)
         for name, make in (("Predictor", disca), ("reuse", reuse)):
             velocity = toy.velocity(make, SCHEDULES[0])
-            velocity.keep(pair.cached, pair.t)
+            for t, features in pair.kept.full_steps:
+                velocity.keep(features, t)
             u = velocity.answered(pair.x_t, pair.t, pair.r)
             metrics[f"{name}, pairs on a {kind}"] = distance(u, pair.u_target)
     return metrics

@@ -5,7 +5,7 @@ from comfy_api.v0_0_2 import io, ui
 from ..disca.host.compat import room
 from ..disca.training.contract.method_settings import MeanFlowSettings, PairSettings, PredictorSettings
 from ..disca.training.contract.settings import LoraSettings, Settings
-from .setting_input import method_input, setting_input
+from .setting_input import method_input, range_inputs, setting_input
 from .training_inputs import guidance_inputs, run_settings, shared_inputs, source_inputs, valid_sources, weights_input
 from .types import TRAINING_CATEGORY, DiscaPredictor
 
@@ -129,7 +129,8 @@ def _predictor(method: str, iterations: dict[str, int], **custom) -> PredictorSe
     if method != "custom":
         return PredictorSettings(preset=method, **iterations)
     pairs = PairSettings(**{name: custom.pop(f"pairs_{name}") for name in PAIRS})
-    return PredictorSettings(pairs=pairs, **iterations, **custom)
+    shift = (custom.pop("shift_low"), custom.pop("shift_high"))
+    return PredictorSettings(pairs=pairs, shift=shift, **iterations, **custom)
 
 
 def _meanflow(method: str, **custom) -> MeanFlowSettings:
@@ -144,7 +145,8 @@ def _predictor_inputs() -> list[io.Input]:
     default = PredictorSettings().pairs
     pairs = [setting_input(PairSettings, name, f"pairs_{name}", default=getattr(default, name)) for name in PAIRS]
     own = [setting_input(PredictorSettings, name) for name in PREDICTOR]
-    return [*own, *pairs, setting_input(PredictorSettings, "adaptive")]
+    runs = [setting_input(PredictorSettings, "full_steps"), *range_inputs(PredictorSettings, "shift")]
+    return [*own, *pairs, *runs, setting_input(PredictorSettings, "adaptive")]
 
 
 def _meanflow_inputs() -> list[io.Input]:

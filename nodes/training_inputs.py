@@ -8,7 +8,6 @@ from comfy_api.v0_0_2 import io
 from ..disca.host.compat import require, room
 from ..disca.host.folders import file_path
 from ..disca.server.folders import dataset_folder, known_sources, run_folder
-from ..disca.settings.fields import fields_of
 from ..disca.training.budget.memory import CARDS, fitted
 from ..disca.training.contract.method_settings import CfgSettings
 from ..disca.training.contract.settings import (
@@ -21,7 +20,7 @@ from ..disca.training.contract.settings import (
     SaveSettings,
     Settings,
 )
-from .setting_input import setting_input
+from .setting_input import range_inputs, setting_input
 from .types import NOTHING_THERE
 
 SIZES = {f"{size} GB": float(size) for size in CARDS}
@@ -58,14 +57,8 @@ def valid_sources(model: str | None, dataset: str | None, run: str | None) -> bo
 
 def guidance_inputs(advanced: bool) -> list[io.Input]:
     """The range of guidance scales that the model is trained for."""
-    low, high = CfgSettings().guidance
-    about = ["Only for models that are told their guidance scale."] if advanced else []
-    about.append(fields_of(CfgSettings)["guidance"].description)
-    ends = (("guidance_low", low, "Its lower end."), ("guidance_high", high, "Its upper end."))
-    return [
-        setting_input(CfgSettings, "guidance", id, default=end, tooltip=" ".join([*about, which]), advanced=advanced)
-        for id, end, which in ends
-    ]
+    about = "Only for models that are told their guidance scale." if advanced else ""
+    return range_inputs(CfgSettings, "guidance", about, advanced=advanced)
 
 
 def weights_input() -> io.Input:

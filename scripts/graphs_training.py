@@ -20,9 +20,9 @@ In ComfyUI's folder, with a caption beside each: *cat.mp4*, *cat.txt*. Clips sho
 # 3. Press Run: many hours on one card
 
 *DisCa Build Dataset* encodes what is new; *DisCa Train Predictor* trains in a process of its own and shows progress, \
-curves and previews. Interrupting saves and stops; queue again to go on. The 500 + 1000 iterations are those of the \
-paper. The report says what memory and time they take on cards of 24, 48, 80 and 141 GB; *memory* chooses what fits \
-yours.
+curves and previews. Interrupting saves and stops; queue again to go on. 200 iterations by squared error, 100 with the \
+discriminator. The report says what memory and time they take on cards of 24, 48, 80 and 141 GB; *memory* chooses what \
+fits yours.
 
 # 4. Use it
 

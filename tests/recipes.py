@@ -62,3 +62,16 @@ def tensor_parallel(merged: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             split[key.replace(".linear2.", ".linear2.fc.")] = tensor
     return {key: tensor.contiguous() for key, tensor in split.items()}
+
+
+def second_feature(predictor: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a Predictor of two features has besides, drawn at random."""
+    ends = ".2.weight"
+    fusions = [key.removesuffix(ends) for key in predictor if key.startswith("fusion") and key.endswith(ends)]
+    width = predictor[f"{fusions[0]}.2.weight"].shape[0]
+    shapes = {f"{fusion}.change.weight": (width, width) for fusion in fusions}
+    for mlp in ("vec", *(f"damping.{i:d}" for i in range(len(fusions)))):
+        shapes |= {f"ages.{mlp}.0.weight": (64, 96), f"ages.{mlp}.0.bias": (64,)}
+        shapes |= {f"ages.{mlp}.2.weight": (width, 64), f"ages.{mlp}.2.bias": (width,)}
+    generator = torch.Generator().manual_seed(2)
+    return {key: 0.05 * torch.randn(shape, generator=generator) for key, shape in shapes.items()}

@@ -36,7 +36,7 @@ def attach_predictor(
         return attach(model, method, cache_device, predictor.patcher)
     require_meanflow(model)
     require_match(model, predictor.spec)
-    return attach(model, disca(rule), cache_device, predictor.patcher)
+    return attach(model, disca(rule, predictor.spec.features), cache_device, predictor.patcher)
 
 
 def attach(

@@ -16,9 +16,9 @@ from .files import Shape, WeightsFile, refuse_lora
 from .impostors import seems_to_be
 from .merged import MergedWeights, merged_weights
 from .predictor_layout import LAYOUTS, PredictorLayout
-from .predictor_spec import PredictorSpec, published_shapes
+from .predictor_spec import AGES_MARK, PredictorSpec, published_shapes
 
-FORMAT_VERSION = 2  # 1: the authors' form only; such files are still written as 1
+FORMAT_VERSION = 3  # 1: the authors' form, 2: the residual one, 3: of two features; each is written as the earliest
 
 
 def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]:
@@ -50,11 +50,12 @@ def write_predictor(path: str, spec: PredictorSpec, state: Mapping[str, Tensor])
     shapes = {key: tuple(tensor.shape) for key, tensor in published.items()}
     require_fit(os.path.basename(path), spec.described, published_shapes(spec), shapes)
     metadata = {
-        "disca.format_version": "2" if spec.residual else "1",
+        "disca.format_version": "3" if spec.features > 1 else "2" if spec.residual else "1",
         "disca.family": spec.family,
         "disca.width": str(spec.width),
         "disca.depth": str(spec.depth),
         "disca.residual": str(spec.residual).lower(),
+        "disca.form": "two" if spec.features > 1 else "residual" if spec.residual else "authors",
         "disca.base_model": spec.base_model,
         "disca.training": json.dumps(dict(spec.training)),
     }
@@ -111,6 +112,7 @@ def _spec(file: WeightsFile, layout: PredictorLayout, shapes: Mapping[str, Shape
         heads=max(1, width // head),
         mlp_ratio=max(1, mlp_rows) / width,
         residual=file.metadata.get("disca.residual") == "true",
+        features=2 if AGES_MARK in shapes else 1,
         base_model=file.metadata.get("disca.base_model", ""),
         training=_training(file),
     )
@@ -155,6 +157,13 @@ def _require_version(file: WeightsFile) -> None:
 
 
 def _require_true_metadata(file: WeightsFile, spec: PredictorSpec) -> None:
+    form = file.metadata.get("disca.form")
+    if form is not None and (form == "two") != (spec.features > 1):
+        has = "those of two features" if spec.features > 1 else "no weights for a second feature"
+        raise ValueError(
+            f"{quoted(file.name)} says form {quoted(form)}, but its tensors have {quoted(has)}. "
+            "It is damaged: download it again."
+        )
     for name in ("family", "width", "depth"):
         claimed, read = file.metadata.get(f"disca.{name}"), str(getattr(spec, name))
         if claimed is not None and claimed != read:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from .files import Shape
 from .predictor_layout import LAYOUTS, linear
 
+AGES_IN, AGES_HIDDEN = 96, 64  # widths of what tells a Predictor of two features how old they are
+AGES_MARK = "ages.vec.0.weight"  # which only such a file has
+
 
 @dataclass(frozen=True)
 class PredictorSpec:
@@ -17,6 +20,7 @@ class PredictorSpec:
     heads: int
     mlp_ratio: float
     residual: bool = False  # adds to the cached features instead of giving new ones
+    features: int = 1  # of so many full steps it sees the features: 1 or 2
     base_model: str = ""
     training: Mapping = field(default_factory=dict)
 
@@ -31,6 +35,11 @@ def published_shapes(spec: PredictorSpec) -> dict[str, Shape]:
     layout, shapes = LAYOUTS[spec.family], {}
     for fusion in layout.fusions:
         shapes |= linear(f"{fusion}.0", spec.width, 2 * spec.width) | linear(f"{fusion}.2", spec.width, spec.width)
+        if spec.features > 1:
+            shapes[f"{fusion}.change.weight"] = (spec.width, spec.width)
+    if spec.features > 1:
+        for mlp in ("vec", *(f"damping.{i:d}" for i in range(len(layout.fusions)))):
+            shapes |= linear(f"ages.{mlp}.0", AGES_HIDDEN, AGES_IN) | linear(f"ages.{mlp}.2", spec.width, AGES_HIDDEN)
     for i in range(spec.depth):
         shapes |= {f"{layout.blocks}.{i}.{key}": shape for key, shape in layout.block(spec).items()}
     return shapes

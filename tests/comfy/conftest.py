@@ -94,7 +94,7 @@ def model_folders(tmp_path_factory, comfy_nodes):
 
 @pytest.fixture(scope="session")
 def golden_files(model_folders):
-    """Writes a golden case's weights in the authors' layouts once; gives (model_name, predictor_name)."""
+    """Writes a golden case's weights once in a layout of the authors', or "two": with a Predictor of two features."""
 
     def write(case: str, layout: str = "published") -> tuple[str, str]:
         name = f"{case}_{layout}.safetensors"
@@ -102,7 +102,8 @@ def golden_files(model_folders):
             run = recipes.golden(case)
             convert = recipes.tensor_parallel if layout == "tensor_parallel" else dict
             save_file(convert(run.model), model_folders.diffusion_models / name)
-            save_file(convert(run.predictor), model_folders.disca / name)
+            predictor = run.predictor | (recipes.second_feature(run.predictor) if layout == "two" else {})
+            save_file(convert(predictor), model_folders.disca / name)
         return name, name
 
     return write

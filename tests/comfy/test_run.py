@@ -10,14 +10,18 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from graph import CountedBlocks, relative_error
 
+from disca.meanflow import shifted_sigmas
+
+FORMS = ("published", "two")  # of the Predictor
 ALL = "0-7"
 SOME = "0 1 4 6"
 LATE = 0.636  # of the schedule: a sigma of 0.8, which step 5 is the first below
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", recipes.CASES)
-def test_every_step_an_anchor_is_the_plain_model(case, load, apply, sample, call):
-    model, predictor = load(case)
+def test_every_step_an_anchor_is_the_plain_model(case, form, load, apply, sample, call):
+    model, predictor = load(case, form)
     plain, _ = sample(case, model)
     cached, report = sample(case, apply(model, predictor, ALL))
     assert torch.equal(plain, cached)
@@ -61,9 +65,10 @@ def test_meanflow_sampler_is_cores_euler(case, load, sample, call):
     assert relative_error(ours, cores) < 1e-6
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", recipes.CASES)
-def test_a_predicted_step_runs_the_predictors_blocks_and_none_of_the_models(case, load, apply, sample):
-    model, predictor = load(case)
+def test_a_predicted_step_runs_the_predictors_blocks_and_none_of_the_models(case, form, load, apply, sample):
+    model, predictor = load(case, form)
     with CountedBlocks(model.model.diffusion_model) as base, CountedBlocks(predictor.patcher.model) as small:
         _, report = sample(case, apply(model, predictor, SOME))
     blocks = {"hv10_t2v": 2 + 3, "hv15_i2v": 3}[case]
@@ -72,17 +77,19 @@ def test_a_predicted_step_runs_the_predictors_blocks_and_none_of_the_models(case
     assert graph.counts(report) == "4 full + 4 predicted"
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", recipes.CASES)
-def test_prediction_is_not_reuse_and_not_the_full_step(case, load, apply, sample):
-    model, predictor = load(case)
+def test_prediction_is_not_reuse_and_not_the_full_step(case, form, load, apply, sample):
+    model, predictor = load(case, form)
     full, _ = sample(case, model)
     cached, _ = sample(case, apply(model, predictor, SOME))
     assert relative_error(cached, full) > 1e-3
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", recipes.CASES)
-def test_applying_twice_is_applying_once(case, load, apply, sample):
-    model, predictor = load(case)
+def test_applying_twice_is_applying_once(case, form, load, apply, sample):
+    model, predictor = load(case, form)
     once = apply(model, predictor, SOME)
     twice = apply(apply(model, predictor, ALL), predictor, SOME)
     assert torch.equal(sample(case, once)[0], sample(case, twice)[0])
@@ -141,17 +148,19 @@ def test_no_state_outlives_a_run(fails, load, apply, sample, pack):
     assert not [kept for kept in gc.get_objects() if type(kept) in kinds]
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", recipes.CASES)
 @pytest.mark.parametrize("cache_device", ["gpu", "cpu"])
-def test_the_cache_device_changes_nothing_but_the_place(case, cache_device, load, apply, sample):
-    model, predictor = load(case)
+def test_the_cache_device_changes_nothing_but_the_place(case, form, cache_device, load, apply, sample):
+    model, predictor = load(case, form)
     auto, _ = sample(case, apply(model, predictor, SOME))
     assert torch.equal(sample(case, apply(model, predictor, SOME, cache_device))[0], auto)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", recipes.CASES)
-def test_cond_and_uncond_together_equal_apart(case, load, apply, sample):
-    model, predictor = load(case)
+def test_cond_and_uncond_together_equal_apart(case, form, load, apply, sample):
+    model, predictor = load(case, form)
     patched = apply(model, predictor, SOME)
     guided = {"negative": graph.other_conditioning(case, model), "cfg": 3.0}
     together, report = sample(case, patched, **guided)
@@ -162,9 +171,10 @@ def test_cond_and_uncond_together_equal_apart(case, load, apply, sample):
     assert graph.counts(report_apart) == "8 full + 8 predicted"
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", recipes.CASES)
-def test_batch_two_equals_twice_batch_one(case, load, apply, sample):
-    model, predictor = load(case)
+def test_batch_two_equals_twice_batch_one(case, form, load, apply, sample):
+    model, predictor = load(case, form)
     patched = apply(model, predictor, SOME)
     latent = graph.empty_latent(case, batch=2)
     both, report = sample(case, patched, latent_image=latent)
@@ -210,11 +220,43 @@ def test_features_are_never_written_to_by_a_predicted_step(load, apply, sample, 
         assert all(torch.equal(a, b) for a, b in zip(seen[step], seen[step - 1], strict=True))
 
 
-def test_the_report_tells_the_bytes_of_one_feature_tensor(load, apply, sample):
-    model, predictor = load("hv10_t2v")
+@pytest.mark.parametrize(("form", "count"), [("published", 1), ("two", 2)])
+def test_the_report_tells_the_bytes_of_the_feature_tensors(form, count, load, apply, sample):
+    model, predictor = load("hv10_t2v", form)
     _, report = sample("hv10_t2v", apply(model, predictor, SOME))
     tokens = 3 * 4 * 6 + 7  # patches of 1x2x2 in 3x8x12, and the text
-    assert f"features held: {tokens * 256 * 4 / 1e6:.1f} MB" in report
+    assert f"features held: {count * tokens * 256 * 4 / 1e6:.1f} MB" in report
+
+
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_a_predictor_of_two_features_is_told_their_ages_and_those_of_the_step_before(case, load, apply, sample):
+    model, predictor = load(case, "two")
+    told, kept = [], []
+
+    def seen(_, args, given):
+        told.append(given["times"][0].tolist())
+        kept.append([tensor.clone() for tensor in (*args[len(args) // 2 :], *given["before"])])
+
+    hook = predictor.patcher.model.register_forward_pre_hook(seen, with_kwargs=True)
+    sample(case, apply(model, predictor, SOME))
+    hook.remove()
+    t = shifted_sigmas(8, 5.0)
+    steps = [(2, 1, 0), (3, 1, 0), (5, 4, 1), (7, 6, 4)]  # predicted, the last full one, the one before
+    expected = [(t[now], t[last] - t[now], t[before] - t[last]) for now, last, before in steps]
+    torch.testing.assert_close(torch.tensor(told), torch.tensor(expected), rtol=1e-5, atol=1e-6)
+    half = len(kept[0]) // 2
+    for one, other in ((2, 1), (3, 2)):  # step 5 looks back at what 3 went by, and 7 at what 5 did
+        assert all(torch.equal(a, b) for a, b in zip(kept[one][half:], kept[other][:half], strict=True))
+
+
+def test_a_predictor_of_two_features_says_where_it_goes_by_one(load, apply, sample, caplog):
+    model, predictor = load("hv10_t2v", "two")
+    alone, _ = sample("hv10_t2v", apply(model, predictor, "0 4"))
+    assert "before step 1 only one step is full" in caplog.text
+    caplog.clear()
+    sample("hv10_t2v", apply(model, predictor, SOME))
+    assert "only one step is full" not in caplog.text
+    assert alone.isfinite().all()
 
 
 def _fail_at_step_five():

@@ -45,6 +45,9 @@ CUSTOM |= {
     "discriminator_blocks": 2,
     "pairs_trajectory": 0.0,
     "pairs_cached": 0.0,
+    "full_steps": 3,
+    "shift_low": 1.0,
+    "shift_high": 5.0,
     "adaptive": 0.5,
 }
 CUSTOM_MEMORY = {
@@ -138,6 +141,7 @@ def test_a_custom_method_reaches_the_run(train, output):
     train("DiscaTrainPredictor", "custom", **inputs | {"method": CUSTOM | {"pairs_line": 0.4}})
     predictor = read_settings(output / "disca" / "runs" / "custom" / "run.yaml").predictor
     assert (predictor.delta_max, predictor.depth, predictor.adaptive) == (0.3, 1, 0.5)
+    assert (predictor.full_steps, predictor.shift) == (3, (1.0, 5.0))
     assert predictor.pairs == PairSettings(line=0.4)
     with pytest.raises(ValueError, match="the shares of line, trajectory and cached pairs are all 0"):
         train("DiscaTrainPredictor", "none", **inputs | {"method": CUSTOM | {"pairs_line": 0.0}})

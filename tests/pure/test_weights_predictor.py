@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from disca.weights import layouts
 from disca.weights.files import open_weights
@@ -47,17 +48,19 @@ def test_demanded_weights_are_as_many_as_in_the_published_files(family):
     assert sum(torch.Size(shape).numel() for shape in published_shapes(spec).values()) == count
 
 
+@pytest.mark.parametrize("features", [1, 2])
 @pytest.mark.parametrize("family", LAYOUTS)
-def test_module_names_and_back(family):
-    weights = published(spec_of(family))
+def test_module_names_and_back(family, features):
+    weights = published(spec_of(family, features=features))
     back = to_published(to_module(weights))
     assert back.keys() == weights.keys() and all(back[key].equal(weights[key]) for key in weights)
 
 
+@pytest.mark.parametrize("form", [{}, {"residual": True}, {"features": 2}, {"residual": True, "features": 2}], ids=str)
 @pytest.mark.parametrize("family", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
-def test_written_predictor_is_read_back_with_its_metadata(family, dtype, tmp_path):
-    spec = spec_of(family, base_model="hyvideo", training={"steps": 10, "loss": "l2", "lr": 1e-5})
+def test_written_predictor_is_read_back_with_its_metadata(family, dtype, form, tmp_path):
+    spec = spec_of(family, **form, base_model="hyvideo", training={"steps": 10, "loss": "l2", "lr": 1e-5})
     state = {key: tensor.to(dtype) for key, tensor in to_module(published(spec)).items()}
     write_predictor(str(tmp_path / "p.safetensors"), spec, state)
     file = open_weights(str(tmp_path / "p.safetensors"))
@@ -89,3 +92,21 @@ def test_read_weights_do_not_hold_the_file(tmp_path):
     before = {key: tensor.clone() for key, tensor in state.items()}
     path.write_bytes(bytes(path.stat().st_size))
     assert all(state[key].equal(before[key]) for key in state)
+
+
+@pytest.mark.parametrize(
+    ("features", "said", "has"), [(1, "two", "no weights for a second feature"), (2, "residual", "two features")]
+)
+def test_a_form_that_the_tensors_are_not_of_is_refused(features, said, has, tmp_path):
+    path = tmp_path / "p.safetensors"
+    save_file(published(spec_of("1.0", features=features)), path, {"disca.form": said})
+    with pytest.raises(ValueError, match=f"says form '{said}', but its tensors have .*{has}.* It is damaged"):
+        read_predictor(open_weights(str(path)))
+
+
+def test_a_second_feature_that_is_not_whole_is_refused(tmp_path):
+    path, weights = tmp_path / "p.safetensors", published(spec_of("1.5", features=2))
+    del weights["fusion_mlp_txt.change.weight"]
+    save_file(weights, path)
+    with pytest.raises(ValueError, match="1 missing: 'fusion_mlp_txt.change.weight'"):
+        read_predictor(open_weights(str(path)))

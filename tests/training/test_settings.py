@@ -81,7 +81,10 @@ def test_settings_read_back_as_they_were_written(written, tmp_path):
         ("optimizer:\n  betas: [0.9, 2]", "line 6: 'betas' is 2, but must be at most 0.99999."),
         ("memory:\n  recompute_blocks: 1", "line 6: 'recompute_blocks' is 1, but must be true or false."),
         ("meanflow: 3", "line 5: 'meanflow' is 3, but must be written as 'key: value' lines."),
-        ("predictor:\n\n  form: other", "line 7: 'form' is 'other', but must be one of 'residual' or 'authors'."),
+        (
+            "predictor:\n\n  form: other",
+            "line 7: 'form' is 'other', but must be one of 'two', 'residual' or 'authors'.",
+        ),
         ("predictor:\n  pairs:\n    lines: 1", "line 7: 'lines' is not a key of 'pairs'. Did you mean 'line'?"),
         ("predictor:\n  pairs: {line: 0}", "line 6: the shares of line, trajectory and cached pairs are all 0."),
         ("model:\n  path: none.safetensors", "line 6: 'path' is 'none.safetensors', but there is nothing at"),

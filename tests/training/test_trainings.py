@@ -34,10 +34,12 @@ from disca.training.network.export import export_network
 from disca.training.network.roles import add_embedder, new_predictor, predictor_spec
 from disca.training.toy_weights import SUMS, sha256, ship
 from disca.weights.files import open_weights
-from disca.weights.predictor_file import read_predictor
+from disca.weights.predictor_file import read_predictor, write_predictor
 
 CPU = torch.device("cpu")
 KINDS = ("line", "trajectory", "cached")
+FORMS = ("two", "residual", "authors")
+PAIRS = 2  # of a sample
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +91,7 @@ def batch(samples: int = 2) -> dict:
 
 
 def predictor_settings(**changes) -> PredictorSettings:
-    return PredictorSettings(**({"mse_iterations": 1, "gan_iterations": 1} | changes))
+    return PredictorSettings(**({"mse_iterations": 1, "gan_iterations": 1, "full_steps": PAIRS} | changes))
 
 
 def test_the_whole_chain_runs_from_nothing_to_a_predictor(tmp_path):
@@ -200,7 +202,8 @@ def test_samples_are_weighed_by_their_errors_as_the_settings_ask(tmp_path, files
         loss = next(training.losses(batch(), iteration))
         error = next(training.losses(batch(), 0)).value.detach()
         expected = 1.0 / (error + ADAPTIVE_C) if power else torch.ones(2)
-        torch.testing.assert_close(torch.as_tensor(loss.weight).expand(2), expected)
+        shared = PAIRS if algorithm == "predictor" else 1
+        torch.testing.assert_close(torch.as_tensor(loss.weight).expand(2), expected / shared)
 
 
 @pytest.mark.parametrize(("algorithm", "start"), [("cfg", "base"), ("meanflow", "cfg"), ("predictor", "meanflow")])
@@ -223,7 +226,7 @@ def test_a_batch_trains_as_its_samples_do_one_by_one(tmp_path, files, algorithm,
         return [*values, *(p.grad.clone() for m in modules for p in m.parameters() if p.grad is not None)]
 
     together, apart = trained([0, 1, 2, 3]), [trained([i]) for i in range(4)]
-    count = 2 if algorithm == "predictor" else 1
+    count = 2 * PAIRS if algorithm == "predictor" else 1
     for place, whole in enumerate(together):
         parts = [one[place] for one in apart]
         expected = torch.cat(parts) if place < count else sum(parts)
@@ -281,7 +284,7 @@ def test_the_predictor_and_the_discriminator_get_their_own_gradients_only(tmp_pa
         grown.append((loss.name, {name for name, part in training.parts.items() if _has_gradient(part.module)}))
         for part in training.parts.values():
             part.module.zero_grad()
-    assert grown == [("predictor", {"predictor"}), ("discriminator", {"discriminator"})]
+    assert grown == [("predictor", {"predictor"}), ("discriminator", {"discriminator"})] * PAIRS
     assert not _has_gradient(training.network.module)
 
 
@@ -294,7 +297,7 @@ def test_the_adversarial_gradient_is_held_down_to_that_of_the_squared_error(tmp_
         head.out.bias.data.fill_(-1e6)  # the hinge acts
     samples = batch()
     told = {name: samples[name] for name in ("context", "y")}
-    pair = training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told)
+    pair = next(training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told))
     u = (pair.u_target + 0.1).requires_grad_(True)
     adversarial, share, _ = training._adversarial(u, pair, told)
     squared, capped = (torch.autograd.grad(term.sum(), u)[0] for term in (mse(u, pair.u_target), adversarial))
@@ -307,7 +310,7 @@ def test_a_pair_without_a_step_is_no_sample_for_the_discriminator_nor_for_what_i
     training = make_training(run, ToyDataset(), CPU)
     samples = batch()
     told = {name: samples[name] for name in ("context", "y")}
-    pair = training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told)
+    pair = next(training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told))
     pair = pair._replace(r=torch.stack([pair.t[0], pair.t[1] - 0.05]))
     u = (pair.u_target + 0.1).requires_grad_(True)
     adversarial, _, fake = training._adversarial(u, pair, told)
@@ -330,7 +333,7 @@ def test_the_adversarial_term_comes_in_evenly_over_its_ramp(tmp_path, files):
     samples = batch()
     draws = Draws(0, samples["index"], CPU)
     told = guided_condition(samples, training.network, draws, training.settings.cfg.guidance)
-    pair = training.pairs.draw(samples["latent"], draws, told)
+    pair = next(training.pairs.draw(samples["latent"], draws, told))
     with torch.no_grad():
         u = training._predicted(pair, told)
     torch.testing.assert_close(whole - alone, 0.6 * training._adversarial(u, pair, told)[0].detach())
@@ -342,7 +345,7 @@ def test_a_quiet_adversarial_gradient_stays_as_it_is(tmp_path, files):
     training = make_training(settings(tmp_path, "predictor", files["meanflow"], predictor=quiet), ToyDataset(), CPU)
     samples = batch()
     told = {name: samples[name] for name in ("context", "y")}
-    pair = training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told)
+    pair = next(training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told))
     u = (pair.u_target + 5.0).requires_grad_(True)
     adversarial, share, fake = training._adversarial(u, pair, told)
     squared, kept = (torch.autograd.grad(term.sum(), u)[0] for term in (mse(u, pair.u_target), adversarial))
@@ -356,7 +359,7 @@ def test_the_discriminators_accuracy_is_the_share_of_what_it_judges_rightly(tmp_
     training = make_training(settings(tmp_path, "predictor", files["meanflow"], predictor=chosen), ToyDataset(), CPU)
     samples = batch()
     told = {name: samples[name] for name in ("context", "y")}
-    pair = training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told)
+    pair = next(training.pairs.draw(samples["latent"], Draws(0, samples["index"], CPU), told))
     _, _, fake = training._adversarial(pair.u_target + 0.1, pair, told)
     for predicted, target, expected in (((-1.0, -2.0), (3.0, 0.5), 1.0), ((-1.0, -2.0), (3.0, -0.5), 0.75)):
         answers = iter([torch.tensor(predicted), torch.tensor(target)])
@@ -364,21 +367,57 @@ def test_the_discriminators_accuracy_is_the_share_of_what_it_judges_rightly(tmp_
         assert training._discriminator_loss(fake, pair, told).extra == {"accuracy": expected}
 
 
-@pytest.mark.parametrize("form", ["residual", "authors"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_new_predictor_starts_as_a_copy_of_the_cache(tmp_path, files, form):
     run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(form=form))
     network = load_network(files["meanflow"], torch.float32)
     predictor = new_predictor(predictor_spec(network, run), run.predictor, run.seed, CPU)
     tokens, cached = torch.randn(2, 1, 12, 128)
-    pe = torch.eye(2).expand(1, 1, 12, 64, 2, 2)
     with torch.no_grad():
-        features = predictor(tokens, cached, vec=torch.randn(1, 128), pe=pe)
+        features = predictor(tokens, cached, **passed(form))
     apart = (features - cached).norm() / cached.norm()
-    assert apart == 0.0 if form == "residual" else apart < 0.1
+    assert apart < 0.1 if form == "authors" else apart == 0.0
+
+
+def passed(form: str) -> dict:
+    """What a Predictor of that form is given besides tokens and features."""
+    more = {"before": [torch.randn(1, 12, 128)], "times": torch.tensor([[0.5, 0.1, 0.2]])} if form == "two" else {}
+    return {"vec": torch.randn(1, 128), "pe": torch.eye(2).expand(1, 1, 12, 64, 2, 2), **more}
+
+
+@pytest.mark.parametrize("form", ["residual", "authors"])
+def test_a_predictor_of_two_features_starts_as_the_one_of_one_that_it_goes_on_from(tmp_path, files, form):
+    earlier = settings(
+        tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(form=form, start="random")
+    )
+    network = load_network(files["meanflow"], torch.float32)
+    spec = predictor_spec(network, earlier)
+    one = new_predictor(spec, earlier.predictor, earlier.seed, CPU)
+    path = str(tmp_path / "one.safetensors")
+    write_predictor(path, spec, one.state_dict())
+    later = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(form="two", path=path))
+    two = new_predictor(predictor_spec(network, later), later.predictor, later.seed, CPU)
+    tokens, cached = torch.randn(2, 1, 12, 128)
+    given = passed("two")
+    with torch.no_grad():
+        expected = one(tokens, cached, vec=given["vec"], pe=given["pe"])
+        assert torch.equal(two(tokens, cached, **given), expected)
+
+
+def test_a_predictor_of_two_features_is_not_trained_on_as_one_of_one(tmp_path, files):
+    two = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(form="two"))
+    spec = predictor_spec(load_network(files["meanflow"], torch.float32), two)
+    path = str(tmp_path / "two.safetensors")
+    write_predictor(path, spec, new_predictor(spec, two.predictor, two.seed, CPU).state_dict())
+    one = predictor_settings(form="residual", path=path)
+    with pytest.raises(
+        ValueError, match="a Predictor of two features, but predictor.form asks for one. Set it to 'two'"
+    ):
+        make_training(settings(tmp_path, "predictor", files["meanflow"], predictor=one), ToyDataset(), CPU)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("form", ["residual", "authors"])
+@pytest.mark.parametrize("form", FORMS)
 def test_every_form_learns_from_every_kind_of_pair(tmp_path, files, form, kind):
     shares = PairSettings(**{name: float(name == kind) for name in KINDS})
     chosen = predictor_settings(form=form, pairs=shares, mse_iterations=12, gan_iterations=0)
@@ -387,13 +426,14 @@ def test_every_form_learns_from_every_kind_of_pair(tmp_path, files, form, kind):
 
     def error() -> float:
         with torch.no_grad():
-            return next(training.losses(batch(), 0)).value.mean().item()
+            return sum(loss.value.mean().item() for loss in training.losses(batch(), 0))
 
     before = error()
-    optimiser = torch.optim.AdamW(training.predictor.parameters(), lr=1e-3 if form == "residual" else 1e-4)
+    optimiser = torch.optim.AdamW(training.predictor.parameters(), lr=1e-4 if form == "authors" else 1e-3)
     for _ in range(12):
         optimiser.zero_grad()
-        next(training.losses(batch(), 0)).value.mean().backward()
+        for loss in training.losses(batch(), 0):
+            loss.value.mean().backward()
         optimiser.step()
     assert error() < 0.95 * before
 
@@ -413,20 +453,22 @@ def test_pairs_take_as_many_passes_as_is_said(tmp_path, files, kind):
     told = {name: samples[name] for name in ("context", "y")}
     draws = 60
     for i in range(draws):
-        training.pairs.draw(samples["latent"], Draws(i, samples["index"], CPU), told)
-    network, predictor = chosen.pairs.passes
+        list(training.pairs.draw(samples["latent"], Draws(i, samples["index"], CPU), told))
+    network, predictor = chosen.pairs.passes(PAIRS, chosen.features)
     full = passes["velocities"] - passes["Predictor"]
     assert full / draws == pytest.approx(network, abs=0.25)
     assert passes["Predictor"] / draws == pytest.approx(predictor, abs=0.25)
 
 
-def test_a_residual_predictor_survives_its_file(tmp_path, files):
-    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings())
+@pytest.mark.parametrize(("form", "version"), [("authors", "1"), ("residual", "2"), ("two", "3")])
+def test_a_predictor_of_any_form_survives_its_file(tmp_path, files, form, version):
+    run = settings(tmp_path, "predictor", files["meanflow"], predictor=predictor_settings(form=form))
     training = make_training(run, ToyDataset(), CPU)
     training.export(tmp_path, {})
     file = open_weights(str(tmp_path / "predictor.safetensors"))
     spec, state = read_predictor(file)
-    assert spec.residual and file.metadata["disca.format_version"] == "2"
+    assert spec == training.spec and (spec.residual, spec.features) == (form != "authors", 2 if form == "two" else 1)
+    assert (file.metadata["disca.format_version"], file.metadata["disca.form"]) == (version, form)
     assert all(torch.equal(state[key], weight) for key, weight in training.predictor.state_dict().items())
 
 

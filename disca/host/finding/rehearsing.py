@@ -118,7 +118,8 @@ class _Prompts:
         steps, kept = [anchor.step for anchor in anchors], self._keep(anchors)
 
         def answer(step: int, y: Tensor) -> Tensor:
-            ages, context = self._ages(steps, step), {"step": step, "sigmas": self._sigmas}
+            ages = self._ages(steps, step)
+            context = {"step": step, "sigmas": self._sigmas, "t": self._sigmas[step]}
             if self._way.where == OUTPUT:  # guidance adds outputs in shares of sum 1, and so do such methods
                 return what.answer([y], kept[ALL], ages, compute, context)[0]
             return self._velocity(_Answered(self._way, kept, ages, compute, context), step, y)

@@ -8,7 +8,7 @@ from comfy.model_patcher import ModelPatcher, create_model_options_clone
 from comfy.patcher_extension import WrappersMP, get_all_callbacks
 
 from ...messages import listing
-from ...methods.seam.method import OUTPUT, Method
+from ...methods.seam.method import Method
 from ...methods.seam.when import FULL
 from ...models.checks import (
     family_of_model,
@@ -19,7 +19,7 @@ from ...models.checks import (
 )
 from ...models.family import family_of
 from ...report import Report
-from ...schedule import MAX_CACHE_AGE, first_steps, oldest_features
+from ...schedule import first_steps
 from ...schedule_file import require_fits
 from . import progress, samplers
 from .features import FeatureStore
@@ -100,8 +100,6 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
     if method is not None:
         warnings.append(method.notice(sigmas, family.name))
-    if anchors and networks and method.ways[0].where != OUTPUT:  # a Predictor's features age, LESA's outputs do not
-        warnings.append(_age_warning(anchors, sigmas))
     run.report.warnings += [warning for warning in warnings if warning]
     for warning in run.report.warnings:
         logger.warning("DisCa: %s", warning)
@@ -112,16 +110,6 @@ def _anchors(method: Method, sigmas: list[float]) -> frozenset[int] | None:
     """The steps that the method plans in full; None if it decides while it runs, ValueError if it does not fit."""
     plan = method.when.plan(sigmas)
     return None if plan is None else frozenset(step for step in first_steps(sigmas).values() if plan[step] == FULL)
-
-
-def _age_warning(anchors: frozenset[int], sigmas: list[float]) -> str | None:
-    step, age = oldest_features(anchors, sigmas)
-    if age <= MAX_CACHE_AGE:
-        return None
-    return (
-        f"step {step:d} predicts from features {age:.2f} older in sigma, predictors are trained for "
-        f"{MAX_CACHE_AGE}; put an anchor before it"
-    )
 
 
 def _judge(run: Run, options: dict, sampler) -> None:

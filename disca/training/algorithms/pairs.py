@@ -1,16 +1,19 @@
-"""Pairs to train the Predictor on: features of an anchor step, and a later state with the velocity to predict there.
+"""Pairs to train the Predictor on: features of full steps, and a later state with the velocity to predict there.
 
-The paper draws both states on one straight line from data to noise. While sampling, the later one lies on the model's
-own path, one or more steps further; a share of the pairs can come from there, and from states where the Predictor led.
+The paper draws both states on one straight line from data to noise. While sampling, they lie on the model's own path by
+the times of some run, any number of steps apart; a share of the pairs can come from there, or from a run in which the
+Predictor leads. Each full step of a run is what the ones before it are to predict, and gives features to the next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ...meanflow import shifted
 from ...methods.scheduled.disca import Learned
+from ...methods.seam.method import Span
 from ..contract.method_settings import MOST_STEPS, PredictorSettings
 from ..contract.times import Draws, at_time, per_sample
 from ..network.blocks import Answer
@@ -18,10 +21,44 @@ from ..network.velocity import Condition, Network
 from .sampling import answer_of
 
 
-class Pair(NamedTuple):
-    """C, and what to predict from it."""
+class Kept(NamedTuple):
+    """What a method keeps of full steps: their features, the last step's first, and their times [B]."""
 
-    cached: list[Tensor]
+    features: list[Tensor]
+    times: list[Tensor]
+
+    @property
+    def full_steps(self) -> list[tuple[Tensor, list[Tensor]]]:
+        """The time and the features of each of these steps, the earliest first."""
+        count = len(self.features) // len(self.times)
+        return [(t, self.features[count * i : count * (i + 1)]) for i, t in enumerate(self.times)][::-1]
+
+    def then(self, features: list[Tensor], t: Tensor) -> "Kept":
+        """As many steps, the last of them a new one."""
+        return Kept([*features, *self.features][: len(self.features)], [t, *self.times][: len(self.times)])
+
+    def where(self, chosen: Tensor, other: "Kept") -> "Kept":
+        """That of the chosen [B] samples, of the rest the other's."""
+        both = zip(self, other, strict=True)
+        return Kept(*([_where(chosen, a, b) for a, b in zip(*each, strict=True)] for each in both))
+
+
+class State(NamedTuple):
+    """Where samples are, when, and where the step from there ends."""
+
+    x: Tensor
+    t: Tensor
+    r: Tensor
+
+    def where(self, chosen: Tensor, other: "State") -> "State":
+        """That of the chosen [B] samples, of the rest the other's."""
+        return State(*(_where(chosen, a, b) for a, b in zip(self, other, strict=True)))
+
+
+class Pair(NamedTuple):
+    """What is kept, and what to predict from it."""
+
+    kept: Kept
     x_t: Tensor
     t: Tensor
     r: Tensor
@@ -29,80 +66,95 @@ class Pair(NamedTuple):
 
 
 class Pairs:
-    """Draws pairs of the kinds that the settings ask for."""
+    """Draws pairs of the kinds that the settings ask for, for a Predictor that sees so many features."""
 
-    def __init__(self, settings: PredictorSettings, network: Network, predictor: nn.Module):
-        self._settings, self._network, self._predictor = settings, network, predictor
+    def __init__(self, settings: PredictorSettings, network: Network, predictor: nn.Module, features: int = 1):
+        self._settings, self._network, self._predictor, self._features = settings, network, predictor, features
 
     @torch.no_grad()
-    def draw(self, x_0: Tensor, draws: Draws, condition: Condition) -> Pair:
-        """A pair for each sample, of a kind of its own.
+    def draw(self, x_0: Tensor, draws: Draws, condition: Condition) -> Iterator[Pair]:
+        """`full_steps` pairs for each sample, which is of one kind.
 
         As many passes are made whichever kinds were drawn: processes that share a network's weights stay in step.
         """
-        shares, delta_max = self._settings.pairs, self._settings.delta_max
+        shares, noise = self._settings.pairs, draws.noise(x_0)
         kind = draws.uniform() * shares.total
+        on_line, led = kind < shares.line, kind >= shares.line + shares.trajectory
+        run = Run.drawn(draws, self._settings)
+        step = torch.zeros_like(run.lengths[0])
+        state = State(noise, *run.times(step))
+        u, features = self._network.velocity_and_features(*state, condition)
+        kept = Kept(features * self._features, [state.t] * self._features)  # so far of one full step only
+        for length in run.lengths:
+            for gone in range(MOST_STEPS):
+                moves = gone < length
+                step = step + moves.long()
+                state = State(_moved(state, u), *run.times(step)).where(moves, state)
+                if gone + 1 < MOST_STEPS:
+                    u = self._between(state, u, kept, led, condition)
+            seen = kept
+            if shares.line:
+                *earlier, later = self._line(x_0, noise, draws)
+                seen, state = self._seen(earlier, condition).where(on_line, kept), later.where(on_line, state)
+            u, features = self._network.velocity_and_features(*state, condition)
+            yield Pair(seen, *state, u)
+            kept = kept.then(features, state.t)
+
+    def _between(self, state: State, u: Tensor, kept: Kept, led: Tensor, condition: Condition) -> Tensor:
+        """The velocity between two full steps: the model's own, or for the samples that are `led` the Predictor's."""
+        if self._settings.pairs.trajectory:
+            u = _where(led, u, self._network.velocity(*state, condition))
+        if self._settings.pairs.cached:
+            answer = by_predictor(self._predictor, kept, state.t)
+            u = _where(led, self._network.answered_velocity(answer, *state, condition), u)
+        return u
+
+    def _line(self, x_0: Tensor, noise: Tensor, draws: Draws) -> list[State]:
+        """The full steps and the later state on the line from data to noise (Algorithm 3, lines 3 to 7)."""
+        delta_max = self._settings.delta_max
         t, r = draws.restricted_times(delta_max)
-        noise, delta = draws.noise(x_0), draws.uniform(0.0, delta_max)
-        on_line, predicted = kind < shares.line, kind >= shares.line + shares.trajectory
-        steps = 1 + (draws.uniform() * MOST_STEPS).long()
-        length, x_t = delta / steps, at_time(x_0, noise, t)
-        ends = torch.where(on_line, r, (t - length).clamp(min=0.0))
-        u, cached = self._network.velocity_and_features(x_t, t, ends, condition)
-        later = _State(x_t, t, ends, u)
-        if shares.trajectory or shares.cached:
-            later = self._along_path(later, length, torch.where(on_line, 0, steps), cached, predicted, condition)
-        t_next, r_next = (t - delta).clamp(min=0.0), (r - delta).clamp(min=0.0)
-        on_the_line = _State(at_time(x_0, noise, t_next), t_next, r_next, u)  # Algorithm 3, lines 3 to 7
-        x_t, t, r, _ = on_the_line.where(on_line, later)
-        return Pair(cached, x_t, t, r, self._network.velocity(x_t, t, r, condition))
+        distances = [-draws.uniform(0.0, delta_max) for _ in range(self._features - 1)]
+        distances += [torch.zeros_like(t), draws.uniform(0.0, delta_max)]
+        times = [((t - by).clamp(0.0, 1.0), (r - by).clamp(0.0, 1.0)) for by in distances]
+        return [State(at_time(x_0, noise, t), t, r) for t, r in times]
 
-    def _along_path(
-        self,
-        state: "_State",
-        length: Tensor,
-        steps: Tensor,
-        cached: list[Tensor],
-        predicted: Tensor,
-        condition: Condition,
-    ) -> "_State":
-        """So many steps [B] further each, by the model's own u, or after the first of them by the Predictor's."""
-        shares, answer = self._settings.pairs, by_predictor(self._predictor, cached)
-        for remaining in reversed(range(MOST_STEPS)):
-            moves = remaining < steps
-            state = state.moved(length).where(moves, state)
-            if not remaining:
-                break
-            at, u = (state.x, state.t, state.r, condition), state.u
-            if shares.trajectory:
-                u = torch.where(per_sample(predicted, u), u, self._network.velocity(*at))
-            if shares.cached:
-                u = torch.where(per_sample(predicted, u), self._network.answered_velocity(answer, *at), u)
-            state = state._replace(u=u).where(moves, state)
-        return state
+    def _seen(self, states: list[State], condition: Condition) -> Kept:
+        features: list[Tensor] = []
+        for state in states:
+            features = [*self._network.velocity_and_features(*state, condition)[1], *features]
+        return Kept(features, [state.t for state in reversed(states)])
 
 
-class _State(NamedTuple):
-    """Where samples are, when, where the step from there ends, and its u."""
+class Run(NamedTuple):
+    """The times of a sampling run for each sample [B], and how many steps it is from each full one to the next."""
 
-    x: Tensor
-    t: Tensor
-    r: Tensor
-    u: Tensor
+    shift: Tensor
+    lengths: list[Tensor]
 
-    def moved(self, length: Tensor) -> "_State":
-        """At the end of that step, before one of that length [B]; its u is still the last one's."""
-        x = self.x - per_sample(self.t - self.r, self.x) * self.u
-        return _State(x, self.r, (self.r - length).clamp(min=0.0), self.u)
+    @classmethod
+    def drawn(cls, draws: Draws, settings: PredictorSettings) -> "Run":
+        """A run of any shift in the settings' range; some have full steps everywhere, some few."""
+        flat, steep = settings.shift
+        shift = flat * (steep / flat) ** draws.uniform()
+        most = 2 + (draws.uniform() * (MOST_STEPS - 1)).long()
+        return cls(shift, [1 + (draws.uniform() * most).long() for _ in range(settings.full_steps)])
 
-    def where(self, chosen: Tensor, other: "_State") -> "_State":
-        """The chosen [B] samples of this one, the rest of the other."""
-        return _State(*(torch.where(per_sample(chosen, a), a, b) for a, b in zip(self, other, strict=True)))
+    def times(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """(t, r) of a step."""
+        steps = 1 + sum(self.lengths)
+        t, r = (shifted(1.0 - at / steps, self.shift) for at in (step, step + 1))
+        return t, r
 
 
-def by_predictor(predictor: nn.Module, cached: Sequence[Tensor]) -> Answer:
+def by_predictor(predictor: nn.Module, kept: Kept, t: Tensor) -> Answer:
     """P(C, x_t, t, r) in place of the blocks."""
-    return answer_of(Learned(), cached, predictor)
+    ages = [Span(0.0, then - t) for then in kept.times]  # how many steps it was, the Predictor is not told
+    return answer_of(Learned(features_seen(predictor)), kept.features, predictor, ages, t=t)
+
+
+def features_seen(predictor: nn.Module) -> int:
+    """Of how many full steps the Predictor sees the features."""
+    return 1 if getattr(predictor, "ages", None) is None else 2
 
 
 def following(pair: Pair, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,5 +162,12 @@ def following(pair: Pair, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     As printed, r'' is defined by itself; t'' = r' and r'' = max(0, r' - (t' - r')) is what it can mean.
     """
-    x = pair.x_t - per_sample(pair.t - pair.r, pair.x_t) * u
-    return x, pair.r, (2.0 * pair.r - pair.t).clamp(min=0.0)
+    return _moved(State(pair.x_t, pair.t, pair.r), u), pair.r, (2.0 * pair.r - pair.t).clamp(min=0.0)
+
+
+def _moved(state: State, u: Tensor) -> Tensor:
+    return state.x - per_sample(state.t - state.r, state.x) * u
+
+
+def _where(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    return torch.where(per_sample(chosen, one), one, other)

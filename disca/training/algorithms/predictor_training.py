@@ -37,7 +37,7 @@ class PredictorTraining:
         module = self.network.module
         self.spec = predictor_spec(module, settings)
         self.predictor = new_predictor(self.spec, settings.predictor, settings.seed, device)
-        self.pairs = Pairs(settings.predictor, self.network, self.predictor)
+        self.pairs = Pairs(settings.predictor, self.network, self.predictor, self.spec.features)
         self.parts = {"predictor": trainable(self.predictor, settings.optimizer, LEARNING_RATE)}
         if settings.predictor.gan_iterations:
             self.tapped = self.network.spread_blocks(settings.predictor.discriminator_blocks)
@@ -47,10 +47,17 @@ class PredictorTraining:
             self.parts["discriminator"] = Trainable(self.discriminator, optimiser)
 
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
-        """Algorithm 3, lines 3 to 15: the Predictor's loss, then the discriminator's."""
+        """Algorithm 3, lines 3 to 15, for each pair: the Predictor's loss, then the discriminator's."""
+        share = 1.0 / self.settings.predictor.full_steps
+        for pair, condition in self._pairs(batch):  # lines 3 to 5
+            yield from (loss._replace(weight=share * loss.weight) for loss in self._of_pair(pair, condition, iteration))
+
+    def _pairs(self, batch: Batch) -> Iterator[tuple[Pair, Condition]]:
         draws = Draws(self.settings.seed, batch["index"], self.device)
         condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
-        pair = self.pairs.draw(latents(batch), draws, condition)  # lines 3 to 5
+        return ((pair, condition) for pair in self.pairs.draw(latents(batch), draws, condition))
+
+    def _of_pair(self, pair: Pair, condition: Condition, iteration: int) -> Iterator[Loss]:
         u_pred = self._predicted(pair, condition)
         value = mse(u_pred, pair.u_target)
         balance = adaptive_weight(value, self.settings.predictor.adaptive)
@@ -64,15 +71,15 @@ class PredictorTraining:
         yield self._discriminator_loss(fake, pair, condition)
 
     def probe(self, batch: Batch) -> list[str]:
-        """The error of the features as they are, which the Predictor has to beat; warns if r has no effect."""
-        draws = Draws(self.settings.seed, batch["index"], self.device)
-        condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
+        """The error that the Predictor begins at, which is that of reuse for a new one; warns if r has no effect."""
+        errors, told_r = [], False
         with torch.no_grad():
-            pair = self.pairs.draw(latents(batch), draws, condition)
-            u_pred = self._predicted(pair, condition)
-            apart = self.network.velocity(pair.x_t, pair.t, torch.zeros_like(pair.r), condition) - pair.u_target
-        lines = [f"The Predictor begins at an error of {mse(u_pred, pair.u_target).mean():.4g}."]
-        if not apart.any():
+            for pair, condition in self._pairs(batch):
+                errors.append(mse(self._predicted(pair, condition), pair.u_target).mean())
+                without = self.network.velocity(pair.x_t, pair.t, torch.zeros_like(pair.r), condition)
+                told_r |= bool((without - pair.u_target).any())
+        lines = [f"The Predictor begins at an error of {torch.stack(errors).mean():.4g}."]
+        if not told_r:
             lines.append(
                 "WARNING: r has no effect on this model's u. Is it a MeanFlow model with its time_r_in trained?"
             )
@@ -84,7 +91,7 @@ class PredictorTraining:
         scale = self.settings.preview.guidance
         rows = {
             "full": mean_flow(self.network, previews, scale),
-            "predicted": cached(self.network, self.predictor, previews, scale),
+            "predicted": cached(self.network, self.predictor, previews, scale, self.spec.features),
         }
         previews.write(path, rows, self.network.module)
         return {"predicted to full": distance(rows["predicted"], rows["full"])}
@@ -98,7 +105,7 @@ class PredictorTraining:
         return self.network.block_modules()
 
     def _predicted(self, pair: Pair, condition: Condition) -> Tensor:
-        answer = by_predictor(self.predictor, pair.cached)
+        answer = by_predictor(self.predictor, pair.kept, pair.t)
         return self.network.answered_velocity(answer, pair.x_t, pair.t, pair.r, condition)
 
     def _adversarial(

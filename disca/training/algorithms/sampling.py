@@ -92,7 +92,7 @@ class CachedVelocity:
 
     def answered(self, x_t: Tensor, t: Tensor, r: Tensor | None) -> Tensor:
         """The velocity of a step that does not run in full."""
-        what, context = self._way.what, {"step": self._step, "sigmas": self._sigmas}
+        what, context = self._way.what, {"step": self._step, "sigmas": self._sigmas, "t": t}
         answer = answer_of(what, self._kept, self._compute, self._ages(t), **context)
         self._step += 1
         if self._way.where == FIRST:

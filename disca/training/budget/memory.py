@@ -39,6 +39,8 @@ class Job:
     passes: float = 0.0  # of the network, where only its outputs are looked at
     experts: int = 0  # weights of what looks at them
     pairs: PairSettings = PredictorSettings().pairs
+    features: int = PredictorSettings().features  # that the Predictor sees
+    full_steps: int = PredictorSettings().full_steps  # pairs of a sample
 
     @property
     def cost(self) -> Cost:
@@ -98,9 +100,9 @@ def operations(sizes: Sizes, job: Job) -> float:
         return job.passes * once
     if not job.cost.predictor:
         return job.cost.passes * once + with_gradient + (1 if job.rank else 2) * linear
-    predictor, (drawn, predicted) = sizes.predictor(job.depth), job.pairs.passes
-    total = drawn * once + (4 + predicted) * predictor
-    return total + once + with_gradient + linear if job.adversarial else total
+    predictor, (drawn, led) = sizes.predictor(job.depth, job.features), job.pairs.passes(job.full_steps, job.features)
+    total = drawn * once + (4 * job.full_steps + led) * predictor
+    return total + job.full_steps * (once + with_gradient + linear) if job.adversarial else total
 
 
 def total_operations(sizes: Sizes, settings: Settings) -> float:
@@ -182,7 +184,7 @@ def _row(sizes: Sizes, job: Job, card: int, seconds: float) -> str:
 
 def _trained_weights(sizes: Sizes, job: Job) -> float:
     if job.cost.predictor:
-        return job.depth * sizes.last_block_weights + sizes.fusion_weights
+        return job.depth * sizes.last_block_weights + sizes.fusion_weights(job.features)
     if job.cost.outputs:
         return job.experts
     if not job.rank:
@@ -206,7 +208,7 @@ def _activations(sizes: Sizes, job: Job, savings: Savings) -> dict[str, float]:
         block = (ADAPTED if job.rank else TRAINED) * BACKWARD * sizes.unit
         return {"block inputs": inputs, "one block": block, "tokens": 2 * sizes.unit}
     units = FUSION + job.depth * (1.0 if savings.recompute_blocks else TRAINED)
-    own = {"Predictor": units * sizes.unit, "features": 2 * sizes.unit}
+    own = {"Predictor": units * sizes.unit, "features": (1 + job.features) * sizes.unit}
     recomputed = TRAINED * sizes.unit if savings.recompute_blocks else 0.0
     if not job.adversarial:
         return own | {"one block": recomputed}
@@ -228,6 +230,8 @@ def job_of_run(settings: Settings) -> Job:
         passes=settings.lesa.passes,
         experts=settings.lesa.weights,
         pairs=predictor.pairs,
+        features=predictor.features,
+        full_steps=predictor.full_steps,
     )
 
 

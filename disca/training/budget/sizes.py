@@ -36,11 +36,10 @@ class Sizes:
         """Bytes of one width of activations in bf16."""
         return 2.0 * self.tokens * self.width * self.batch
 
-    @property
-    def fusion_weights(self) -> int:
-        """A Predictor's, which join now and the cache: three squared widths in each stream."""
+    def fusion_weights(self, features: int) -> int:
+        """A Predictor's, which join now and the cache: a squared width more in each stream for each feature."""
         last, _ = self.kinds[-1]
-        return 3 * self.width**2 * len(last.streams)
+        return (2 + features) * self.width**2 * len(last.streams)
 
     @property
     def last_block_weights(self) -> float:
@@ -53,10 +52,10 @@ class Sizes:
         """Floating-point operations of all blocks: in linear layers, in attention."""
         return self._through(self.kinds)
 
-    def predictor(self, depth: int) -> float:
+    def predictor(self, depth: int, features: int) -> float:
         """Floating-point operations of a Predictor of so many blocks: what joins now and the cache, and these."""
         last, _ = self.kinds[-1]
-        return sum(self._through([(last, depth)])) + 6 * self.width**2 * self.tokens * self.batch
+        return sum(self._through([(last, depth)])) + 2 * (2 + features) * self.width**2 * self.tokens * self.batch
 
     def _through(self, kinds: list[tuple[BlockKind, int]]) -> tuple[float, float]:
         passed = sum(count * kind.size.passed for kind, count in kinds)

@@ -8,10 +8,11 @@ from ...schedule import parse_anchors
 from ...settings.fields import MANY, Text, limits, location, number, with_preset
 from ...settings.section import section
 
-MOST_STEPS = 3  # from an anchor to the later state of a pair: N = 4 predicts three steps
+MOST_STEPS = 4  # from a full step of a run to the next one
 ADAPTIVE = "Weights each sample's loss by 1 / (error + c)^p, as MeanFlow does. 0: no weighting."
 
 Scale = Annotated[float, limits(0, 100)]
+Shift = Annotated[float, limits(0.01, 100)]
 
 
 @section
@@ -78,11 +79,14 @@ class PairSettings:
         """What the shares are parts of."""
         return self.line + self.trajectory + self.cached
 
-    @property
-    def passes(self) -> tuple[int, int]:
-        """Forward passes of the network, and of the Predictor, that drawing a batch of pairs takes."""
-        between = MOST_STEPS - 1  # made for all samples of a batch, whichever of them go so far
-        return 2 + between * (self.trajectory > 0), between * (self.cached > 0)
+    def passes(self, full_steps: int, features: int) -> tuple[int, int]:
+        """Forward passes of the network, and of the Predictor, that drawing so many pairs for each sample takes.
+
+        The Predictor sees the features of so many full steps.
+        """
+        between = full_steps * (MOST_STEPS - 1)  # made for all samples of a batch, whichever of them go so far
+        full = 1 + full_steps * (1 + features * (self.line > 0))
+        return full + between * (self.trajectory > 0), between * (self.cached > 0)
 
 
 PREDICTOR_PRESETS: dict[str, dict[str, Any]] = {
@@ -91,6 +95,9 @@ PREDICTOR_PRESETS: dict[str, dict[str, Any]] = {
         "start": "random",
         "adaptive": 0.0,
         "lr_discriminator": 1e-2,
+        "mse_iterations": 500,
+        "gan_iterations": 1000,
+        "full_steps": 1,
         "pairs": PairSettings(line=1.0),
     }
 }
@@ -102,21 +109,26 @@ class PredictorSettings:
 
     preset: Literal["default", "paper"] = Field(
         "default",
-        description="default: a Predictor that adds to the cached features, starting from reuse, on states that the "
-        "cached sampler visits. paper: as the authors describe it.",
+        description="default: a Predictor of two features, starting from reuse, on states that the cached sampler "
+        "visits. paper: as the authors describe it.",
     )
-    delta_max: float = number(0.2, 0, 1, "Largest age of the cached features, in sigma.", 0.01)
+    delta_max: float = number(0.2, 0, 1, "Largest age of the cached features in line pairs, in sigma.", 0.01)
+    full_steps: int = number(8, 1, 100, "Pairs of a sample: the full steps of a run behind the first.")
+    shift: tuple[Shift, Shift] = Field(
+        (1.0, 7.0), description="Range that the runs' shift is drawn from.", json_schema_extra={"step": 0.1}
+    )
     depth: int = number(2, 1, 64, "Blocks of the Predictor.")
-    form: Literal["residual", "authors"] = Field(
-        "residual",
-        description="residual: predicts a change to the cached features. authors: predicts the features themselves.",
+    form: Literal["two", "residual", "authors"] = Field(
+        "two",
+        description="two: predicts a change to the cached features, from those of the last two full steps. "
+        "residual: from those of the last one. authors: predicts the features themselves.",
     )
     start: Literal["identity", "random"] = Field(
         "identity", description="identity: starts by giving back the cached features. random: starts at random."
     )
     path: Annotated[Text, location()] = Field("", description="A Predictor to go on from. Empty: a new one.")
-    mse_iterations: int = number(500, 0, MANY, "First iterations, with the squared error alone.")
-    gan_iterations: int = number(1000, 0, MANY, "Iterations after those, with a discriminator as well.")
+    mse_iterations: int = number(200, 0, MANY, "First iterations, with the squared error alone.")
+    gan_iterations: int = number(100, 0, MANY, "Iterations after those, with a discriminator as well.")
     gan_weight: float = number(1.0, 0, 100, "Weight of the discriminator's loss beside the squared error.", 0.01)
     adaptive: float = number(1.0, 0, 1, ADAPTIVE, 0.01)
     lr_discriminator: float = number(1e-4, 0, 1, "Learning rate of the discriminator.", 1e-6)
@@ -133,6 +145,18 @@ class PredictorSettings:
         if not self.mse_iterations + self.gan_iterations:
             raise ValueError("mse_iterations and gan_iterations are both 0. Give one of them a number.")
         return self
+
+    @model_validator(mode="after")
+    def _rises(self):
+        low, high = self.shift
+        if low > high:
+            raise ValueError(f"'shift' goes from {low:g} down to {high:g}. Write the smaller number first.")
+        return self
+
+    @property
+    def features(self) -> int:
+        """Of how many full steps a new Predictor sees the features."""
+        return 2 if self.form == "two" else 1
 
 
 LESA_PRESETS: dict[str, dict[str, Any]] = {"paper": {"steps": 50, "shift": 7.0, "hidden": 256}}

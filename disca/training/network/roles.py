@@ -114,15 +114,20 @@ def predictor_spec(network: nn.Module, settings: Settings) -> PredictorSpec:
     """What a new Predictor for this network is, and how it is trained."""
     family, predictor = family_of(network), settings.predictor
     width, heads = family.widths(network)
+    residual = predictor.form != "authors"
+    if predictor.path and predictor.form == "two":  # which goes on from either form
+        residual = read_predictor(open_weights(predictor.path))[0].residual
     return PredictorSpec(
         family=family.name,
         width=width,
         depth=predictor.depth,
         heads=heads,
         mlp_ratio=network.params.mlp_ratio,
-        residual=predictor.form == "residual",
+        residual=residual,
+        features=predictor.features,
         base_model=os.path.basename(settings.model.path),
-        training={**asdict(predictor), "seed": settings.seed, "path": os.path.basename(predictor.path)},
+        training={**asdict(predictor), "shift": [*predictor.shift], "seed": settings.seed}
+        | {"path": os.path.basename(predictor.path)},
     )
 
 
@@ -139,9 +144,12 @@ def new_predictor(spec: PredictorSpec, settings: PredictorSettings, seed: int, d
     if path := settings.path:
         found, state = read_predictor(open_weights(path))
         _require_same(path, found, spec)
-        predictor.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+        _initialise(predictor, spec, seed, settings.start)
+        predictor.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=False)
     else:
         _initialise(predictor, spec, seed, settings.start)
+    if predictor.ages is not None and not (path and found.features > 1):
+        _without_second(predictor)
     make_out_of_place(predictor.blocks)
     return predictor.requires_grad_(True)
 
@@ -183,6 +191,17 @@ def _initialise(predictor: nn.Module, spec: PredictorSpec, seed: int, start: str
             _copy_cache(module, spec)
 
 
+@torch.no_grad()
+def _without_second(predictor: nn.Module) -> None:
+    """Lets a Predictor of two features begin as one that sees the last ones and is not told how old they are."""
+    for name, module in predictor.named_modules():
+        if name.endswith(".change"):
+            module.weight.zero_()
+    for mlp in (predictor.ages.vec, *predictor.ages.damping):
+        mlp[-1].weight.zero_()
+        mlp[-1].bias.zero_()
+
+
 def _copy_cache(fusion: nn.Module, spec: PredictorSpec) -> None:
     if spec.residual:
         fusion.out.weight.zero_()  # nothing is added to the cached features
@@ -194,6 +213,10 @@ def _copy_cache(fusion: nn.Module, spec: PredictorSpec) -> None:
 
 
 def _require_same(path: str, found: PredictorSpec, needed: PredictorSpec) -> None:
+    if found.features > needed.features:
+        raise ValueError(
+            f"{quoted(path)} is a Predictor of two features, but predictor.form asks for one. Set it to 'two'."
+        )
     for name in ("family", "width", "depth", "heads", "residual"):
         if getattr(found, name) != getattr(needed, name):
             raise ValueError(
