@@ -427,7 +427,7 @@ PREDICTOR_METADATA = {
     "family": ({"disca.family": "1.5"}, ["says family 1.5, but its tensors have family 1.0", "download it again"]),
     "width": ({"disca.width": "3072"}, ["says width 3072, but its tensors have width 128"]),
     "depth": ({"disca.depth": "two"}, ["says depth two, but its tensors have depth 2"]),
-    "version": ({"disca.format_version": "3"}, ["format version 3; this DisCa reads up to 2", "Update DisCa"]),
+    "version": ({"disca.format_version": "4"}, ["format version 4; this DisCa reads up to 3", "Update DisCa"]),
     "training": ({"disca.training": "{steps: 3}"}, ["training settings that are not JSON", "Write the Predictor anew"]),
     "training list": ({"disca.training": "[1]"}, ["training settings that are not a JSON object"]),
     "training depth": ({"disca.training": "[" * 100_000}, ["training settings that are not JSON"]),

@@ -56,7 +56,7 @@ def test_a_training_says_what_may_change_when_its_run_goes_on(tmp_path):
     changed = settings(tmp_path, algorithm="new", cfg=CfgSettings(guidance=(2.0, 3.0)))
     train(changed, choose.chosen)
     assert len(read_log(RunFolder(tmp_path))) == 8
-    with pytest.raises(ValueError, match="of another run: 'predictor.gan_iterations' was 1000 and is 7"):
+    with pytest.raises(ValueError, match="of another run: 'predictor.gan_iterations' was 100 and is 7"):
         train(replace(changed, predictor=replace(changed.predictor, gan_iterations=7)), choose.chosen)
 
 
