@@ -42,7 +42,7 @@ def variant_settings(name: str, seed: int) -> Settings:
     """The toy's Predictor training on the shipped MeanFlow model, as the variant has it."""
     out = toy_world.runs_on(STUDENT) / f"{name}, {seed}"
     settings = stage_settings("predictor", seed, out, {"meanflow": STUDENT})
-    chosen = {"gan_iterations": 0} | VARIANTS[name]
+    chosen = {"gan_iterations": 0, "form": "residual"} | VARIANTS[name]
     return replace(
         settings, predictor=replace(settings.predictor, **chosen), preview=replace(settings.preview, every=0)
     )
