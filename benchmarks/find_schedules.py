@@ -39,7 +39,6 @@ from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.rehearsal import Anchor, Answer, full_run, try_lists  # noqa: E402
 from disca.schedule import PRESETS  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
-from disca.training.algorithms.pairs import features_seen  # noqa: E402
 from disca.training.network.blocks import make_out_of_place  # noqa: E402
 from disca.training.network.velocity import Network  # noqa: E402
 from disca.weights.files import open_weights  # noqa: E402
@@ -116,7 +115,7 @@ class Held:
     """What lists are found on in one seed at one shift, and the other scenes that they are run on."""
 
     def __init__(self, models: Models, method: str, shift: float, seed: int, prompts: int, held_out: int):
-        what = WHATS.get(method, Learned(features_seen(models.predictor)))
+        what = WHATS.get(method, Learned(models.predictor.features))
         self._sigmas = shifted_sigmas(STEPS, shift).tolist()
         self._reach = what.reach
         scenes = (range(FIND_ON, FIND_ON + prompts), range(HELD_OUT, HELD_OUT + held_out))

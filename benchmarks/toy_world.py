@@ -34,7 +34,7 @@ from disca.methods.seam.when import Rule  # noqa: E402
 from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.schedule import PRESETS, Schedule  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
-from disca.training.algorithms.pairs import Pairs, features_seen  # noqa: E402
+from disca.training.algorithms.pairs import Pairs  # noqa: E402
 from disca.training.algorithms.previews import distance  # noqa: E402
 from disca.training.algorithms.sampling import (  # noqa: E402
     CachedVelocity,
@@ -95,7 +95,7 @@ class Toy:
 
     def velocity(self, make: Make, schedule: Schedule, steps: int = 20) -> CachedVelocity:
         """R-MeanFlow's velocity in a run with that method on all but the schedule's anchors."""
-        make = partial(disca, features=features_seen(self.predictor)) if make is disca else make
+        make = partial(disca, features=self.predictor.features) if make is disca else make
         sigmas = self.sigmas(steps).tolist()
         return CachedVelocity(self.student, self.condition, make(AtAnchors(schedule)), sigmas, self.predictor)
 
@@ -119,7 +119,7 @@ def pair_metrics(toy: Toy) -> Metrics:
     for kind in ("line", "trajectory"):
         settings = PredictorSettings(pairs=PairSettings(**{kind: 1.0}))
         draws = Draws(toy.first, torch.arange(SAMPLES), toy.x_0.device)
-        pairs = Pairs(settings, toy.student, toy.predictor, features_seen(toy.predictor))
+        pairs = Pairs(settings, toy.student, toy.predictor, toy.predictor.features)
         *_, pair = pairs.draw(toy.x_0, draws, toy.condition)
         for name, make in (("Predictor", disca), ("reuse", reuse)):
             velocity = toy.velocity(make, SCHEDULES[0])

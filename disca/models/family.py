@@ -185,14 +185,14 @@ def _single_stream_predictor(spec: PredictorSpec, settings: dict) -> nn.Module:
     def block() -> nn.Module:
         return _flux("SingleStreamBlock")(spec.width, spec.heads, spec.mlp_ratio, **settings)
 
-    return SingleStreamPredictor(spec.width, spec.depth, block, _linear(settings), spec.residual, spec.features > 1)
+    return SingleStreamPredictor(spec.width, spec.depth, block, _linear(settings), spec.residual, spec.features)
 
 
 def _double_stream_predictor(spec: PredictorSpec, settings: dict) -> nn.Module:
     def block() -> nn.Module:
         return _flux("DoubleStreamBlock")(spec.width, spec.heads, spec.mlp_ratio, qkv_bias=True, **settings)
 
-    return DoubleStreamPredictor(spec.width, spec.depth, block, _linear(settings), spec.residual, spec.features > 1)
+    return DoubleStreamPredictor(spec.width, spec.depth, block, _linear(settings), spec.residual, spec.features)
 
 
 def _linear(settings: dict) -> Callable[..., nn.Module]:

@@ -17,6 +17,9 @@ from ..weights.predictor_spec import AGES_HIDDEN, AGES_IN
 MakeBlock = Callable[[], nn.Module]
 Linear = Callable[..., nn.Module]
 
+Change = tuple[Tensor | None, Tensor | None]  # of a stream's features between two anchors, and the share that goes on
+
+NO_CHANGE: Change = (None, None)
 NUMBERS = 3  # that a Predictor of two features is told
 WAVES = AGES_IN // (2 * NUMBERS)  # sine and cosine of each number, at frequencies from 1 to 100 a unit of sigma
 
@@ -24,15 +27,15 @@ WAVES = AGES_IN // (2 * NUMBERS)  # sine and cosine of each number, at frequenci
 class FusionMLP(nn.Module):
     """Linear(2h -> h), SiLU, Linear(h -> h) over [now ‖ cached]; the first weight is in two halves: nothing to join.
 
-    With `two`, one more linear layer reads the change since the anchor before.
+    Of two features, one more linear layer reads the change since the anchor before.
     """
 
-    def __init__(self, width: int, linear: Linear, two: bool = False):
+    def __init__(self, width: int, linear: Linear, features: int = 1):
         super().__init__()
         self.now = linear(width, width)
         self.cached = linear(width, width, bias=False)
         self.out = linear(width, width)
-        self.change = linear(width, width, bias=False) if two else None
+        self.change = linear(width, width, bias=False) if features > 1 else None
 
     def forward(self, now: Tensor, cached: Tensor, change: Tensor | None = None) -> Tensor:
         hidden = self.now(now) + self.cached(cached)
@@ -74,18 +77,22 @@ class Predictor(nn.Module):
     Without `before`, the features of the anchor before, one of two features goes by the last ones alone.
     """
 
-    def __init__(self, width: int, streams: int, linear: Linear, residual: bool, two: bool):
+    def __init__(self, width: int, streams: int, linear: Linear, residual: bool, features: int):
         super().__init__()
-        self.residual = residual
-        self.ages = Ages(width, streams, linear) if two else None
+        self.residual, self.features = residual, features
+        self.ages = Ages(width, streams, linear) if features > 1 else None
 
-    def _changes(self, cached: list[Tensor], before: list[Tensor] | None) -> list[Tensor | None]:
-        if self.ages is None or not before:
-            return [None] * len(cached)
-        return [now - then for now, then in zip(cached, before, strict=True)]
-
-    def _aged(self, vec: Tensor, times: Tensor | None, streams: int) -> tuple[Tensor, list[Tensor | None]]:
-        return (vec, [None] * streams) if self.ages is None else self.ages(times, vec)
+    def _second(
+        self, cached: list[Tensor], vec: Tensor, before: list[Tensor] | None, times: Tensor | None
+    ) -> tuple[Tensor, list[Change]]:
+        """The vector that is told the ages, and each stream's last change; one of one feature leaves all as it is."""
+        if self.ages is None:
+            return vec, [NO_CHANGE] * len(cached)
+        vec, shares = self.ages(times, vec)
+        if not before:
+            return vec, [NO_CHANGE] * len(cached)
+        changes = [now - then for now, then in zip(cached, before, strict=True)]
+        return vec, list(zip(changes, shares, strict=True))
 
     def _answer(self, x: Tensor, cached: Tensor, change: Tensor | None, share: Tensor | None) -> Tensor:
         x = cached + x if self.residual else x
@@ -96,10 +103,10 @@ class SingleStreamPredictor(Predictor):
     """HunyuanVideo 1.0: all tokens in one stream, single-stream blocks."""
 
     def __init__(
-        self, width: int, depth: int, block: MakeBlock, linear: Linear, residual: bool = False, two: bool = False
+        self, width: int, depth: int, block: MakeBlock, linear: Linear, residual: bool = False, features: int = 1
     ):
-        super().__init__(width, 1, linear, residual, two)
-        self.fusion_mlp = FusionMLP(width, linear, two)
+        super().__init__(width, 1, linear, residual, features)
+        self.fusion_mlp = FusionMLP(width, linear, features)
         self.mm_single_blocks = nn.ModuleList(block() for _ in range(depth))
 
     @property
@@ -118,8 +125,7 @@ class SingleStreamPredictor(Predictor):
         **context,
     ) -> Tensor:
         """Predicted features [B, L, h] of the tokens x [B, L, h]; `context` goes to the blocks."""
-        (change,) = self._changes([cached], before)
-        vec, (share,) = self._aged(vec, times, 1)
+        vec, ((change, share),) = self._second([cached], vec, before, times)
         x = self.fusion_mlp(x, cached, change)
         for block in self.mm_single_blocks:
             x = block(x, vec=vec, pe=pe, **context)
@@ -130,11 +136,11 @@ class DoubleStreamPredictor(Predictor):
     """HunyuanVideo 1.5: image and text tokens apart, double-stream blocks."""
 
     def __init__(
-        self, width: int, depth: int, block: MakeBlock, linear: Linear, residual: bool = False, two: bool = False
+        self, width: int, depth: int, block: MakeBlock, linear: Linear, residual: bool = False, features: int = 1
     ):
-        super().__init__(width, 2, linear, residual, two)
-        self.fusion_mlp_img = FusionMLP(width, linear, two)
-        self.fusion_mlp_txt = FusionMLP(width, linear, two)
+        super().__init__(width, 2, linear, residual, features)
+        self.fusion_mlp_img = FusionMLP(width, linear, features)
+        self.fusion_mlp_txt = FusionMLP(width, linear, features)
         self.double_blocks = nn.ModuleList(block() for _ in range(depth))
 
     @property
@@ -155,13 +161,9 @@ class DoubleStreamPredictor(Predictor):
         **context,
     ) -> tuple[Tensor, Tensor]:
         """Predicted image and text features, each shaped as its tokens; `context` goes to the blocks."""
-        changes = self._changes([cached_img, cached_txt], before)
-        vec, shares = self._aged(vec, times, 2)
-        img = self.fusion_mlp_img(img, cached_img, changes[0])
-        txt = self.fusion_mlp_txt(txt, cached_txt, changes[1])
+        vec, (image, text) = self._second([cached_img, cached_txt], vec, before, times)
+        img = self.fusion_mlp_img(img, cached_img, image[0])
+        txt = self.fusion_mlp_txt(txt, cached_txt, text[0])
         for block in self.double_blocks:
             img, txt = block(img, txt, vec=vec, pe=pe, **context)
-        return (
-            self._answer(img, cached_img, changes[0], shares[0]),
-            self._answer(txt, cached_txt, changes[1], shares[1]),
-        )
+        return self._answer(img, cached_img, *image), self._answer(txt, cached_txt, *text)

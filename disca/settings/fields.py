@@ -39,6 +39,13 @@ def limits(least: float, most: float) -> Any:
     return Field(ge=least, le=most, strict=True)
 
 
+def require_rising(name: str, ends: tuple[float, float]) -> None:
+    """ValueError if a range goes down."""
+    low, high = ends
+    if low > high:
+        raise ValueError(f"{quoted(name)} goes from {low:g} down to {high:g}. Write the smaller number first.")
+
+
 def number(default: float, least: float, most: float, description: str, step: float = 1) -> Any:
     """A number from least to most; the interface moves it by the step."""
     return Field(default, ge=least, le=most, strict=True, description=description, json_schema_extra={"step": step})

@@ -18,7 +18,8 @@ from .merged import MergedWeights, merged_weights
 from .predictor_layout import LAYOUTS, PredictorLayout
 from .predictor_spec import AGES_MARK, PredictorSpec, published_shapes
 
-FORMAT_VERSION = 3  # 1: the authors' form, 2: the residual one, 3: of two features; each is written as the earliest
+VERSIONS = {"authors": 1, "residual": 2, "two": 3}  # of the format: each form is written as the first that has it
+FORMAT_VERSION = max(VERSIONS.values())
 
 
 def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]:
@@ -26,6 +27,16 @@ def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]
 
     Reads every published layout under any prefix, such as `module.` or `module.predictor.` (see `layouts`).
     """
+    spec, weights = _checked(file)
+    return spec, to_module(_read(weights))
+
+
+def read_predictor_spec(file: WeightsFile) -> PredictorSpec:
+    """What the Predictor is, without reading its weights; ValueError as by `read_predictor`."""
+    return _checked(file)[0]
+
+
+def _checked(file: WeightsFile) -> tuple[PredictorSpec, MergedWeights]:
     refuse_lora(file.name, list(file.tensors), "a Predictor")
     found = [layout for layout in LAYOUTS.values() if layouts.prefix_of(file.tensors, layout.mark) is not None]
     if not found:
@@ -41,7 +52,7 @@ def read_predictor(file: WeightsFile) -> tuple[PredictorSpec, dict[str, Tensor]]
     weights.require_floating()
     spec = _spec(file, found[0], weights.shapes)
     require_fit(file.name, spec.described, published_shapes(spec), weights.shapes)
-    return spec, to_module(_read(weights))
+    return spec, weights
 
 
 def write_predictor(path: str, spec: PredictorSpec, state: Mapping[str, Tensor]) -> None:
@@ -50,12 +61,12 @@ def write_predictor(path: str, spec: PredictorSpec, state: Mapping[str, Tensor])
     shapes = {key: tuple(tensor.shape) for key, tensor in published.items()}
     require_fit(os.path.basename(path), spec.described, published_shapes(spec), shapes)
     metadata = {
-        "disca.format_version": "3" if spec.features > 1 else "2" if spec.residual else "1",
+        "disca.format_version": str(VERSIONS[spec.form]),
         "disca.family": spec.family,
         "disca.width": str(spec.width),
         "disca.depth": str(spec.depth),
         "disca.residual": str(spec.residual).lower(),
-        "disca.form": "two" if spec.features > 1 else "residual" if spec.residual else "authors",
+        "disca.form": spec.form,
         "disca.base_model": spec.base_model,
         "disca.training": json.dumps(dict(spec.training)),
     }

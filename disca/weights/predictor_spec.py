@@ -25,6 +25,11 @@ class PredictorSpec:
     training: Mapping = field(default_factory=dict)
 
     @property
+    def form(self) -> str:
+        """Its name in settings and files."""
+        return "two" if self.features > 1 else "residual" if self.residual else "authors"
+
+    @property
     def described(self) -> str:
         """What it is, in a message."""
         return f"a {LAYOUTS[self.family].title} Predictor (width {self.width:d}, {self.depth:d} blocks)"

@@ -65,9 +65,9 @@ def test_a_run_is_told_where_a_predictor_of_one_feature_goes_by_old_ones():
     assert notice.startswith("step 5 predicts from features 0.67 older in sigma, predictors are trained for 0.2")
 
 
-def still(two: bool, residual: bool = True) -> SingleStreamPredictor:
-    """A Predictor without blocks whose every weight is 0: of two features, it damps as told by its last bias."""
-    predictor = SingleStreamPredictor(WIDTH, 0, None, torch.nn.Linear, residual, two)
+def still() -> SingleStreamPredictor:
+    """A Predictor of two features without blocks whose every weight is 0: it damps as told by its last bias."""
+    predictor = SingleStreamPredictor(WIDTH, 0, None, torch.nn.Linear, residual=True, features=2)
     for weight in predictor.parameters():
         torch.nn.init.zeros_(weight)
     return predictor
@@ -76,7 +76,7 @@ def still(two: bool, residual: bool = True) -> SingleStreamPredictor:
 @torch.no_grad()
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_share_of_the_last_change_that_goes_on_is_learnt_for_each_channel(share):
-    predictor = still(two=True)
+    predictor = still()
     predictor.ages.damping[0][-1].bias.copy_(torch.tensor([share, 0.0, share, 0.0]))
     x, last, before = torch.randn(3, 2, 3, WIDTH)
     found = predictor(x, last, vec=torch.zeros(2, WIDTH), pe=None, before=[before], times=torch.rand(2, 3))
@@ -87,7 +87,7 @@ def test_the_share_of_the_last_change_that_goes_on_is_learnt_for_each_channel(sh
 @torch.no_grad()
 @pytest.mark.parametrize("before", [None, []])
 def test_without_the_features_before_it_goes_by_the_last_ones(before):
-    predictor = still(two=True)
+    predictor = still()
     predictor.ages.damping[0][-1].bias.fill_(1.0)
     x, last = torch.randn(2, 2, 3, WIDTH)
     assert torch.equal(
@@ -110,7 +110,7 @@ class Noting(torch.nn.Module):
 @torch.no_grad()
 @pytest.mark.parametrize("parts", [(), (2,)], ids=["one vector", "a vector for each part of the video"])
 def test_blocks_are_told_the_ages_and_equal_ages_tell_the_same(parts):
-    predictor = DoubleStreamPredictor(WIDTH, 1, Noting, torch.nn.Linear, residual=True, two=True)
+    predictor = DoubleStreamPredictor(WIDTH, 1, Noting, torch.nn.Linear, residual=True, features=2)
     img, txt, c_img, c_txt, b_img, b_txt = torch.randn(6, 2, 3, WIDTH)
     vec = torch.zeros(2, *parts, WIDTH)
     for times in (torch.tensor([[0.5, 0.1, 0.1], [0.5, 0.1, 0.1]]), torch.tensor([[0.5, 0.1, 0.1], [0.5, 0.1, 0.3]])):

@@ -69,7 +69,7 @@ def test_a_forward_pass_has_as_many_operations_as_counted(family, expected):
 @pytest.mark.parametrize(
     ("job", "expected"),
     [
-        (replace(PREDICTOR, pairs=PairSettings(line=1.0)), 36.5),
+        (replace(PREDICTOR, pairs=PairSettings(line=1.0)), 35.1),
         (replace(PREDICTOR, pairs=PairSettings(trajectory=1.0)), 47.6),
         (PREDICTOR, 15.6),
         (ADVERSARIAL, 72.4),

@@ -11,7 +11,6 @@ from disca.methods.seam.anchors import AtAnchors
 from disca.models.loading import build_predictor, load_network
 from disca.schedule import PRESETS
 from disca.toy import WEIGHTS, world
-from disca.training.algorithms.pairs import features_seen
 from disca.training.algorithms.previews import distance
 from disca.training.algorithms.sampling import CachedVelocity, guided, mean_velocity, sample
 from disca.training.network.blocks import make_out_of_place
@@ -62,7 +61,7 @@ def test_the_predictor_is_nearer_to_the_run_in_full_than_reuse_and_than_as_many_
     u, schedule = mean_velocity(network, condition), PRESETS["HunyuanVideo 1.0, 20 steps, N=4"]
     times = shifted_sigmas(20, SHIFT)
     full, fewer = sample(u, noise, times), sample(u, noise, shifted_sigmas(len(schedule.listed), SHIFT))
-    methods = disca(AtAnchors(schedule), features_seen(predictor)), PlainReuse().method(AtAnchors(schedule))
+    methods = disca(AtAnchors(schedule), predictor.features), PlainReuse().method(AtAnchors(schedule))
     cached = [CachedVelocity(network, condition, method, times.tolist(), predictor) for method in methods]
     predicted, reused = (distance(sample(velocity, noise, times), full) for velocity in cached)
     assert 0.0 < predicted < 0.9 * reused

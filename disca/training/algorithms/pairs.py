@@ -81,6 +81,11 @@ class Pairs:
         kind = draws.uniform() * shares.total
         on_line, led = kind < shares.line, kind >= shares.line + shares.trajectory
         run = Run.drawn(draws, self._settings)
+        if not shares.has_runs:  # Algorithm 3, lines 3 to 7
+            for _ in run.lengths:
+                seen, state = self._on_line(x_0, noise, draws, condition)
+                yield Pair(seen, *state, self._network.velocity(*state, condition))
+            return
         step = torch.zeros_like(run.lengths[0])
         state = State(noise, *run.times(step))
         u, features = self._network.velocity_and_features(*state, condition)
@@ -94,8 +99,8 @@ class Pairs:
                     u = self._between(state, u, kept, led, condition)
             seen = kept
             if shares.line:
-                *earlier, later = self._line(x_0, noise, draws)
-                seen, state = self._seen(earlier, condition).where(on_line, kept), later.where(on_line, state)
+                theirs, later = self._on_line(x_0, noise, draws, condition)
+                seen, state = theirs.where(on_line, kept), later.where(on_line, state)
             u, features = self._network.velocity_and_features(*state, condition)
             yield Pair(seen, *state, u)
             kept = kept.then(features, state.t)
@@ -109,20 +114,18 @@ class Pairs:
             u = _where(led, self._network.answered_velocity(answer, *state, condition), u)
         return u
 
-    def _line(self, x_0: Tensor, noise: Tensor, draws: Draws) -> list[State]:
-        """The full steps and the later state on the line from data to noise (Algorithm 3, lines 3 to 7)."""
+    def _on_line(self, x_0: Tensor, noise: Tensor, draws: Draws, condition: Condition) -> tuple[Kept, State]:
+        """What is kept of full steps on the line from data to noise, and a later state there."""
         delta_max = self._settings.delta_max
         t, r = draws.restricted_times(delta_max)
         distances = [-draws.uniform(0.0, delta_max) for _ in range(self._features - 1)]
         distances += [torch.zeros_like(t), draws.uniform(0.0, delta_max)]
         times = [((t - by).clamp(0.0, 1.0), (r - by).clamp(0.0, 1.0)) for by in distances]
-        return [State(at_time(x_0, noise, t), t, r) for t, r in times]
-
-    def _seen(self, states: list[State], condition: Condition) -> Kept:
+        *full, later = (State(at_time(x_0, noise, t), t, r) for t, r in times)
         features: list[Tensor] = []
-        for state in states:
+        for state in full:
             features = [*self._network.velocity_and_features(*state, condition)[1], *features]
-        return Kept(features, [state.t for state in reversed(states)])
+        return Kept(features, [state.t for state in reversed(full)]), later
 
 
 class Run(NamedTuple):
@@ -149,12 +152,7 @@ class Run(NamedTuple):
 def by_predictor(predictor: nn.Module, kept: Kept, t: Tensor) -> Answer:
     """P(C, x_t, t, r) in place of the blocks."""
     ages = [Span(0.0, then - t) for then in kept.times]  # how many steps it was, the Predictor is not told
-    return answer_of(Learned(features_seen(predictor)), kept.features, predictor, ages, t=t)
-
-
-def features_seen(predictor: nn.Module) -> int:
-    """Of how many full steps the Predictor sees the features."""
-    return 1 if getattr(predictor, "ages", None) is None else 2
+    return answer_of(Learned(len(kept.times)), kept.features, predictor, ages, t=t)
 
 
 def following(pair: Pair, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

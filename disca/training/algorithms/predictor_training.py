@@ -49,13 +49,15 @@ class PredictorTraining:
     def losses(self, batch: Batch, iteration: int) -> Iterator[Loss]:
         """Algorithm 3, lines 3 to 15, for each pair: the Predictor's loss, then the discriminator's."""
         share = 1.0 / self.settings.predictor.full_steps
-        for pair, condition in self._pairs(batch):  # lines 3 to 5
-            yield from (loss._replace(weight=share * loss.weight) for loss in self._of_pair(pair, condition, iteration))
+        condition, pairs = self._drawn(batch)
+        for pair in pairs:  # lines 3 to 5
+            for loss in self._of_pair(pair, condition, iteration):
+                yield loss._replace(weight=share * loss.weight)
 
-    def _pairs(self, batch: Batch) -> Iterator[tuple[Pair, Condition]]:
+    def _drawn(self, batch: Batch) -> tuple[Condition, Iterator[Pair]]:
         draws = Draws(self.settings.seed, batch["index"], self.device)
         condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
-        return ((pair, condition) for pair in self.pairs.draw(latents(batch), draws, condition))
+        return condition, self.pairs.draw(latents(batch), draws, condition)
 
     def _of_pair(self, pair: Pair, condition: Condition, iteration: int) -> Iterator[Loss]:
         u_pred = self._predicted(pair, condition)
@@ -71,10 +73,11 @@ class PredictorTraining:
         yield self._discriminator_loss(fake, pair, condition)
 
     def probe(self, batch: Batch) -> list[str]:
-        """The error that the Predictor begins at, which is that of reuse for a new one; warns if r has no effect."""
+        """The error that the Predictor begins at; warns if r has no effect."""
         errors, told_r = [], False
         with torch.no_grad():
-            for pair, condition in self._pairs(batch):
+            condition, pairs = self._drawn(batch)
+            for pair in pairs:
                 errors.append(mse(self._predicted(pair, condition), pair.u_target).mean())
                 without = self.network.velocity(pair.x_t, pair.t, torch.zeros_like(pair.r), condition)
                 told_r |= bool((without - pair.u_target).any())
@@ -91,7 +94,7 @@ class PredictorTraining:
         scale = self.settings.preview.guidance
         rows = {
             "full": mean_flow(self.network, previews, scale),
-            "predicted": cached(self.network, self.predictor, previews, scale, self.spec.features),
+            "predicted": cached(self.network, self.predictor, previews, scale),
         }
         previews.write(path, rows, self.network.module)
         return {"predicted to full": distance(rows["predicted"], rows["full"])}

@@ -13,6 +13,7 @@ from ...meanflow import shifted_sigmas
 from ...methods.scheduled.disca import disca
 from ...methods.seam.anchors import AtAnchors
 from ...models.family import family_of
+from ...models.predictor import Predictor
 from ...schedule import Interval
 from ...toy.world import CONTEXT_WIDTH, to_pictures
 from ..contract.protocol import Samples
@@ -76,9 +77,9 @@ def mean_flow(network: Network, previews: Previews, scale: float) -> Tensor:
     return sample(mean_velocity(network, previews.condition(network, scale)), previews.noise, previews.sigmas)
 
 
-def cached(network: Network, predictor: nn.Module, previews: Previews, scale: float, features: int = 1) -> Tensor:
-    """Samples of a MeanFlow model with the Predictor, which sees so many features, on every other step."""
-    method, sigmas = disca(AtAnchors(EVERY_OTHER), features), previews.sigmas.tolist()
+def cached(network: Network, predictor: Predictor, previews: Previews, scale: float) -> Tensor:
+    """Samples of a MeanFlow model with the Predictor on every other step."""
+    method, sigmas = disca(AtAnchors(EVERY_OTHER), predictor.features), previews.sigmas.tolist()
     u = CachedVelocity(network, previews.condition(network, scale), method, sigmas, predictor)
     return sample(u, previews.noise, previews.sigmas)
 

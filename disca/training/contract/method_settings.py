@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ...schedule import parse_anchors
-from ...settings.fields import MANY, Text, limits, location, number, with_preset
+from ...settings.fields import MANY, Text, limits, location, number, require_rising, with_preset
 from ...settings.section import section
 
 MOST_STEPS = 4  # from a full step of a run to the next one
@@ -25,9 +25,7 @@ class CfgSettings:
 
     @model_validator(mode="after")
     def _rises(self):
-        low, high = self.guidance
-        if low > high:
-            raise ValueError(f"'guidance' goes from {low:g} down to {high:g}. Write the smaller number first.")
+        require_rising("guidance", self.guidance)
         return self
 
 
@@ -79,13 +77,18 @@ class PairSettings:
         """What the shares are parts of."""
         return self.line + self.trajectory + self.cached
 
+    @property
+    def has_runs(self) -> bool:
+        """Whether some states lie on the way of a run."""
+        return self.trajectory + self.cached > 0
+
     def passes(self, full_steps: int, features: int) -> tuple[int, int]:
         """Forward passes of the network, and of the Predictor, that drawing so many pairs for each sample takes.
 
         The Predictor sees the features of so many full steps.
         """
         between = full_steps * (MOST_STEPS - 1)  # made for all samples of a batch, whichever of them go so far
-        full = 1 + full_steps * (1 + features * (self.line > 0))
+        full = self.has_runs + full_steps * (1 + features * (self.line > 0))
         return full + between * (self.trajectory > 0), between * (self.cached > 0)
 
 
@@ -148,9 +151,7 @@ class PredictorSettings:
 
     @model_validator(mode="after")
     def _rises(self):
-        low, high = self.shift
-        if low > high:
-            raise ValueError(f"'shift' goes from {low:g} down to {high:g}. Write the smaller number first.")
+        require_rising("shift", self.shift)
         return self
 
     @property

@@ -15,7 +15,7 @@ from ...models.lesa_file import LesaSpec
 from ...models.loading import build_predictor, load_network
 from ...toy.network import new_network
 from ...weights.files import open_weights
-from ...weights.predictor_file import read_predictor
+from ...weights.predictor_file import read_predictor, read_predictor_spec
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.method_settings import PredictorSettings
 from ..contract.settings import Settings
@@ -116,7 +116,7 @@ def predictor_spec(network: nn.Module, settings: Settings) -> PredictorSpec:
     width, heads = family.widths(network)
     residual = predictor.form != "authors"
     if predictor.path and predictor.form == "two":  # which goes on from either form
-        residual = read_predictor(open_weights(predictor.path))[0].residual
+        residual = read_predictor_spec(open_weights(predictor.path)).residual
     return PredictorSpec(
         family=family.name,
         width=width,
@@ -126,8 +126,8 @@ def predictor_spec(network: nn.Module, settings: Settings) -> PredictorSpec:
         residual=residual,
         features=predictor.features,
         base_model=os.path.basename(settings.model.path),
-        training={**asdict(predictor), "shift": [*predictor.shift], "seed": settings.seed}
-        | {"path": os.path.basename(predictor.path)},
+        training=asdict(predictor)
+        | {"shift": [*predictor.shift], "seed": settings.seed, "path": os.path.basename(predictor.path)},
     )
 
 
@@ -141,14 +141,14 @@ def lesa_spec(settings: Settings, anchors: tuple[int, ...]) -> LesaSpec:
 def new_predictor(spec: PredictorSpec, settings: PredictorSettings, seed: int, device: torch.device) -> nn.Module:
     """A Predictor to train, fp32: from the file to go on from, or new; "identity" starts as a copy of the cache."""
     predictor = build_predictor(spec, dtype=torch.float32, device=device, operations=comfy.ops.manual_cast)
+    _initialise(predictor, spec, seed, settings.start)
+    features = 1
     if path := settings.path:
         found, state = read_predictor(open_weights(path))
         _require_same(path, found, spec)
-        _initialise(predictor, spec, seed, settings.start)
         predictor.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=False)
-    else:
-        _initialise(predictor, spec, seed, settings.start)
-    if predictor.ages is not None and not (path and found.features > 1):
+        features = found.features
+    if spec.features > features:
         _without_second(predictor)
     make_out_of_place(predictor.blocks)
     return predictor.requires_grad_(True)
