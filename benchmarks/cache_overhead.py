@@ -15,7 +15,7 @@ import argparse
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -54,6 +54,9 @@ class Step(NamedTuple):
     cached: bool
     operations: int = 0  # of its products
     products: float = 0.0  # seconds that these took
+
+
+Taken = Callable[[Sequence[Sequence[Step]]], float]  # by several runs of the same
 
 
 class Models(NamedTuple):
@@ -111,24 +114,20 @@ def rounds(runs: Mapping[str, ModelPatcher], size: Size, count: int) -> dict[str
     return found
 
 
-def ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]], steps: Sequence[int]) -> list[float]:
-    """What these steps take of the plain model's: by the fastest times, then the lowest and the highest of a round."""
-
-    def fastest(times: Sequence[Sequence[Step]]) -> float:
-        return sum(min(run[step].seconds for run in times) for step in steps)
-
-    each = [fastest([one]) / fastest([other]) for one, other in zip(ours, plain, strict=True)]
-    return [fastest(ours) / fastest(plain), min(each), max(each)]
+def of_steps(steps: Sequence[int]) -> Taken:
+    """What these steps take, by the fastest time of each."""
+    return lambda runs: sum(min(run[step].seconds for run in runs) for step in steps)
 
 
-def fastest_ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]]) -> list[float]:
-    """What the fastest step takes of the plain model's, all steps being alike; the lowest and highest of a round."""
+def of_a_step(runs: Sequence[Sequence[Step]]) -> float:
+    """What the fastest step takes, all being alike."""
+    return min(step.seconds for run in runs for step in run)
 
-    def fastest(times: Sequence[Sequence[Step]]) -> float:
-        return min(step.seconds for run in times for step in run)
 
-    each = [fastest([one]) / fastest([other]) for one, other in zip(ours, plain, strict=True)]
-    return [fastest(ours) / fastest(plain), min(each), max(each)]
+def ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]], taken: Taken) -> list[float]:
+    """What is taken of what the plain model takes: by all runs, then the lowest and the highest of a round."""
+    each = [taken([one]) / taken([other]) for one, other in zip(ours, plain, strict=True)]
+    return [taken(ours) / taken(plain), min(each), max(each)]
 
 
 def lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: int) -> Iterator[str]:
@@ -140,11 +139,11 @@ def lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: in
     for name, pair in runs.items():
         counted = [run(pair.cached, size, counted=True) for _ in range(TIMED)]
         steps = [number for number, step in enumerate(counted[0]) if step.cached]
-        full, low, high = fastest_ratios(found[f"{name} full"], found["plain"])
+        full, low, high = ratios(found[f"{name} full"], found["plain"], of_a_step)
         computed = sum(counted[0][step].operations for step in steps) / len(steps) / operations
         products = sum(min(each[step].products for each in counted) for step in steps)
-        timed = products / sum(min(each[step].seconds for each in found["plain"]) for step in steps)
-        share, least, most = ratios(found[f"{name} cached"], found["plain"], steps)
+        timed = products / of_steps(steps)(found["plain"])
+        share, least, most = ratios(found[f"{name} cached"], found["plain"], of_steps(steps))
         yield (
             f"| {name} | {100 * (full - 1):+.2f} % ({100 * (low - 1):+.2f} to {100 * (high - 1):+.2f}) | "
             f"{100 * computed:.2f} % | {100 * timed:.2f} % | "

@@ -6,6 +6,7 @@ from comfy_api.v0_0_2 import io
 
 from ..disca.settings.fields import fields_of, limits_of
 
+ENDS = "Its lower end.", "Its upper end."
 ROUNDED = 0.01  # steps that are smaller only say how fast a number moves
 
 
@@ -13,15 +14,12 @@ def setting_input(section: type, name: str, id: str = "", **changed: Any) -> io.
     """The input for a setting, with its limits, default and description but for what is changed of them."""
     field = fields_of(section)[name]
     options = {"default": field.default, "tooltip": field.description} | changed
-    number = (
-        field.annotation if get_origin(field.annotation) is not tuple else get_args(get_args(field.annotation)[0])[0]
-    )
     if field.annotation is bool:
         return io.Boolean.Input(id or name, **options)
     if get_origin(field.annotation) is Literal:
         return io.Combo.Input(id or name, **{"options": list(get_args(field.annotation))} | options)
     least, most = limits_of(field)
-    if number is int:
+    if field.annotation is int:
         return io.Int.Input(id or name, **{"min": least, "max": most} | options)
     step = field.json_schema_extra["step"]
     rounding = {"round": False} if step < ROUNDED else {}
@@ -31,17 +29,10 @@ def setting_input(section: type, name: str, id: str = "", **changed: Any) -> io.
 def range_inputs(section: type, name: str, about: str = "", **changed: Any) -> list[io.Input]:
     """The inputs for both ends of a range."""
     field = fields_of(section)[name]
-    ends = zip(("low", "high"), field.default, ("Its lower end.", "Its upper end."), strict=True)
+    told = [about, field.description] if about else [field.description]
     return [
-        setting_input(
-            section,
-            name,
-            f"{name}_{end}",
-            default=value,
-            tooltip=" ".join(filter(None, [about, field.description, which])),
-            **changed,
-        )
-        for end, value, which in ends
+        setting_input(section, name, f"{name}_{end}", default=value, tooltip=" ".join([*told, which]), **changed)
+        for end, value, which in zip(("low", "high"), field.default, ENDS, strict=True)
     ]
 
 

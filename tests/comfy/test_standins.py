@@ -107,7 +107,7 @@ class Kept:
         return self.picked
 
     def __call__(self, given: Tensor, compute) -> Tensor:
-        assert given.shape[1] == (self.made.shape[1] if self.reads else 1)
+        assert given.shape == (self.made if self.reads else self.made[:, :1]).shape
         if self.picked is None:
             return self.made
         return self.made.index_copy(1, self.picked, compute(self.picked))

@@ -8,8 +8,8 @@ from comfy.model_patcher import ModelPatcher, create_model_options_clone
 from comfy.patcher_extension import WrappersMP, get_all_callbacks
 
 from ...messages import listing
+from ...methods.seam.anchors import planned_in_full
 from ...methods.seam.method import Method
-from ...methods.seam.when import FULL
 from ...models.checks import (
     family_of_model,
     require_channels,
@@ -94,7 +94,7 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     store, observed = FeatureStore(attachment.cache_device), Observed(samplers.name_of(sampler), masked)
     compute = networks[0].model if networks else None
     run = Run(sigmas, family, network, method, compute, store, observed)
-    anchors = _anchors(method, sigmas) if method else frozenset()
+    anchors = planned_in_full(method.when, sigmas) if method else frozenset()
     if method is None or (anchors is not None and len(anchors) == len(first_steps(sigmas))):
         run.report.only_full = ALL_FULL if attachment.method else NO_METHOD
     warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
@@ -104,12 +104,6 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
     for warning in run.report.warnings:
         logger.warning("DisCa: %s", warning)
     return run
-
-
-def _anchors(method: Method, sigmas: list[float]) -> frozenset[int] | None:
-    """The steps that the method plans in full; None if it decides while it runs, ValueError if it does not fit."""
-    plan = method.when.plan(sigmas)
-    return None if plan is None else frozenset(step for step in first_steps(sigmas).values() if plan[step] == FULL)
 
 
 def _judge(run: Run, options: dict, sampler) -> None:

@@ -1,6 +1,6 @@
 """DisCa: a small network, the Predictor, brings the features of the last full step up to date (section 3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ...schedule import MAX_CACHE_AGE, first_steps, oldest_features
+from ..seam.anchors import planned_in_full
 from ..seam.method import Compute, Context, Method, Span, Tokens, Way, What
-from ..seam.when import FULL, Rule
+from ..seam.when import Rule
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,6 @@ class Learned(What):
 
     tensors: int = 1
     computes = True
-
-    def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages) -> Tokens:
-        return [*made, *kept[: len(made) * (self.tensors - 1)]]
 
     def answer(self, given: Tokens, kept: Tokens, ages: Sequence[Span], compute: Compute, context: Context) -> Tokens:
         last, before = kept[: len(given)], kept[len(given) :]
@@ -43,12 +41,10 @@ def _times(like: Tensor, ages: Sequence[Span], t: Tensor | float) -> Tensor:
 
 
 def _notice(when: Rule, features: int, sigmas: Sequence[float], family: str) -> str | None:
-    plan = when.plan(sigmas)
-    if plan is None:
+    anchors = planned_in_full(when, sigmas)
+    if anchors is None:
         return None
-    steps = sorted(first_steps(sigmas).values())  # each time once
-    anchors = frozenset(step for step in steps if plan[step] == FULL)
-    return _alone(anchors, steps) if features > 1 else _aged(anchors, sigmas)
+    return _alone(anchors, first_steps(sigmas).values()) if features > 1 else _aged(anchors, sigmas)
 
 
 def _aged(anchors: frozenset[int], sigmas: Sequence[float]) -> str | None:
@@ -61,12 +57,12 @@ def _aged(anchors: frozenset[int], sigmas: Sequence[float]) -> str | None:
     )
 
 
-def _alone(anchors: frozenset[int], steps: Sequence[int]) -> str | None:
+def _alone(anchors: frozenset[int], steps: Iterable[int]) -> str | None:
     first, *more = sorted(anchors)
-    alone = [step for step in steps if first < step and not (more and more[0] <= step)]
-    if not alone:
+    alone = min((step for step in steps if first < step and not (more and more[0] <= step)), default=None)
+    if alone is None:
         return None
     return (
-        f"This Predictor sees the features of two full steps, but before step {alone[0]:d} only one step is full: "
+        f"This Predictor sees the features of two full steps, but before step {alone:d} only one step is full: "
         "there it goes by one. Let two steps run in full before the first predicted one."
     )

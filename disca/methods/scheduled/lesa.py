@@ -99,14 +99,11 @@ class Lesa(What):
     renews = True
     tensors = HISTORY
 
-    def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages) -> Sequence[Tensor]:
-        return self.renewed(made, kept)
-
     def answer(self, given: Tokens, kept: Tokens, ages, compute: Compute | None, context: Context) -> Tokens:
         return (compute(kept, context["step"], context["sigmas"]),) if compute else kept[:1]
 
     def renewed(self, made: Tokens, kept: Tokens) -> Sequence[Tensor]:
-        return [*made, *kept][:HISTORY]
+        return self.keep((), made, kept, ())
 
 
 @dataclass(frozen=True)

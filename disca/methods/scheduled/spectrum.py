@@ -40,9 +40,6 @@ class Chebyshev(What):
     def tensors(self) -> int:
         return self.history
 
-    def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages: Sequence[Span]) -> Sequence[Tensor]:
-        return [*made, *kept][: self.history * len(made)]
-
     def answer(
         self, given: Tokens, kept: Tokens, ages: Sequence[Span], compute: Compute | None, context: Context
     ) -> Tokens:

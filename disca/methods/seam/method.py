@@ -17,10 +17,8 @@ MODULES = ("img_attn", "txt_attn", "img_mlp", "txt_mlp", "all")  # all that is a
 
 Tokens = Sequence[Tensor]  # [B, L, h] of each stream; at a site one; of the output one [B, C, T, H, W]
 Compute = Callable[..., Any]  # the method's own network, or at a site the module that stands there
-Context = Mapping[
-    str, Any
-]  # step, sigmas and t, the step's time; over a stretch arguments, what its blocks are given besides tokens; at a
-# site block and blocks, its number and how many there are, and site
+Context = Mapping[str, Any]  # step, sigmas, and t, the step's time; over a stretch arguments, what its blocks are given
+# besides tokens; at a site block and blocks, its number and how many there are, and site
 
 Notice = Callable[[Sequence[float], str], str | None]  # a run's times and its model's family -> what to know before it
 
@@ -51,8 +49,11 @@ class What(ABC):
         return self.tensors
 
     def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages: Sequence[Span]) -> Sequence[Tensor]:
-        """What to hold after a full step; `kept` is what was held before it, [] the first time."""
-        return made
+        """What to hold after a full step, by default what was made in the last `tensors` of them, the latest first.
+
+        `kept` is what was held before it, [] the first time.
+        """
+        return [*made, *kept][: self.tensors * len(made)]
 
     @abstractmethod
     def answer(

@@ -76,9 +76,6 @@ class Line(What):
     tensors = 2
     answers_from_given = False
 
-    def keep(self, given: Tokens, made: Tokens, kept: Tokens, ages) -> Tokens:
-        return [*made, *kept[: len(made)]]
-
     def answer(
         self, given: Tokens, kept: Tokens, ages: Sequence[Span], compute: Compute | None, context: Context
     ) -> Tokens:
