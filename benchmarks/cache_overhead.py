@@ -1,18 +1,25 @@
 """What every cache costs beside its arithmetic: runs that it leaves in full, and its cached steps.
 
-    COMFYUI_PATH=... python benchmarks/cache_overhead.py [--rounds 5] [--width 2048] [--methods FORA RFC]
+    COMFYUI_PATH=... python benchmarks/cache_overhead.py [--rounds 5] [--tables full cached] [--methods FORA RFC]
 
-A network with random weights, wide enough that products take nearly all of the time, on one core of the CPU. In each
-round the plain model and every method run once in full and once with cached steps, in changing order, in one process;
-a step's time is its CPU time, which other load on the machine disturbs least. Printed are ratios of the fastest times,
-in brackets the lowest and highest of a single round: a step of the run in full over one of the plain model's, and what
-the cached steps take of full ones. Beside it stands its arithmetic: the products and attentions that it makes, as their
-operations are counted, and as they were timed one by one, since those of a single token (embedders, modulations) wait
-for their weights and take longer than counted.
+A network with random weights, wide enough that products take nearly all of the time, on one core of the CPU, in CPU
+time, which other load on the machine disturbs least. In each round the plain model and every method run once, in
+changing order, in one process. Two tables are printed.
+
+Steps in full: their products are the plain model's, so what a method adds is found in all else that a step does: its
+time less that of the products. Printed is how much more of that there is than in the same step of the plain model, as
+a share of a whole step: the median over steps and rounds, with its quartiles. The counting makes all else slower, so
+that this is rather too much than too little.
+
+Cached steps: what they take of full ones, by the fastest times, in brackets the lowest and highest of a single round.
+Beside it stands its arithmetic: the products and attentions that it makes, as their operations are counted, and as they
+were timed one by one, since those of a single token (embedders, modulations) wait for their weights and take longer
+than counted.
 """
 
 import argparse
 import random
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +61,11 @@ class Step(NamedTuple):
     cached: bool
     operations: int = 0  # of its products
     products: float = 0.0  # seconds that these took
+
+    @property
+    def rest(self) -> float:
+        """Seconds of all else."""
+        return self.seconds - self.products
 
 
 Taken = Callable[[Sequence[Sequence[Step]]], float]  # by several runs of the same
@@ -104,24 +116,21 @@ def run(model: ModelPatcher, size: Size, counted: bool = False) -> list[Step]:
     return found
 
 
-def rounds(runs: Mapping[str, ModelPatcher], size: Size, count: int) -> dict[str, list[list[Step]]]:
-    """Each run's steps in each of so many rounds; each round has another order."""
+def rounds(
+    runs: Mapping[str, ModelPatcher], size: Size, count: int, counted: bool = False
+) -> dict[str, list[list[Step]]]:
+    """Each run's steps in each of so many rounds, after one that warms up; each round has another order."""
     found, order = defaultdict(list), [*runs]
-    for number in range(count):
+    for number in range(count + 1):
         random.Random(number).shuffle(order)
         for title in order:
-            found[title].append(run(runs[title], size))
-    return found
+            found[title].append(run(runs[title], size, counted))
+    return {title: times[1:] for title, times in found.items()}
 
 
 def of_steps(steps: Sequence[int]) -> Taken:
     """What these steps take, by the fastest time of each."""
     return lambda runs: sum(min(run[step].seconds for run in runs) for step in steps)
-
-
-def of_a_step(runs: Sequence[Sequence[Step]]) -> float:
-    """What the fastest step takes, all being alike."""
-    return min(step.seconds for run in runs for step in run)
 
 
 def ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]], taken: Taken) -> list[float]:
@@ -130,25 +139,40 @@ def ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]], take
     return [taken(ours) / taken(plain), min(each), max(each)]
 
 
-def lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: int) -> Iterator[str]:
-    """A line for each method."""
-    every = {f"{name} {kind}": getattr(pair, kind) for name, pair in runs.items() for kind in Models._fields}
-    found = rounds({"plain": plain, **every}, size, count + 1)  # the first of them warms up
-    found = {title: times[1:] for title, times in found.items()}
+def full_lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: int) -> Iterator[str]:
+    """How much more than the plain model's steps every method's steps in full do."""
+    yield "| | added to a step in full (quartiles) |"
+    found = rounds({"plain": plain, **{name: pair.full for name, pair in runs.items()}}, size, count, counted=True)
+    theirs = [step for steps in found["plain"] for step in steps]
+    whole = statistics.median(step.seconds for step in theirs)
+    for name in runs:
+        ours = [step for steps in found[name] for step in steps]
+        if [step.operations for step in ours] != [step.operations for step in theirs]:
+            raise RuntimeError(f"{name} makes other products in full steps than the plain model.")
+        added = [100 * (our.rest - their.rest) / whole for our, their in zip(ours, theirs, strict=True)]
+        low, middle, high = statistics.quantiles(added, n=4)
+        yield f"| {name} | {middle:+.2f} % ({low:+.2f} to {high:+.2f}) |"
+
+
+def cached_lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: int) -> Iterator[str]:
+    """What every method's cached steps take, and their arithmetic."""
+    yield "| | products of a cached step, counted | timed | cached step, measured |"
+    found = rounds({"plain": plain, **{name: pair.cached for name, pair in runs.items()}}, size, count)
     operations = run(plain, size, counted=True)[-1].operations
     for name, pair in runs.items():
         counted = [run(pair.cached, size, counted=True) for _ in range(TIMED)]
         steps = [number for number, step in enumerate(counted[0]) if step.cached]
-        full, low, high = ratios(found[f"{name} full"], found["plain"], of_a_step)
         computed = sum(counted[0][step].operations for step in steps) / len(steps) / operations
         products = sum(min(each[step].products for each in counted) for step in steps)
         timed = products / of_steps(steps)(found["plain"])
-        share, least, most = ratios(found[f"{name} cached"], found["plain"], of_steps(steps))
+        share, least, most = ratios(found[name], found["plain"], of_steps(steps))
         yield (
-            f"| {name} | {100 * (full - 1):+.2f} % ({100 * (low - 1):+.2f} to {100 * (high - 1):+.2f}) | "
-            f"{100 * computed:.2f} % | {100 * timed:.2f} % | "
+            f"| {name} | {100 * computed:.2f} % | {100 * timed:.2f} % | "
             f"{100 * share:.2f} % ({100 * least:.2f} to {100 * most:.2f}) |"
         )
+
+
+TABLES = {"full": full_lines, "cached": cached_lines}
 
 
 def main() -> None:
@@ -157,6 +181,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--side", type=int, default=32, help="of the latent's 4 frames; a token has 2 x 2 of it")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--methods", nargs="+", choices=NAMES, default=NAMES)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -165,9 +190,9 @@ def main() -> None:
     plain, predictor = random_model(size), random_predictor(size).patcher
     runs = {name: models(name, plain, predictor) for name in options.methods}
     print(f"{size.tokens:d} tokens of width {options.width:d}, {options.rounds:d} rounds")
-    print("| | run in full | products of a cached step, counted | timed | cached step, measured |")
-    for line in lines(runs, plain, size, options.rounds):
-        print(line, flush=True)
+    for table in options.tables:
+        for line in TABLES[table](runs, plain, size, options.rounds):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
