@@ -141,11 +141,15 @@ def test_a_lora_run_leaves_its_base_as_it_was(tmp_path, files, algorithm):
     )
 
 
-@pytest.mark.parametrize("algorithm", ["cfg", "meanflow"])
-def test_before_training_student_and_teacher_are_one(tmp_path, files, algorithm):
-    """CFG at g = 1 and MeanFlow at r = t ask for what the teacher answers."""
-    path = files["base" if algorithm == "cfg" else "cfg"]
-    training = make_training(settings(tmp_path, algorithm, path), ToyDataset(), CPU)
+@pytest.mark.parametrize("lora", [LoraSettings(), LoraSettings(rank=2)], ids=["all weights", "LoRA"])
+@pytest.mark.parametrize(
+    ("algorithm", "start"),
+    [("cfg", "base"), ("cfg", "cfg"), ("meanflow", "cfg"), ("meanflow", "meanflow")],
+    ids=["cfg", "cfg of a model that is told its guidance", "meanflow", "meanflow of a MeanFlow model"],
+)
+def test_before_training_student_and_teacher_are_one(tmp_path, files, algorithm, start, lora):
+    """CFG at g = 1 and MeanFlow at r = t ask for what the teacher answers, whatever it is told itself."""
+    training = make_training(settings(tmp_path, algorithm, files[start], lora=lora), ToyDataset(), CPU)
     told = {name: value for name, value in batch().items() if name in ("context", "y")}
     x, t = batch()["latent"], torch.tensor([0.3, 0.8])
     extra = {"guidance": torch.ones(2)}

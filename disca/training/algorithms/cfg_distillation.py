@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from ..contract.protocol import Batch, Loss
 from ..contract.times import Draws
 from ..network.conditions import condition_of, latents, without_prompt
@@ -24,12 +26,15 @@ class CfgDistillation(StudentTraining):
         t, g = draws.uniform(), draws.uniform(*self.settings.cfg.guidance)
         condition, null = condition_of(batch), without_prompt(batch, self.dataset.null)
         value = cfg_distillation_loss(
-            lambda x_t, t, g: self.networks.student.velocity(x_t, t, None, condition | {"guidance": g}),
+            lambda x_t, t, g: self.networks.student.velocity(x_t, t, self._r(t), condition | {"guidance": g}),
             lambda x_t, t: self.networks.teacher(x_t, t, condition),
             lambda x_t, t: self.networks.teacher(x_t, t, null),
             latents(batch), draws.noise(latents(batch)), t, g,
         )  # fmt: skip
         yield Loss("network", value, t)
+
+    def _r(self, t: Tensor) -> Tensor | None:
+        return t if self.networks.teacher_takes_r else None
 
     def probe(self, batch: Batch) -> list[str]:
         """Warns if the prompt makes no difference to the teacher: then there is nothing to guide by."""
@@ -46,10 +51,10 @@ class CfgDistillation(StudentTraining):
     def preview(self, path: Path | None) -> dict[str, float]:
         """Teacher with guidance, and student."""
         previews = Previews(self.settings.preview, self.dataset, self.device)
-        scale = self.settings.preview.guidance
+        scale, takes_r = self.settings.preview.guidance, self.networks.teacher_takes_r
         rows = {
-            "teacher": original(self.networks.teaching, previews, scale, self.networks.lora),
-            "student": one_call(self.networks.student, previews, scale),
+            "teacher": original(self.networks.teaching, previews, scale, self.networks.lora, takes_r),
+            "student": one_call(self.networks.student, previews, scale, takes_r=takes_r),
         }
         previews.write(path, rows, self.networks.student.module)
         return {"student to teacher": distance(rows["student"], rows["teacher"])}

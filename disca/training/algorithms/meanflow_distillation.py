@@ -52,7 +52,9 @@ class MeanFlowDistillation(StudentTraining):
         previews = Previews(self.settings.preview, self.dataset, self.device)
         scale = self.settings.preview.guidance
         rows = {
-            "teacher": one_call(self.networks.teaching, previews, scale, self.networks.lora),
+            "teacher": one_call(
+                self.networks.teaching, previews, scale, self.networks.lora, self.networks.teacher_takes_r
+            ),
             "student": mean_flow(self.networks.student, previews, scale),
         }
         previews.write(path, rows, self.networks.student.module)

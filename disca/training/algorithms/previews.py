@@ -62,14 +62,18 @@ class Previews:
             sheet.save(aside, "PNG")
 
 
-def original(network: Network, previews: Previews, scale: float, lora: Lora | None = None) -> Tensor:
-    """Samples of a model without MeanFlow under classifier-free guidance."""
-    return _euler(network, previews, scale, scale, lora)
+def original(
+    network: Network, previews: Previews, scale: float, lora: Lora | None = None, takes_r: bool = False
+) -> Tensor:
+    """Samples under classifier-free guidance, of a MeanFlow model if it `takes_r`."""
+    return _euler(network, previews, 1.0, scale, lora, takes_r)
 
 
-def one_call(network: Network, previews: Previews, scale: float, lora: Lora | None = None) -> Tensor:
-    """Samples of a model without MeanFlow that is told the guidance scale, if it can be."""
-    return _euler(network, previews, scale, 1.0, lora)
+def one_call(
+    network: Network, previews: Previews, scale: float, lora: Lora | None = None, takes_r: bool = False
+) -> Tensor:
+    """Samples of a model that is told the guidance scale if it can be, and r if it `takes_r`."""
+    return _euler(network, previews, scale, 1.0, lora, takes_r)
 
 
 def mean_flow(network: Network, previews: Previews, scale: float) -> Tensor:
@@ -99,9 +103,13 @@ def colours(latents: Tensor, network: nn.Module) -> Tensor:
     return (torch.einsum("bcthw,co->bothw", latents, factors) + bias[:, None, None, None] + 1.0) / 2.0
 
 
-def _euler(network: Network, previews: Previews, guidance: float, cfg: float, lora: Lora | None) -> Tensor:
+def _euler(
+    network: Network, previews: Previews, guidance: float, cfg: float, lora: Lora | None, takes_r: bool
+) -> Tensor:
     with adapters_off(network.module, lora) if lora else nullcontext():
-        u = guided(network, previews.condition(network, guidance), previews.null, cfg)
+        condition = previews.condition(network, guidance)
+        null = {name: value for name, value in condition.items() if name == "guidance"} | previews.null
+        u = guided(network, condition, null, cfg, takes_r)
         return sample(u, previews.noise, previews.sigmas)
 
 

@@ -24,12 +24,16 @@ def sample(u: Velocity, noise: Tensor, sigmas: Tensor) -> Tensor:
     return x
 
 
-def guided(network: Network, condition: Condition, null: Condition, scale: float) -> Velocity:
-    """The velocity of a model without MeanFlow under classifier-free guidance; scale 1 asks for the condition only."""
+def guided(network: Network, condition: Condition, null: Condition, scale: float, takes_r: bool = False) -> Velocity:
+    """The velocity under classifier-free guidance, of a MeanFlow model if it `takes_r`.
+
+    Scale 1 asks for the condition only.
+    """
 
     def u(x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
-        v = network.velocity(x_t, t, None, condition)
-        return v if scale == 1.0 else torch.lerp(network.velocity(x_t, t, None, null), v, scale)
+        r = r if takes_r else None
+        v = network.velocity(x_t, t, r, condition)
+        return v if scale == 1.0 else torch.lerp(network.velocity(x_t, t, r, null), v, scale)
 
     return u
 

@@ -41,7 +41,7 @@ class Distillation:
     product: nn.Module  # what is trained
     teaching: Network
     lora: Lora | None = None
-    extended: bool = False  # the student has an embedder that its file lacks
+    extended: str = ""  # the embedder that the student has and its file lacks
 
     def block_modules(self) -> list[nn.Module]:
         """The blocks of both."""
@@ -49,16 +49,28 @@ class Distillation:
         return own if self.teaching is self.student else own + self.teaching.block_modules()
 
     def teacher(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The velocity that the teacher gives, without gradient."""
+        """The velocity that the teacher gives at r = t, at guidance 1 where it is told another nowhere; no gradient."""
+        if "guidance" not in condition and self._has("guidance_in"):
+            condition = {**condition, "guidance": torch.ones_like(t)}
         off = adapters_off(self.student.module, self.lora) if self.lora else nullcontext()
         with off, torch.no_grad():
-            return self.teaching.velocity(x_t, t, None, condition)
+            return self.teaching.velocity(x_t, t, t if self.teacher_takes_r else None, condition)
+
+    @property
+    def teacher_takes_r(self) -> bool:
+        """Whether the teacher is a MeanFlow model itself."""
+        return self._has("time_r_in")
+
+    def _has(self, embedder: str) -> bool:
+        """Whether the teacher has it: with LoRA it is the student's network, where one may be added."""
+        added = self.teaching is self.student and self.extended == embedder
+        return getattr(self.teaching.module.params, EMBEDDERS[embedder]) and not added
 
 
 def distillation(settings: Settings, device: torch.device, added: str) -> Distillation:
     """The networks of a run whose student gets the embedder `added` if its file has none."""
     student = _load(settings, settings.model.path, device, trained=not settings.lora.rank)
-    extended = add_embedder(student.module, added)
+    extended = added if add_embedder(student.module, added) else ""
     if settings.lora.rank:
         lora = add_lora(student.module, settings.lora.rank, settings.lora.alpha, settings.seed)
         return Distillation(student, lora, student, lora, extended)
