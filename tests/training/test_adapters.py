@@ -9,7 +9,15 @@ from comfy.model_patcher import ModelPatcher
 from torch.distributed.fsdp import fully_shard
 
 from disca.training.network.fp8 import FP8, store_fp8
-from disca.training.network.lora import EMBEDDERS, adapters_off, add_lora, lora_state, lora_targets, whole_state
+from disca.training.network.lora import (
+    EMBEDDERS,
+    adapters_off,
+    add_lora,
+    base_state,
+    lora_state,
+    lora_targets,
+    whole_state,
+)
 from disca.training.network.velocity import Network
 
 FAMILIES = ["1.0", "1.5"]
@@ -83,7 +91,7 @@ def test_gradients_are_those_of_weights_with_the_adapters_worked_in(family):
     stir(lora)
     ours = gradients(Network(module), lora, family, recomputed=True)
     merged = small_networks.network(family)
-    merged.load_state_dict(whole_state(module, lora))
+    merged.load_state_dict(whole_state(module, lora, base_state(module), lora.state_dict()))
     merged.requires_grad_(True)
     theirs = gradients(Network(merged), merged, family, recomputed=False)
     for name, adapter in lora.adapters().items():
@@ -154,7 +162,7 @@ def test_the_whole_model_can_be_exported_with_the_lora_worked_in(family):
     lora = add_lora(module, rank=4)
     stir(lora)
     merged = small_networks.network(family)
-    merged.load_state_dict(whole_state(module, lora))
+    merged.load_state_dict(whole_state(module, lora, base_state(module), lora.state_dict()))
     x, t, r, condition = small_networks.inputs(family)
     with torch.no_grad():
         ours, theirs = (Network(one).velocity(x, t, r, condition) for one in (merged, module))
@@ -199,7 +207,7 @@ def test_of_fp8_weights_the_lora_is_worked_into_what_they_stand_for(family):
     lora = add_lora(module, rank=4)
     store_fp8(module)
     stir(lora)
-    state = whole_state(module, lora)
+    state = whole_state(module, lora, base_state(module), lora.state_dict())
     assert not {tensor.dtype for tensor in state.values()} & {FP8}
     merged = small_networks.network(family)
     merged.load_state_dict(state)

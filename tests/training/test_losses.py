@@ -73,6 +73,21 @@ def test_where_r_is_t_the_target_is_the_teachers_velocity(points):
     torch.testing.assert_close(loss, torch.ones_like(loss))
 
 
+def test_in_step_with_others_the_derivative_is_taken_whatever_was_drawn_and_changes_nothing(points):
+    x_0, noise, t = points
+    taken = []
+
+    def derivative(u, x_t, t, r, v):
+        taken.append(len(t))
+        return torch.full_like(v, 7.0)
+
+    for r, expected in ((t, len(t)), (torch.where(t > t.mean(), t, t - 0.1), int((t <= t.mean()).sum()))):
+        alone, _ = meanflow_loss(mean_velocity, velocity, derivative, x_0, noise, t, r)
+        taken.clear()
+        loss, _ = meanflow_loss(mean_velocity, velocity, derivative, x_0, noise, t, r, in_step=True)
+        assert taken == [expected] and torch.equal(loss, alone)
+
+
 def test_in_a_batch_only_samples_with_an_interval_are_derived_and_each_by_its_own_numbers(points):
     x_0, noise, t = points
     r = torch.where(torch.arange(len(t)) % 2 == 0, t, t - 0.2)

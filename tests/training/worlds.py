@@ -89,7 +89,8 @@ class Regression:
         return {"this to that": 0.25}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
-        save_file(weights, folder / "network.safetensors")
+        if weights is not None:
+            save_file(weights, folder / "network.safetensors")
 
     @staticmethod
     def load(model: ModelSettings, export: Path) -> dict[str, Tensor]:

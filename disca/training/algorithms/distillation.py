@@ -34,5 +34,5 @@ class StudentTraining:
         export_distilled(folder, self.networks, weights, self.settings)
 
     def shards(self) -> list[nn.Module]:
-        """The blocks of both networks."""
-        return self.networks.block_modules()
+        """Both networks."""
+        return self.networks.shards()

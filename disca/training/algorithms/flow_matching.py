@@ -65,5 +65,5 @@ class FlowMatching:
         export_network(folder, self.network.module, weights, self.settings)
 
     def shards(self) -> list[nn.Module]:
-        """The blocks."""
-        return self.network.block_modules()
+        """The network."""
+        return self.network.shards()

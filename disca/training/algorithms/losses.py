@@ -57,16 +57,21 @@ def meanflow_loss(
     t: Tensor,
     r: Tensor,
     cap: float = 0.0,
+    in_step: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """DisCa, Algorithm 2, Restricted MeanFlow: the loss, and which samples were capped (see `meanflow_target`)."""
+    """DisCa, Algorithm 2, Restricted MeanFlow: the loss, and which samples were capped (see `meanflow_target`).
+
+    `in_step`: takes the derivative whatever was drawn, so that processes that share weights run as often.
+    """
     x_t = at_time(x_0, noise, t)  # line 4
     with torch.no_grad():
         v = teacher(x_t, t)  # line 5
         du_dt = torch.zeros_like(at_least_fp32(v))
         moving = r < t  # where r = t the derivative has no weight
-        if moving.any():
-            chosen = (x_t[moving], t[moving], r[moving], v[moving])
-            du_dt[moving] = derivative(_rows(student, moving), *chosen).to(du_dt.dtype)  # line 6
+        chosen = moving if moving.any() else ~moving
+        if in_step or moving.any():
+            given = (x_t[chosen], t[chosen], r[chosen], v[chosen])
+            du_dt[chosen] = derivative(_rows(student, chosen), *given).to(du_dt.dtype)  # line 6
         u_target, capped = meanflow_target(v, du_dt, t, r, cap)  # line 7
     return mse(student(x_t, t, r), u_target), capped  # line 8
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..contract.protocol import Batch, Loss
@@ -33,7 +34,7 @@ class MeanFlowDistillation(StudentTraining):
         condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         value, capped = meanflow_loss(
             self._student(condition), lambda x_t, t: self.networks.teacher(x_t, t, condition), self._derivative,
-            latents(batch), noise, t, r, meanflow.cap,
+            latents(batch), noise, t, r, meanflow.cap, in_step=torch.distributed.is_initialized(),
         )  # fmt: skip
         weight = adaptive_weight(value, meanflow.adaptive)
         yield Loss("network", value, t, {"capped": capped.float().mean().item()}, weight)

@@ -104,8 +104,8 @@ class PredictorTraining:
         export_predictor(folder, self.spec, self.predictor, weights)
 
     def shards(self) -> list[nn.Module]:
-        """The frozen network's blocks; the Predictor is a part, and so whole."""
-        return self.network.block_modules()
+        """The frozen network; the Predictor is a part, and so whole."""
+        return self.network.shards()
 
     def _predicted(self, pair: Pair, condition: Condition) -> Tensor:
         answer = by_predictor(self.predictor, pair.kept, pair.t)

@@ -70,7 +70,10 @@ class Training(Protocol):
         ...
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
-        """Writes what the inference nodes load, with these trained weights of the product in place of its own."""
+        """Writes what the inference nodes load, with these trained weights of the product in place of its own.
+
+        None: not this process's to write; all processes ask, as it may take weights that are spread over them.
+        """
         ...
 
     @staticmethod

@@ -127,7 +127,7 @@ def save(
     acts = [
         (lambda: _clear(folder), True),
         (lambda: tensor_files.write(tensors, aside / STATE, processes), False),
-        (lambda: export(aside / EXPORT), True),
+        (lambda: export(aside / EXPORT), False),
         (lambda: _finish(aside, target, meta), True),
     ]
     for act, only_main in acts:

@@ -109,12 +109,16 @@ def _start_number() -> str:
 
 
 def shard(modules: list[nn.Module], parts: Iterable[nn.Module], processes: Processes, dtype: str) -> None:
-    """Spreads the weights of the modules over all processes, in their order; what is left out starts out equal."""
+    """Spreads the weights of the modules over all processes, in their order; what is left out starts out equal.
+
+    Each is whole only while it runs: a module that is sharded by itself would stay so after its first forward.
+    """
     if processes.size == 1:
         return
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in modules:
-        fully_shard(module, mp_policy=policy if dtype == "bf16" else MixedPrecisionPolicy())
+        mixed = policy if dtype == "bf16" else MixedPrecisionPolicy()
+        fully_shard(module, mp_policy=mixed, reshard_after_forward=True)
     with torch.no_grad():
         for tensor in (tensor for part in parts for tensor in [*part.parameters(), *part.buffers()]):
             if not isinstance(tensor, DTensor):

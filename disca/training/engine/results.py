@@ -51,7 +51,8 @@ class Results:
         weights = self._product_weights()
 
         def export(folder: Path) -> None:
-            folder.mkdir(parents=True)
+            if self.processes.is_main:
+                folder.mkdir(parents=True)
             self.training.export(folder, weights)
 
         self.saved = checkpoints.save(
@@ -81,12 +82,12 @@ class Results:
         except OSError as error:  # the checkpoint is what matters
             self.reporter.say(f"The curves could not be drawn ({cause(error.strerror)}).")
 
-    def _product_weights(self) -> dict[str, Tensor]:
-        """The running average of the product's trained weights, or the weights; in the main process only."""
+    def _product_weights(self) -> dict[str, Tensor] | None:
+        """The running average of the product's trained weights, or the weights; None but in the main process."""
         averages = self.ema.average if self.ema is not None else {}
         found = {}
         for key, weight in self.parts[0].weights.items():
             tensor = full_tensor(averages.get(key, weight), self.processes)
             if tensor is not None:
                 found[key] = tensor.to(weight.dtype)
-        return found
+        return found if self.processes.is_main else None

@@ -15,7 +15,7 @@ from ...models.lora import load_lora
 from ...weights.predictor_file import write_predictor
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.settings import ModelSettings, Settings
-from .lora import lora_state, whole_state
+from .lora import base_state, lora_state, whole_state
 from .roles import Distillation
 
 NETWORK, LORA, PREDICTOR = "model.safetensors", "lora.safetensors", "predictor.safetensors"
@@ -38,10 +38,12 @@ def export_distilled(
     """
     if networks.lora is None:
         export_network(folder, networks.student.module, weights, settings)
-    elif weights is not None:
+        return
+    base = base_state(networks.student.module, weights is not None) if networks.extended else {}
+    if weights is not None:
         save_file(lora_state(networks.lora, weights), folder / LORA, metadata(settings))
         if networks.extended:
-            whole = whole_state(networks.student.module, networks.lora, weights)
+            whole = whole_state(networks.student.module, networks.lora, base, weights)
             save_file(whole, folder / NETWORK, metadata(settings))
 
 

@@ -118,11 +118,23 @@ def lora_state(lora: Lora, weights: dict[str, Tensor] | None = None) -> dict[str
 
 
 @torch.no_grad()
-def whole_state(network: nn.Module, lora: Lora, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The network's whole state with the LoRA worked in, for a base that lacks an embedder which was trained."""
-    weights = {name: _unsharded(tensor) for name, tensor in (weights or lora.state_dict()).items()}
-    state = {name: _unsharded(tensor) for name, tensor in network.state_dict().items() if ".adapter." not in name}
-    state |= {name: tensor for name, tensor in weights.items() if name in state}
+def base_state(network: nn.Module, kept: bool = True) -> dict[str, Tensor]:
+    """The network's weights without adapters, on the host if they are `kept`; all processes have to ask."""
+    state = {}
+    for name, tensor in network.state_dict().items():
+        if ".adapter." not in name:
+            whole = _unsharded(tensor)
+            state |= {name: whole.cpu()} if kept else {}
+    return state
+
+
+@torch.no_grad()
+def whole_state(
+    network: nn.Module, lora: Lora, base: dict[str, Tensor], weights: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The `base_state` with the LoRA of these weights worked in, for one that lacks an embedder which was trained."""
+    weights = {name: tensor.cpu() for name, tensor in weights.items()}
+    state = base | {name: tensor for name, tensor in weights.items() if name in base}
     for name, layer in network.named_modules():
         for function in getattr(layer, "weight_function", ()):  # undoes the scale of fp8, exactly
             state[f"{name}.weight"] = function(state[f"{name}.weight"].bfloat16())

@@ -43,10 +43,10 @@ class Distillation:
     lora: Lora | None = None
     extended: str = ""  # the embedder that the student has and its file lacks
 
-    def block_modules(self) -> list[nn.Module]:
-        """The blocks of both."""
-        own = self.student.block_modules()
-        return own if self.teaching is self.student else own + self.teaching.block_modules()
+    def shards(self) -> list[nn.Module]:
+        """The parts of both whose weights processes share, inner ones first."""
+        own = self.student.shards()
+        return own if self.teaching is self.student else own + self.teaching.shards()
 
     def teacher(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The velocity that the teacher gives at r = t, at guidance 1 where it is told another nowhere; no gradient."""

@@ -42,6 +42,20 @@ class Network:
         """The blocks themselves, in the order they run."""
         return [self.family.module(self.module, block) for block in self.blocks]
 
+    def shards(self) -> list[nn.Module]:
+        """The parts whose weights processes share: the blocks, each of the modules around them, then all together.
+
+        Each by itself, because a gradient may end at a block or begin at one, without the network's output.
+        """
+        blocks = self.block_modules()
+        within = {id(part) for block in blocks for part in block.modules()}
+        around = [
+            child
+            for child in self.module.children()
+            if any(True for _ in child.parameters()) and not any(id(part) in within for part in child.modules())
+        ]
+        return [*blocks, *around, self.module]
+
     def spread_blocks(self, count: int) -> list[BlockKey]:
         """So many blocks, or all if there are fewer, spread over the first two thirds of the network."""
         reach = max(1, 2 * len(self.blocks) // 3)
