@@ -50,6 +50,7 @@ class Family:
     published: Published | None
     widths: Callable[[nn.Module], tuple[int, int]]  # of a network's tokens, and the number of its heads
     texts: Callable[[nn.Module], dict[str, Text]]  # what a network reads of a conditioning, by ComfyUI's names
+    caption_tokens: int  # of a caption's text encoder that the network was trained with
     patches: str = "img_in.proj.weight"  # [width, channels, *patch], makes tokens of patches
     text_tokens: tuple[str, ...] = ("context", "txt_byt5", "clip_fea")  # inputs that go through the blocks as tokens
     sizes: tuple[str, str] = ("hidden_size", "num_heads")  # width and heads, in ComfyUI's configuration
@@ -217,6 +218,7 @@ HUNYUANVIDEO_10 = Family(
     published=Published(12_831_242_304, 12_724_631_552, tokens=64_144),  # 704x704, 129 frames
     widths=lambda network: (network.hidden_size, network.num_heads),
     texts=_hunyuanvideo_texts,
+    caption_tokens=256,
 )
 HUNYUANVIDEO_15 = Family(
     layout=DOUBLE_STREAM,
@@ -235,6 +237,7 @@ HUNYUANVIDEO_15 = Family(
     published=Published(8_331_330_848, 8_274_574_336, tokens=50_290),  # 848x480, 121 frames
     widths=lambda network: (network.hidden_size, network.num_heads),
     texts=_hunyuanvideo_texts,
+    caption_tokens=1000,
 )
 FAMILIES = {family.name: family for family in (HUNYUANVIDEO_10, HUNYUANVIDEO_15)}
 

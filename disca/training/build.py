@@ -117,6 +117,8 @@ class _Recipe(NamedTuple):
         sample = self.encoder.sample(pixels, text, self.first_frame)
         for change, detail in changes.items():
             account.change(clip.name, change, detail)
+        if text.cut:
+            account.change(clip.name, "captions longer than the model reads, without their ends")
         return sample
 
 

@@ -72,6 +72,7 @@ def row(pack):
         published=None,
         widths=lambda network: (network.dim, network.num_heads),
         texts=lambda network: {"cross_attn": family.Text(3, TEXT)},
+        caption_tokens=512,
         patches="patch_embedding.weight",
         text_tokens=(),
         sizes=("dim", "num_heads"),

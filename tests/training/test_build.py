@@ -151,6 +151,24 @@ def test_the_null_is_the_empty_caption(encoders, videos, tmp_path):
     assert torch.equal(null["y"], options["pooled_output"][0].bfloat16())
 
 
+@pytest.mark.parametrize(("family", "limit"), [("1.0", 256), ("1.5", 1000)])
+def test_a_caption_longer_than_the_model_reads_is_cut_where_its_own_code_cuts_it_and_named(
+    encoders, videos, tmp_path, family, limit
+):
+    model, vae, clip, _ = encoders[family]
+    words = [f"word{i:d}" for i in range(limit)]
+    (videos / "a.txt").write_text(" ".join(words))
+    (videos / "b.txt").write_text(" ".join(words[: limit // 8]))
+    built = build_dataset(str(videos), str(tmp_path / "data"), Encoder(model, vae, clip), CUT)
+    context = sample_of(tmp_path / "data", "a.mp4")["context"]
+    ((whole, _),) = text_to_video(clip, " ".join(words))
+    assert len(context) == limit < whole.shape[1]
+    assert torch.equal(context, whole[0, :limit].bfloat16())
+    assert [line for line in built.account.lines() if "captions" in line] == [
+        "Noted, captions longer than the model reads, without their ends (1): 'a.mp4'."
+    ]
+
+
 def test_an_interrupted_build_continues_to_the_same_bytes(encoders, videos, tmp_path):
     def interrupt(done, total):
         if done == 2:

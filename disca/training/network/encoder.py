@@ -1,7 +1,7 @@
 """Clips and captions -> what the network sees, by ComfyUI's own VAE, text encoders and model classes."""
 
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.clip_vision
 import comfy.model_base
@@ -32,7 +32,15 @@ FOREIGN = (  # HunyuanVideos that are given more than text, and of which no Mean
 )
 PROBED = 64  # values of each weight that go into the fingerprint
 
-Text = tuple[Tensor, dict]  # tokens [1, L, D], and what else ComfyUI's text encoder gives
+GLYPHS = 256  # tokens that byT5 reads of a caption's quoted words
+
+
+class Text(NamedTuple):
+    """An encoded caption."""
+
+    tokens: Tensor  # [1, L, D]
+    more: dict[str, Any]  # what else ComfyUI's text encoder gives
+    cut: bool  # the caption was longer than the family reads
 
 
 def model_without_weights(family: str) -> ModelPatcher:
@@ -72,16 +80,22 @@ class Encoder:
 
     @torch.inference_mode()
     def text(self, caption: str) -> Text:
-        """What the text encoders make of a caption."""
-        ((tokens, options),) = self._clip.encode_from_tokens_scheduled(self._clip.tokenize(caption), show_pbar=False)
+        """What the text encoders make of a caption, its tokens cut where HunyuanVideo's own code cuts them.
+
+        The language models read from left to right: these are their states of a caption that was cut before.
+        """
+        ((tokens, more),) = self._clip.encode_from_tokens_scheduled(self._clip.tokenize(caption), show_pbar=False)
         wanted = self._model.diffusion_model.txt_in.input_embedder.in_features
-        title = FAMILIES[self.family].title
+        family = FAMILIES[self.family]
         if tokens.shape[-1] != wanted:
             raise ValueError(
                 f"The text encoder gives {tokens.shape[-1]:d} values per token, but "
-                f"{title} takes {quoted(wanted)}. Load the text encoders of {title}."
+                f"{family.title} takes {quoted(wanted)}. Load the text encoders of {family.title}."
             )
-        return tokens, options
+        limits = {"attention_mask": family.caption_tokens, "conditioning_byt5small": GLYPHS}
+        cut = tokens.shape[1] > family.caption_tokens
+        more = {name: value[:, : limits[name]] if name in limits else value for name, value in more.items()}
+        return Text(tokens[:, : family.caption_tokens], more, cut)
 
     @torch.inference_mode()
     def sample(self, pixels: Tensor, text: Text, first_frame: bool = False) -> Sample:
@@ -117,9 +131,8 @@ class Encoder:
         return options | ({"clip_vision_output": self._vision.encode_image(pixels)} if self._vision else {})
 
     def _condition(self, text: Text, latent: Tensor, options: dict) -> Sample:
-        tokens, more = text
         conditions = self._model.extra_conds(
-            cross_attn=tokens, noise=latent, device=latent.device, **{**more, **options}
+            cross_attn=text.tokens, noise=latent, device=latent.device, **{**text.more, **options}
         )
         found = {NAMES[name]: value.cond[0] for name, value in conditions.items() if name in NAMES}
         if self._model.diffusion_model.vector_in is None:
