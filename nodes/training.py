@@ -9,7 +9,8 @@ from .setting_input import method_input, range_inputs, setting_input
 from .training_inputs import guidance_inputs, run_settings, shared_inputs, source_inputs, valid_sources, weights_input
 from .types import TRAINING_CATEGORY, DiscaPredictor
 
-PREDICTOR = ("delta_max", "depth", "form", "start", "gan_weight", "lr_discriminator", "discriminator_blocks")
+PREDICTOR = ("delta_max", "depth", "form", "start", "gan_weight", "gan_ramp", "gan_cap")
+PREDICTOR += ("lr_discriminator", "discriminator_blocks")
 PAIRS = ("line", "trajectory", "cached")
 REPORT = "Where the result is, and the memory and time that the run takes on each size of card."
 

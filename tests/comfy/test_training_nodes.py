@@ -41,6 +41,8 @@ SHARED = {
 PREDICTOR = {"model_name": MEANFLOW, "method": {"method": "default"}, "mse_iterations": 2, "gan_iterations": 1}
 CUSTOM = {"method": "custom", "delta_max": 0.3, "depth": 1, "form": "residual", "start": "identity", "gan_weight": 1.0}
 CUSTOM |= {
+    "gan_ramp": 10,
+    "gan_cap": 2.0,
     "lr_discriminator": 1e-4,
     "discriminator_blocks": 2,
     "pairs_trajectory": 0.0,
@@ -141,7 +143,7 @@ def test_a_custom_method_reaches_the_run(train, output):
     train("DiscaTrainPredictor", "custom", **inputs | {"method": CUSTOM | {"pairs_line": 0.4}})
     predictor = read_settings(output / "disca" / "runs" / "custom" / "run.yaml").predictor
     assert (predictor.delta_max, predictor.depth, predictor.adaptive) == (0.3, 1, 0.5)
-    assert (predictor.full_steps, predictor.shift) == (3, (1.0, 5.0))
+    assert (predictor.full_steps, predictor.shift, predictor.gan_ramp, predictor.gan_cap) == (3, (1.0, 5.0), 10, 2.0)
     assert predictor.pairs == PairSettings(line=0.4)
     with pytest.raises(ValueError, match="the shares of line, trajectory and cached pairs are all 0"):
         train("DiscaTrainPredictor", "none", **inputs | {"method": CUSTOM | {"pairs_line": 0.0}})

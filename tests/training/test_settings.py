@@ -56,6 +56,7 @@ def test_the_papers_presets_are_the_papers(written):
     run = read_settings(written(RUN + "predictor: {preset: paper}\nmeanflow: {preset: paper}\n"))
     assert (run.predictor.pairs, run.predictor.form) == (PairSettings(line=1.0), "authors")
     assert run.predictor.adaptive == run.meanflow.adaptive == run.meanflow.share_r_equals_t == 0.0
+    assert run.predictor.gan_ramp == run.predictor.gan_cap == run.meanflow.cap == 0.0, "nothing that the paper has not"
 
 
 def test_numbers_may_be_written_without_a_point(written):

@@ -14,7 +14,6 @@ from disca.toy.dataset import ToyDataset
 from disca.toy.network import new_network
 from disca.training.algorithms.flow_matching import SHIFT
 from disca.training.algorithms.losses import ADAPTIVE_C, mse
-from disca.training.algorithms.predictor_training import RAMP
 from disca.training.choose import chosen, make_training
 from disca.training.contract.method_settings import CfgSettings, MeanFlowSettings, PairSettings, PredictorSettings
 from disca.training.contract.settings import (
@@ -324,16 +323,45 @@ def test_a_pair_without_a_step_is_no_sample_for_the_discriminator_nor_for_what_i
         assert not empty.any() and step.any()
 
 
+def test_the_discriminators_gradient_is_held_down_as_the_settings_ask(tmp_path, files):
+    def pulled(**changes):
+        chosen = predictor_settings(start="random", **changes)
+        run = settings(tmp_path, "predictor", files["meanflow"], predictor=chosen)
+        torch.manual_seed(0)  # the discriminator's weights
+        training = make_training(run, ToyDataset(), CPU)
+        told = guided_condition(batch(), training.network, Draws(0, batch()["index"], CPU), (1.0, 5.0))
+        pair = next(training.pairs.draw(batch()["latent"], Draws(0, batch()["index"], CPU), told))
+        u = (pair.u_target + 0.1).requires_grad_(True)
+        adversarial, share, _ = training._adversarial(u, pair, told)
+        (gradient,) = torch.autograd.grad(adversarial.sum(), u)
+        squared = 0.2 * torch.ones_like(u) / u[0].numel()
+        return gradient.flatten(1).norm(dim=1) / squared.flatten(1).norm(dim=1), share
+
+    whole, share = pulled(gan_cap=0.0)
+    assert whole.mean().item() == pytest.approx(share, rel=1e-3)
+    limit = 0.5 * whole.min().item()
+    torch.testing.assert_close(pulled(gan_cap=limit)[0], torch.full_like(whole, limit), rtol=1e-3, atol=0.0)
+    assert torch.equal(pulled(gan_cap=2.0 * whole.max().item())[0], whole)
+
+
+def test_h_is_by_what_is_computed_in_where_none_is_given():
+    own, given = MeanFlowSettings(), MeanFlowSettings(h=0.02)
+    assert (own.distance("fp32"), own.distance("bf16"), given.distance("bf16")) == (0.01, 0.05, 0.02)
+    with pytest.raises(ValueError, match="h is below 1e-4"):
+        MeanFlowSettings(h=1e-7)
+
+
 def test_the_adversarial_term_comes_in_evenly_over_its_ramp(tmp_path, files):
-    chosen = predictor_settings(mse_iterations=7, gan_weight=0.6, start="random")
+    ramp = 20
+    chosen = predictor_settings(mse_iterations=7, gan_weight=0.6, gan_ramp=ramp, start="random")
     training = make_training(settings(tmp_path, "predictor", files["meanflow"], predictor=chosen), ToyDataset(), CPU)
 
     def value(iteration: int) -> torch.Tensor:
         return next(training.losses(batch(), iteration)).value.detach()
 
-    alone, whole = value(6), value(7 + RAMP)
-    for done in (1, RAMP // 2, RAMP):
-        torch.testing.assert_close(value(6 + done) - alone, (whole - alone) * done / RAMP)
+    alone, whole = value(6), value(7 + ramp)
+    for done in (1, ramp // 2, ramp):
+        torch.testing.assert_close(value(6 + done) - alone, (whole - alone) * done / ramp)
     samples = batch()
     draws = Draws(0, samples["index"], CPU)
     told = guided_condition(samples, training.network, draws, training.settings.cfg.guidance)

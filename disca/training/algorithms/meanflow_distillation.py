@@ -45,7 +45,7 @@ class MeanFlowDistillation(StudentTraining):
         condition = guided_condition(batch, self.network, draws, self.settings.cfg.guidance)
         return probe_derivative(
             self._student(condition), lambda x_t, t: self.networks.teacher(x_t, t, condition),
-            draws.noise(latents(batch)), self.settings.meanflow.h,
+            draws.noise(latents(batch)), self._h,
         )  # fmt: skip
 
     def preview(self, path: Path | None) -> dict[str, float]:
@@ -61,6 +61,10 @@ class MeanFlowDistillation(StudentTraining):
         previews.write(path, rows, self.networks.student.module)
         return {"student to teacher": distance(rows["student"], rows["teacher"])}
 
+    @property
+    def _h(self) -> float:
+        return self.settings.meanflow.distance(self.settings.model.dtype)
+
     def _student(self, condition: Condition) -> Velocity:
         def u(x_t: Tensor, t: Tensor, r: Tensor, chosen: Tensor | None = None, **options) -> Tensor:
             own = condition if chosen is None else rows(condition, chosen)
@@ -71,4 +75,4 @@ class MeanFlowDistillation(StudentTraining):
     def _derivative(self, u: Velocity, x_t: Tensor, t: Tensor, r: Tensor, v: Tensor) -> Tensor:
         if self.settings.meanflow.derivative == "dual":
             return dual_numbers(u, x_t, t, r, v)
-        return central_difference(u, x_t, t, r, v, self.settings.meanflow.h)
+        return central_difference(u, x_t, t, r, v, self._h)

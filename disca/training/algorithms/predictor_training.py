@@ -21,7 +21,6 @@ from .previews import Previews, cached, distance, mean_flow
 
 LEARNING_RATE = 1e-4
 DISCRIMINATOR_BETAS = (0.0, 0.999)  # without momentum
-RAMP = 100  # iterations over which the adversarial term comes in
 
 
 class PredictorTraining:
@@ -68,7 +67,7 @@ class PredictorTraining:
             yield Loss("predictor", value, pair.t, weight=balance)
             return
         adversarial, share, fake = self._adversarial(u_pred, pair, condition)
-        weight = self.settings.predictor.gan_weight * min(1.0, (since + 1) / RAMP)
+        weight = self.settings.predictor.gan_weight * min(1.0, (since + 1) / max(1, self.settings.predictor.gan_ramp))
         yield Loss("predictor", value + weight * adversarial, pair.t, {"adversarial share": share}, balance)
         yield self._discriminator_loss(fake, pair, condition)
 
@@ -117,7 +116,7 @@ class PredictorTraining:
         """The adversarial term [B], what its gradient is to that of the squared error, and the features it judged.
 
         Its gradient at u_pred is taken here and handed on as a product, so that the graph through the frozen network
-        is gone before the Predictor's backward; it is held down to the size of the squared error's.
+        is gone before the Predictor's backward; it is held down to `gan_cap` times the size of the squared error's.
         """
         u = u_pred.detach().requires_grad_(True)
         x, t, r = following(pair, u)  # line 11
@@ -127,7 +126,8 @@ class PredictorTraining:
         (gradient,) = torch.autograd.grad(term.sum(), u)
         squared = 2.0 * (u.detach().float() - pair.u_target.float()) / u[0].numel()
         share = lengths(gradient) / lengths(squared).clamp(min=1e-12)  # whatever else is in the batch
-        gradient = gradient * per_sample((1.0 / share.clamp(min=1e-12)).clamp(max=1.0), gradient)
+        if cap := self.settings.predictor.gan_cap:
+            gradient = gradient * per_sample((cap / share.clamp(min=1e-12)).clamp(max=1.0), gradient)
         carried = (gradient * (u_pred - u.detach())).flatten(1).sum(1)
         return term.detach() + carried, share.mean().item(), ([tap.detach() for tap in taps], moving)
 

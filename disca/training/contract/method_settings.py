@@ -29,7 +29,8 @@ class CfgSettings:
         return self
 
 
-MEANFLOW_PRESETS: dict[str, dict[str, Any]] = {"paper": {"share_r_equals_t": 0.0, "adaptive": 0.0}}
+MEANFLOW_PRESETS: dict[str, dict[str, Any]] = {"paper": {"share_r_equals_t": 0.0, "adaptive": 0.0, "cap": 0.0}}
+DISTANCES = {"fp32": 0.01, "bf16": 0.05}  # h: bf16 rounds away what two nearer calls differ by
 
 
 @section
@@ -39,14 +40,16 @@ class MeanFlowSettings:
     preset: Literal["default", "paper"] = Field(
         "default",
         description="default: half of the samples have r = t, and hard ones weigh less, which keeps the model near its "
-        "teacher. paper: none have, and all weigh alike.",
+        "teacher. paper: none have, all weigh alike, and nothing is limited.",
     )
     R: float = number(0.2, 0, 1, "The longest step that is trained, in sigma.", 0.01)
     share_r_equals_t: float = number(0.5, 0, 1, "Share of samples with r = t.", 0.01)
     derivative: Literal["difference", "dual"] = Field(
         "difference", description="difference: two more calls of the network. dual: exact, and slower."
     )
-    h: float = number(0.01, 1e-4, 0.5, "difference: distance of its two calls, in sigma.", 1e-4)
+    h: float = number(
+        0.0, 0, 0.5, "difference: distance of its two calls, in sigma. 0: 0.05 in bf16, 0.01 in fp32.", 1e-4
+    )
     cap: float = number(
         1.0, 0, 100, "Limit on the norm of (t - r)·du/dt, relative to the velocity's. 0: no limit.", 0.1
     )
@@ -56,6 +59,16 @@ class MeanFlowSettings:
     @classmethod
     def _preset(cls, given: Any) -> Any:
         return with_preset(given, MEANFLOW_PRESETS)
+
+    @model_validator(mode="after")
+    def _is_apart(self):
+        if 0.0 < self.h < 1e-4:
+            raise ValueError("h is below 1e-4, where the two calls differ by rounding only. Give 1e-4 or more, or 0.")
+        return self
+
+    def distance(self, dtype: str) -> float:
+        """h, or the one for a network that computes in this type."""
+        return self.h or DISTANCES[dtype]
 
 
 @section
@@ -101,6 +114,8 @@ PREDICTOR_PRESETS: dict[str, dict[str, Any]] = {
         "mse_iterations": 500,
         "gan_iterations": 1000,
         "full_steps": 1,
+        "gan_ramp": 0,
+        "gan_cap": 0.0,
         "pairs": PairSettings(line=1.0),
     }
 }
@@ -133,6 +148,10 @@ class PredictorSettings:
     mse_iterations: int = number(200, 0, MANY, "First iterations, with the squared error alone.")
     gan_iterations: int = number(100, 0, MANY, "Iterations after those, with a discriminator as well.")
     gan_weight: float = number(1.0, 0, 100, "Weight of the discriminator's loss beside the squared error.", 0.01)
+    gan_ramp: int = number(100, 0, MANY, "Iterations over which that weight rises from 0.")
+    gan_cap: float = number(
+        1.0, 0, 100, "Limit on the gradient of the discriminator's loss, relative to the squared error's. 0: none.", 0.1
+    )
     adaptive: float = number(1.0, 0, 1, ADAPTIVE, 0.01)
     lr_discriminator: float = number(1e-4, 0, 1, "Learning rate of the discriminator.", 1e-6)
     discriminator_blocks: int = number(4, 1, 60, "How many blocks' features the discriminator sees.")
