@@ -6,10 +6,10 @@ A network with random weights, wide enough that products take nearly all of the 
 time, which other load on the machine disturbs least. In each round the plain model and every method run once, in
 changing order, in one process. Two tables are printed.
 
-Steps in full: their products are the plain model's, so what a method adds is found in all else that a step does: its
-time less that of the products. Printed is how much more of that there is than in the same step of the plain model, as
-a share of a whole step: the median over steps and rounds, with its quartiles. The counting makes all else slower, so
-that this is rather too much than too little.
+Steps in full: what a method adds is too little to be seen in the whole. It is the functions of PyTorch that are called
+more often than in the plain model's step, as each was timed, and the code around them: how much longer a step takes on
+a network so narrow that it takes nearly no time itself, the median over pairs of steps. Both are printed as shares of
+the plain model's step.
 
 Cached steps: what they take of full ones, by the fastest times, in brackets the lowest and highest of a single round.
 Beside it stands its arithmetic: the products and attentions that it makes, as their operations are counted, and as they
@@ -23,11 +23,12 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
-from cpu_products import Products
+from cpu_products import Calls, Products
 from networks import Size, conditioning, latent, random_model, random_predictor
 from overhead import steady_allocator
 
@@ -42,6 +43,7 @@ from disca.methods.seam.method import Method  # isort: skip
 from disca.schedule import Anchors  # isort: skip
 
 STEPS, WARMUP = 4, (0, 1)  # with these in full, the others cached
+NARROW, PAIRS = 128, 10  # the width of a network that takes nearly no time; its runs in a round
 TIMED = 2  # runs in which each product is timed; the fastest time counts
 NAMES = ["DisCa", *(name for name in METHODS if name != "LESA")]
 OWN = {  # rules of their own: settings for every step in full, and for as few of them as there can be
@@ -59,13 +61,7 @@ class Step(NamedTuple):
 
     seconds: float
     cached: bool
-    operations: int = 0  # of its products
-    products: float = 0.0  # seconds that these took
-
-    @property
-    def rest(self) -> float:
-        """Seconds of all else."""
-        return self.seconds - self.products
+    watched: Any  # what watched it
 
 
 Taken = Callable[[Sequence[Sequence[Step]]], float]  # by several runs of the same
@@ -76,6 +72,13 @@ class Models(NamedTuple):
 
     full: ModelPatcher
     cached: ModelPatcher
+
+
+class Both(NamedTuple):
+    """A model, and what every method makes of it."""
+
+    plain: ModelPatcher
+    methods: dict[str, Models]
 
 
 def models(name: str, plain: ModelPatcher, predictor: ModelPatcher) -> Models:
@@ -93,18 +96,17 @@ def _attached(plain: ModelPatcher, method: Method, predictor: ModelPatcher) -> M
 
 
 @torch.inference_mode()
-def run(model: ModelPatcher, size: Size, counted: bool = False) -> list[Step]:
-    """The steps of a run; their products are counted and timed if asked for, which takes time."""
+def run(model: ModelPatcher, size: Size, watch: Callable[[], AbstractContextManager] = nullcontext) -> list[Step]:
+    """The steps of a run, each under what `watch` makes, which takes time."""
     found: list[Step] = []
 
     def timed(apply_model, call):
         sampled = call["c"]["transformer_options"].get(KEY)
         before, started = sampled.report.predicted if sampled else 0, time.process_time()
-        with Products() if counted else nullcontext() as products:
+        with watch() as watched:
             out = apply_model(call["input"], call["timestep"], **call["c"])
         seconds = time.process_time() - started
-        cached = sampled is not None and sampled.report.predicted > before
-        found.append(Step(seconds, cached, *([products.operations, products.seconds] if counted else [])))
+        found.append(Step(seconds, sampled is not None and sampled.report.predicted > before, watched))
         return out
 
     model = model.clone()
@@ -116,15 +118,13 @@ def run(model: ModelPatcher, size: Size, counted: bool = False) -> list[Step]:
     return found
 
 
-def rounds(
-    runs: Mapping[str, ModelPatcher], size: Size, count: int, counted: bool = False
-) -> dict[str, list[list[Step]]]:
+def rounds(runs: Mapping[str, ModelPatcher], size: Size, count: int) -> dict[str, list[list[Step]]]:
     """Each run's steps in each of so many rounds, after one that warms up; each round has another order."""
     found, order = defaultdict(list), [*runs]
     for number in range(count + 1):
         random.Random(number).shuffle(order)
         for title in order:
-            found[title].append(run(runs[title], size, counted))
+            found[title].append(run(runs[title], size))
     return {title: times[1:] for title, times in found.items()}
 
 
@@ -139,31 +139,43 @@ def ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]], take
     return [taken(ours) / taken(plain), min(each), max(each)]
 
 
-def full_lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: int) -> Iterator[str]:
-    """How much more than the plain model's steps every method's steps in full do."""
-    yield "| | added to a step in full (quartiles) |"
-    found = rounds({"plain": plain, **{name: pair.full for name, pair in runs.items()}}, size, count, counted=True)
-    theirs = [step for steps in found["plain"] for step in steps]
-    whole = statistics.median(step.seconds for step in theirs)
-    for name in runs:
-        ours = [step for steps in found[name] for step in steps]
-        if [step.operations for step in ours] != [step.operations for step in theirs]:
-            raise RuntimeError(f"{name} makes other products in full steps than the plain model.")
-        added = [100 * (our.rest - their.rest) / whole for our, their in zip(ours, theirs, strict=True)]
-        low, middle, high = statistics.quantiles(added, n=4)
-        yield f"| {name} | {middle:+.2f} % ({low:+.2f} to {high:+.2f}) |"
+def full_lines(models_of: Callable[[Size], Both], size: Size, count: int) -> Iterator[str]:
+    """What every method adds to the plain model's steps."""
+    yield "| | functions added to a step in full | code around them | together |"
+    plain, runs = models_of(size)
+    theirs = run(plain, size, Calls)
+    whole = statistics.median(step.seconds for step in run(plain, size))
+    code = around(models_of, replace(size, width=NARROW, latent=(4, 8, 8)), count)
+    for name, pair in runs.items():
+        ours = run(pair.full, size, Calls)
+        called = statistics.mean(our.watched.beyond(their.watched) for our, their in zip(ours, theirs, strict=True))
+        parts = [100 * seconds / whole for seconds in (called, code[name], called + code[name])]
+        yield f"| {name} | " + " | ".join(f"{part:.2f} %" for part in parts) + " |"
 
 
-def cached_lines(runs: Mapping[str, Models], plain: ModelPatcher, size: Size, count: int) -> Iterator[str]:
+def around(models_of: Callable[[Size], Both], size: Size, count: int) -> dict[str, float]:
+    """Seconds by which each method's steps in full are longer on a network that takes nearly none."""
+    plain, runs = models_of(size)
+    found = rounds({"plain": plain, **{name: pair.full for name, pair in runs.items()}}, size, PAIRS * count)
+    theirs = [step.seconds for steps in found.pop("plain") for step in steps]
+    ours = {name: [step.seconds for steps in each for step in steps] for name, each in found.items()}
+    return {
+        name: statistics.median(our - their for our, their in zip(each, theirs, strict=True))
+        for name, each in ours.items()
+    }
+
+
+def cached_lines(models_of: Callable[[Size], Both], size: Size, count: int) -> Iterator[str]:
     """What every method's cached steps take, and their arithmetic."""
     yield "| | products of a cached step, counted | timed | cached step, measured |"
+    plain, runs = models_of(size)
     found = rounds({"plain": plain, **{name: pair.cached for name, pair in runs.items()}}, size, count)
-    operations = run(plain, size, counted=True)[-1].operations
+    operations = run(plain, size, Products)[-1].watched.operations
     for name, pair in runs.items():
-        counted = [run(pair.cached, size, counted=True) for _ in range(TIMED)]
+        counted = [run(pair.cached, size, Products) for _ in range(TIMED)]
         steps = [number for number, step in enumerate(counted[0]) if step.cached]
-        computed = sum(counted[0][step].operations for step in steps) / len(steps) / operations
-        products = sum(min(each[step].products for each in counted) for step in steps)
+        computed = sum(counted[0][step].watched.operations for step in steps) / len(steps) / operations
+        products = sum(min(each[step].watched.seconds for each in counted) for step in steps)
         timed = products / of_steps(steps)(found["plain"])
         share, least, most = ratios(found[name], found["plain"], of_steps(steps))
         yield (
@@ -187,11 +199,14 @@ def main() -> None:
     torch.set_num_threads(1)
     shape = (4, options.side, options.side)
     size = Size("1.0", options.width, (1, 2), (1, 2), shape, text_tokens=64, steps=STEPS, shift=5.0)
-    plain, predictor = random_model(size), random_predictor(size).patcher
-    runs = {name: models(name, plain, predictor) for name in options.methods}
+
+    def models_of(size: Size) -> Both:
+        plain, predictor = random_model(size), random_predictor(size).patcher
+        return Both(plain, {name: models(name, plain, predictor) for name in options.methods})
+
     print(f"{size.tokens:d} tokens of width {options.width:d}, {options.rounds:d} rounds")
     for table in options.tables:
-        for line in TABLES[table](runs, plain, size, options.rounds):
+        for line in TABLES[table](models_of, size, options.rounds):
             print(line, flush=True)
 
 
