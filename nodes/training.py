@@ -1,12 +1,24 @@
 """Train Predictor, Train MeanFlow, Train CFG."""
 
+from typing import Any
+
 from comfy_api.v0_0_2 import io, ui
 
 from ..disca.host.compat import room
+from ..disca.models.checks import LoadedPredictor
+from ..disca.models.source import file_of_predictor
 from ..disca.training.contract.method_settings import MeanFlowSettings, PairSettings, PredictorSettings
 from ..disca.training.contract.settings import LoraSettings, Settings
 from .setting_input import method_input, range_inputs, setting_input
-from .training_inputs import guidance_inputs, run_settings, shared_inputs, source_inputs, valid_sources, weights_input
+from .training_inputs import (
+    guidance_inputs,
+    run_settings,
+    shared_inputs,
+    source_inputs,
+    start_input,
+    valid_sources,
+    weights_input,
+)
 from .types import TRAINING_CATEGORY, DiscaPredictor
 
 PREDICTOR = ("delta_max", "depth", "form", "start", "gan_weight", "gan_ramp", "gan_cap")
@@ -31,6 +43,10 @@ class DiscaTrainPredictor(io.ComfyNode):
                 setting_input(PredictorSettings, "gan_iterations"),
                 *guidance_inputs(advanced=True),
                 *shared_inputs(),
+                start_input(),
+                DiscaPredictor.Input(
+                    "predictor", optional=True, tooltip="A Predictor to go on from. Without one a new one is trained."
+                ),
             ],
             outputs=[
                 DiscaPredictor.Output(display_name="predictor"),
@@ -45,10 +61,18 @@ class DiscaTrainPredictor(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, method: dict, mse_iterations: int, gan_iterations: int, guidance_low: float, guidance_high: float, **shared
+        cls,
+        method: dict,
+        mse_iterations: int,
+        gan_iterations: int,
+        guidance_low: float,
+        guidance_high: float,
+        predictor: LoadedPredictor | None = None,
+        **shared,
     ) -> io.NodeOutput:
-        iterations = {"mse_iterations": mse_iterations, "gan_iterations": gan_iterations}
-        predictor = _predictor(iterations=iterations, **method)
+        path = "" if predictor is None else file_of_predictor(predictor)
+        own = {"mse_iterations": mse_iterations, "gan_iterations": gan_iterations, "path": path}
+        predictor = _predictor(own=own, **method)
         guidance = (guidance_low, guidance_high)
         return _train(run_settings("predictor", guidance=guidance, predictor=predictor, **shared))
 
@@ -71,6 +95,7 @@ class DiscaTrainMeanFlow(io.ComfyNode):
                 weights_input(),
                 *guidance_inputs(advanced=True),
                 *shared_inputs(),
+                start_input(),
             ],
             outputs=[io.Model.Output(), io.String.Output(display_name="report", tooltip=REPORT)],
             is_output_node=True,
@@ -103,6 +128,7 @@ class DiscaTrainCFG(io.ComfyNode):
                 setting_input(Settings, "iterations"),
                 weights_input(),
                 *shared_inputs(),
+                start_input(),
             ],
             outputs=[io.Model.Output(), io.String.Output(display_name="report", tooltip=REPORT)],
             is_output_node=True,
@@ -126,12 +152,12 @@ def _train(settings: Settings) -> io.NodeOutput:
     return io.NodeOutput(trained.result, trained.report, ui=ui.SavedImages(pictures))
 
 
-def _predictor(method: str, iterations: dict[str, int], **custom) -> PredictorSettings:
+def _predictor(method: str, own: dict[str, Any], **custom) -> PredictorSettings:
     if method != "custom":
-        return PredictorSettings(preset=method, **iterations)
+        return PredictorSettings(preset=method, **own)
     pairs = PairSettings(**{name: custom.pop(f"pairs_{name}") for name in PAIRS})
     shift = (custom.pop("shift_low"), custom.pop("shift_high"))
-    return PredictorSettings(pairs=pairs, shift=shift, **iterations, **custom)
+    return PredictorSettings(pairs=pairs, shift=shift, **own, **custom)
 
 
 def _meanflow(method: str, **custom) -> MeanFlowSettings:

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import folder_paths
+from comfy.model_patcher import ModelPatcher
 from comfy_api.v0_0_2 import io
 
 from ..disca.host.compat import require, room
 from ..disca.host.folders import file_path
+from ..disca.models.source import file_of_model
 from ..disca.server.folders import dataset_folder, known_sources, run_folder
 from ..disca.training.budget.memory import CARDS, fitted
 from ..disca.training.contract.method_settings import CfgSettings
@@ -47,6 +49,16 @@ def source_inputs(run: str, tooltip: str) -> list[io.Input]:
             "checkpoint, one that is finished gives its result. Other settings need another name.",
         ),
     ]
+
+
+def start_input() -> io.Input:
+    """The MODEL to begin with, where it comes from the graph."""
+    return io.Model.Input(
+        "model",
+        optional=True,
+        tooltip="The MODEL to begin with, in place of model_name: from another DisCa training, from DisCa Load "
+        "MeanFlow Model or from Load Diffusion Model, without a LoRA on it.",
+    )
 
 
 def valid_sources(model: str | None, dataset: str | None, run: str | None) -> bool | str:
@@ -114,6 +126,7 @@ def run_settings(
     memory: dict,
     record: dict,
     seed: int,
+    model: ModelPatcher | None = None,
     **sections,
 ) -> Settings:
     """The run that the inputs of a node describe; `sections` are fields of Settings that only this node sets."""
@@ -125,7 +138,7 @@ def run_settings(
         out=run_folder(run),
         data=DataSettings(path=dataset_folder(dataset), batch=batch, accumulate=accumulate),
         model=ModelSettings(
-            path=file_path("diffusion_models", model_name),
+            path=file_path("diffusion_models", model_name) if model is None else file_of_model(model),
             dtype="fp32" if device == "cpu" else "bf16",
         ),
         seed=seed,

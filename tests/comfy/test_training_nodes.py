@@ -132,6 +132,33 @@ def sampled(call, model) -> torch.Tensor:
     return call("DiscaSample", model=model, **settings)[0]["samples"]
 
 
+def test_each_training_begins_with_what_the_one_before_it_gave(train, output, predictor_run):
+    """Three stages wired in a graph, the last with a Predictor to go on from; model_name is left unread."""
+    first, _ = predictor_run
+    model, _ = train("DiscaTrainCFG", "stage_1", **LORA)
+    model, _ = train("DiscaTrainMeanFlow", "stage_2", **LORA, method={"method": "default"}, model=model)
+    train("DiscaTrainPredictor", "stage_3", **PREDICTOR, model=model, predictor=first)
+    runs = output / "disca" / "runs"
+    begun = [read_settings(runs / f"stage_{stage}" / "run.yaml") for stage in (2, 3)]
+    given = [runs / f"stage_{stage}" / "export" / "model.safetensors" for stage in (1, 2)]
+    assert [settings.model.path for settings in begun] == [str(path) for path in given]
+    assert begun[1].predictor.path == str(runs / "predictor" / "export" / "predictor.safetensors")
+
+
+def test_what_is_no_file_begins_no_training(train, call, output, pack):
+    (model,) = call("DiscaLoadModel", model_name=MEANFLOW, weight_dtype="default")
+    changed, unknown = model.clone(), model.clone()
+    changed.add_patches({"diffusion_model.img_in.proj.weight": ("diff", (torch.zeros(1),))})
+    unknown.cached_patcher_init = None
+    for given, told in ((changed, "with a LoRA on it.*ModelSave"), (unknown, "not loaded from one file")):
+        with pytest.raises(ValueError, match=told):
+            train("DiscaTrainPredictor", "none", **PREDICTOR, model=given)
+    with pytest.raises(ValueError, match="none of DisCa's own"):
+        loaded = pack("disca.models.checks").LoadedLesa(model, None)
+        train("DiscaTrainPredictor", "none", **PREDICTOR, predictor=loaded)
+    assert not (output / "disca" / "runs" / "none").exists()
+
+
 def test_the_trained_predictor_predicts_in_a_graph(predictor_run, call, apply):
     (model,) = call("DiscaLoadModel", model_name=MEANFLOW, weight_dtype="default")
     patched = apply(model, predictor_run[0], "0")
