@@ -27,7 +27,7 @@ nothing of the real models' speed.
 
 - another **method** in *DisCa Apply Cache*; the help page (the node's info button) says what each keeps and costs
 - a smaller *interval* or *threshold*: more full steps, nearer to 1
-- steps of your own: *DisCa Cache Schedule* into *schedule*
+- steps of your own: *DisCa Cache Schedule* into *schedule*; *DisCa Find Schedule* finds them
 - your own model: any HunyuanVideo into *model*. One without MeanFlow is sampled by core's *KSampler*
 """
 
