@@ -207,12 +207,14 @@ def test_nodes_are_in_chinese(page, shoot, nodes2):
 
 @pytest.mark.parametrize("plan", ["preset", "interval", "anchors"])
 def test_inputs_of_every_plan_are_in_chinese(page, plan):
+    page.open(locale="zh")
     page.evaluate(ONLY, "DiscaCacheSchedule")
     page.evaluate("plan => { app.graph.nodes[0].widgets[0].value = plan }", plan)
     assert len(require_chinese_labels(page, "DiscaCacheSchedule")) > 1
 
 
 def test_help_page_is_in_chinese(page, shoot):
+    page.open(locale="zh")
     for node_id, texts in CHINESE.items():
         open_help(page, node_id)
         shoot(f"zh_help_{node_id}")
