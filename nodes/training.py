@@ -5,8 +5,6 @@ from typing import Any
 from comfy_api.v0_0_2 import io, ui
 
 from ..disca.host.compat import room
-from ..disca.models.checks import LoadedPredictor
-from ..disca.models.source import file_of_predictor
 from ..disca.training.contract.method_settings import MeanFlowSettings, PairSettings, PredictorSettings
 from ..disca.training.contract.settings import LoraSettings, Settings
 from .setting_input import method_input, range_inputs, setting_input
@@ -67,10 +65,10 @@ class DiscaTrainPredictor(io.ComfyNode):
         gan_iterations: int,
         guidance_low: float,
         guidance_high: float,
-        predictor: LoadedPredictor | None = None,
+        predictor: Any = None,
         **shared,
     ) -> io.NodeOutput:
-        path = "" if predictor is None else file_of_predictor(predictor)
+        path = "" if predictor is None else room("training").file_of_predictor(predictor)
         own = {"mse_iterations": mse_iterations, "gan_iterations": gan_iterations, "path": path}
         predictor = _predictor(own=own, **method)
         guidance = (guidance_low, guidance_high)

@@ -1,14 +1,13 @@
 """Inputs that the training nodes share, and the settings that they stand for."""
 
 from dataclasses import replace
+from typing import Any
 
 import folder_paths
-from comfy.model_patcher import ModelPatcher
 from comfy_api.v0_0_2 import io
 
 from ..disca.host.compat import require, room
 from ..disca.host.folders import file_path
-from ..disca.models.source import file_of_model
 from ..disca.server.folders import dataset_folder, known_sources, run_folder
 from ..disca.training.budget.memory import CARDS, fitted
 from ..disca.training.contract.method_settings import CfgSettings
@@ -126,7 +125,7 @@ def run_settings(
     memory: dict,
     record: dict,
     seed: int,
-    model: ModelPatcher | None = None,
+    model: Any = None,
     **sections,
 ) -> Settings:
     """The run that the inputs of a node describe; `sections` are fields of Settings that only this node sets."""
@@ -138,7 +137,7 @@ def run_settings(
         out=run_folder(run),
         data=DataSettings(path=dataset_folder(dataset), batch=batch, accumulate=accumulate),
         model=ModelSettings(
-            path=file_path("diffusion_models", model_name) if model is None else file_of_model(model),
+            path=file_path("diffusion_models", model_name) if model is None else room("training").file_of_model(model),
             dtype="fp32" if device == "cpu" else "bf16",
         ),
         seed=seed,

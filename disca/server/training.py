@@ -9,6 +9,8 @@ import folder_paths
 
 from ..host import compat
 from ..messages import cause, quoted
+from ..models.source import file_of_model as file_of_model
+from ..models.source import file_of_predictor as file_of_predictor
 from ..toy.dataset import TOY
 from ..training.budget.memory import table
 from ..training.contract.settings import Settings
