@@ -64,9 +64,6 @@ class Step(NamedTuple):
     watched: Any  # what watched it
 
 
-Taken = Callable[[Sequence[Sequence[Step]]], float]  # by several runs of the same
-
-
 class Models(NamedTuple):
     """The runs of a method."""
 
@@ -128,15 +125,15 @@ def rounds(runs: Mapping[str, ModelPatcher], size: Size, count: int) -> dict[str
     return {title: times[1:] for title, times in found.items()}
 
 
-def of_steps(steps: Sequence[int]) -> Taken:
-    """What these steps take, by the fastest time of each."""
-    return lambda runs: sum(min(run[step].seconds for run in runs) for step in steps)
+def fastest(runs: Sequence[Sequence[Step]], steps: Sequence[int]) -> float:
+    """Seconds of these steps, each by its fastest time of several runs."""
+    return sum(min(run[step].seconds for run in runs) for step in steps)
 
 
-def ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]], taken: Taken) -> list[float]:
-    """What is taken of what the plain model takes: by all runs, then the lowest and the highest of a round."""
-    each = [taken([one]) / taken([other]) for one, other in zip(ours, plain, strict=True)]
-    return [taken(ours) / taken(plain), min(each), max(each)]
+def ratios(ours: Sequence[Sequence[Step]], plain: Sequence[Sequence[Step]], steps: Sequence[int]) -> list[float]:
+    """What these steps take of the plain model's: by all runs, then the lowest and the highest of a round."""
+    each = [fastest([one], steps) / fastest([other], steps) for one, other in zip(ours, plain, strict=True)]
+    return [fastest(ours, steps) / fastest(plain, steps), min(each), max(each)]
 
 
 def full_lines(models_of: Callable[[Size], Both], size: Size, count: int) -> Iterator[str]:
@@ -176,8 +173,8 @@ def cached_lines(models_of: Callable[[Size], Both], size: Size, count: int) -> I
         steps = [number for number, step in enumerate(counted[0]) if step.cached]
         computed = sum(counted[0][step].watched.operations for step in steps) / len(steps) / operations
         products = sum(min(each[step].watched.seconds for each in counted) for step in steps)
-        timed = products / of_steps(steps)(found["plain"])
-        share, least, most = ratios(found[name], found["plain"], of_steps(steps))
+        timed = products / fastest(found["plain"], steps)
+        share, least, most = ratios(found[name], found["plain"], steps)
         yield (
             f"| {name} | {100 * computed:.2f} % | {100 * timed:.2f} % | "
             f"{100 * share:.2f} % ({100 * least:.2f} to {100 * most:.2f}) |"

@@ -115,10 +115,11 @@ def shard(modules: list[nn.Module], parts: Iterable[nn.Module], processes: Proce
     """
     if processes.size == 1:
         return
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policy = MixedPrecisionPolicy()
+    if dtype == "bf16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in modules:
-        mixed = policy if dtype == "bf16" else MixedPrecisionPolicy()
-        fully_shard(module, mp_policy=mixed, reshard_after_forward=True)
+        fully_shard(module, mp_policy=policy, reshard_after_forward=True)
     with torch.no_grad():
         for tensor in (tensor for part in parts for tensor in [*part.parameters(), *part.buffers()]):
             if not isinstance(tensor, DTensor):

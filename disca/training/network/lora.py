@@ -124,7 +124,8 @@ def base_state(network: nn.Module, kept: bool = True) -> dict[str, Tensor]:
     for name, tensor in network.state_dict().items():
         if ".adapter." not in name:
             whole = _unsharded(tensor)
-            state |= {name: whole.cpu()} if kept else {}
+            if kept:
+                state[name] = whole.cpu()
     return state
 
 
