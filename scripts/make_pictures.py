@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from build_workflows import build, place
 from comfy_server import PACK, Server, serve
 from frontend import Interface, interface, place_model
-from graph_parts import DISCA_10, Graph, Group, Model, Node
+from graph_parts import DISCA_10, DISTILLED_15, Graph, Group, Model, Node
 from graphs import GRAPHS, hunyuanvideo10_groups, hunyuanvideo15_groups
 from graphs_caches import caches_groups
 from graphs_toy import quickstart_toy_groups, run_toy
@@ -74,16 +74,16 @@ FOUND = [
     ),
 ]
 ENCODERS = {"vae": ("vae", 0), "clip": ("clip", 0)}
-DATASET = {"dataset": ("build", 0)}
+DATASET = {"model_name": DISTILLED_15.name, "dataset": ("build", 0)}
 TRAINING = Group(
     "",
     WIDTH,
     [
         [
             Node("build", "DiscaBuildDataset", ENCODERS | {"videos_name": CLIPS, "dataset": CLIPS}),
-            Node("train_predictor", "DiscaTrainPredictor", DATASET | {"run": "my_predictor"}),
-            Node("train_meanflow", "DiscaTrainMeanFlow", DATASET | {"run": "my_meanflow"}),
-            Node("train_cfg", "DiscaTrainCFG", DATASET | {"run": "my_cfg"}),
+            Node("train_predictor", "DiscaTrainPredictor", DATASET | {"run": "my_predictor"}, models=(DISTILLED_15,)),
+            Node("train_meanflow", "DiscaTrainMeanFlow", DATASET | {"run": "my_meanflow"}, models=(DISTILLED_15,)),
+            Node("train_cfg", "DiscaTrainCFG", DATASET | {"run": "my_cfg"}, models=(DISTILLED_15,)),
             Node("trained", "DiscaApplyPredictor", {"predictor": ("train_predictor", 0)}),
         ]
     ],
