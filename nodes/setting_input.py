@@ -17,7 +17,11 @@ def setting_input(section: type, name: str, id: str = "", **changed: Any) -> io.
     if field.annotation is bool:
         return io.Boolean.Input(id or name, **options)
     if get_origin(field.annotation) is Literal:
-        return io.Combo.Input(id or name, **{"options": list(get_args(field.annotation))} | options)
+        options = {"options": list(get_args(field.annotation))} | options
+    if "options" in options:
+        return io.Combo.Input(id or name, **options)
+    if field.annotation is str or get_origin(field.annotation) is dict:
+        return io.String.Input(id or name, **options)
     least, most = limits_of(field)
     if field.annotation is int:
         return io.Int.Input(id or name, **{"min": least, "max": most} | options)

@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import io
 
 from ..disca.host.compat import require, room
 from ..disca.host.folders import file_path
+from ..disca.messages import quoted
 from ..disca.server.folders import dataset_folder, known_sources, run_folder
 from ..disca.training.budget.memory import CARDS, fitted
 from ..disca.training.contract.method_settings import CfgSettings
@@ -21,13 +22,14 @@ from ..disca.training.contract.settings import (
     SaveSettings,
     Settings,
 )
+from ..disca.training.contract.torch_names import SHORT, optimisers, schedules
+from ..disca.training.contract.yaml_settings import read_options
 from .setting_input import range_inputs, setting_input
 from .types import NOTHING_THERE
 
 SIZES = {f"{size} GB": float(size) for size in CARDS}
 SAVE = SaveSettings()
 PREVIEW = PreviewSettings(every=SAVE.every, guidance=6.0)
-OPTIMISER = ("lr", "warmup", "decay", "weight_decay", "clip", "ema")
 
 
 def source_inputs(run: str, tooltip: str) -> list[io.Input]:
@@ -158,7 +160,7 @@ def _saving_memory(
         return replace(
             settings,
             model=replace(settings.model, weight_dtype="fp8_e4m3fn" if fp8 else "default"),
-            optimizer=replace(settings.optimizer, name="adamw_8bit" if adamw_8bit else "adamw"),
+            optimizer=_in_8_bits(settings.optimizer) if adamw_8bit else settings.optimizer,
             memory=MemorySettings(**custom),
         )
     if settings.device == "cpu" or "://" in settings.data.path:
@@ -166,8 +168,18 @@ def _saving_memory(
     return fitted(settings, SIZES.get(memory, card))
 
 
-def _optimizer(optimizer: str, batch: int = 1, accumulate: int = 1, **custom) -> tuple[OptimiserSettings, int, int]:
-    return OptimiserSettings(**custom), batch, accumulate
+def _in_8_bits(optimizer: OptimiserSettings) -> OptimiserSettings:
+    if optimizer.name not in SHORT:
+        raise ValueError(f"adamw_8bit is on, but the optimizer is {quoted(optimizer.name)}. Choose one of them.")
+    return replace(optimizer, name="adamw_8bit")
+
+
+def _optimizer(
+    optimizer: str, batch: int = 1, accumulate: int = 1, options: str = "", decay_options: str = "", **custom
+) -> tuple[OptimiserSettings, int, int]:
+    texts = {"options": options, "decay_options": decay_options}
+    written = {name: read_options(name, text) for name, text in texts.items()}
+    return OptimiserSettings(**custom, **written), batch, accumulate
 
 
 def _record(
@@ -179,8 +191,18 @@ def _record(
 
 
 def _optimizer_inputs() -> list[io.Input]:
-    moves = [setting_input(OptimiserSettings, name) for name in OPTIMISER]
-    return [*moves, setting_input(DataSettings, "batch"), setting_input(DataSettings, "accumulate")]
+    shared = [setting_input(OptimiserSettings, name) for name in ("weight_decay", "clip", "ema")]
+    return [
+        setting_input(OptimiserSettings, "lr"),
+        setting_input(OptimiserSettings, "warmup"),
+        setting_input(OptimiserSettings, "decay", options=schedules()),
+        *shared,
+        setting_input(DataSettings, "batch"),
+        setting_input(DataSettings, "accumulate"),
+        setting_input(OptimiserSettings, "name", options=optimisers(), optional=True),
+        setting_input(OptimiserSettings, "options", default="", optional=True),
+        setting_input(OptimiserSettings, "decay_options", default="", optional=True),
+    ]
 
 
 def _memory_inputs() -> list[io.Input]:

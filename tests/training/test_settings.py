@@ -205,7 +205,10 @@ def test_every_number_of_the_settings_has_limits_and_every_setting_a_description
         ("memory: {checkpoint: true}", "'checkpoint' is not a key of 'memory'. Its keys are 'recompute_blocks',"),
         ("meanflow: {anchor: 0.5}", "'anchor' is not a key of 'meanflow'. Its keys are 'preset', 'R', 'share_r_"),
         ("meanflow: {preset: anchored}", "'preset' is 'anchored', but must be one of 'default' or 'paper'."),
-        ("optimizer: {name: adamw8bit}", "'name' is 'adamw8bit', but must be one of 'adamw' or 'adamw_8bit'."),
+        (
+            "optimizer: {name: adamw8bit}",
+            "'name' is 'adamw8bit', but must be one of 'adamw', 'adamw_8bit', ",
+        ),
         ("dato:\n    path: videos\n", "'dato' is not a key of the run. Did you mean 'data'?"),
     ],
 )

@@ -10,6 +10,7 @@ from itertools import product
 from ..contract.costs import COSTS, Cost
 from ..contract.method_settings import PairSettings, PredictorSettings
 from ..contract.settings import MemorySettings, Settings
+from ..contract.torch_names import uses_torchao
 from .sizes import Sizes, sizes_of_run
 
 GB = 1e9
@@ -41,6 +42,7 @@ class Job:
     pairs: PairSettings = PredictorSettings().pairs
     features: int = PredictorSettings().features  # that the Predictor sees
     full_steps: int = PredictorSettings().full_steps  # pairs of a sample
+    optimiser: str = "adamw"
 
     @property
     def cost(self) -> Cost:
@@ -125,7 +127,8 @@ def cheapest(sizes: Sizes, job: Job, card: float, gpus: int = 1) -> Savings | No
     """The savings that cost least and fit on a card of so many GB; None if none do."""
     swaps = range(sizes.blocks + 1) if job.freezes and gpus == 1 else range(1)
     checkpoints = (False, True) if job.cost.predictor else (False,)
-    switches = list(product((False, True), (False, True), (False, True), checkpoints))
+    eight_bits = (False, True) if job.optimiser == "adamw" else (uses_torchao(job.optimiser),)
+    switches = list(product((False, True), (False, True), eight_bits, checkpoints))
     choices = [(0, *chosen) for chosen in switches] + [(count, *chosen) for chosen in switches for count in swaps]
     for count, offload, fp8, adamw_8bit, recompute_blocks in choices:
         savings = Savings(recompute_blocks, adamw_8bit, fp8, offload, count, gpus)
@@ -136,25 +139,26 @@ def cheapest(sizes: Sizes, job: Job, card: float, gpus: int = 1) -> Savings | No
 
 def fitted(settings: Settings, card: float) -> Settings:
     """The run with the savings that cost least on a card of so many GB; ValueError if none suffice."""
-    savings = cheapest(sizes_of_run(settings), job_of_run(settings), card)
+    savings = cheapest(sizes_of_run(settings), job := job_of_run(settings), card)
     if savings is None:
         raise ValueError(
             f"This run does not fit on a card of {card:.0f} GB, whatever is saved. Build the dataset of shorter or "
             "smaller clips, train a LoRA instead of all weights, or set the memory yourself to try all the same.\n"
             + table(settings)
         )
+    name = "adamw_8bit" if savings.adamw_8bit and job.optimiser == "adamw" else job.optimiser
     return replace(
         settings,
         model=replace(settings.model, weight_dtype="fp8_e4m3fn" if savings.fp8 else settings.model.weight_dtype),
-        optimizer=replace(settings.optimizer, name="adamw_8bit" if savings.adamw_8bit else settings.optimizer.name),
+        optimizer=replace(settings.optimizer, name=name),
         memory=MemorySettings(True, savings.offload, savings.swap),
     )
 
 
 def table(settings: Settings) -> str:
     """What the run of these settings needs, and what would make it fit on each size of card."""
-    sizes, job, own = sizes_of_run(settings), job_of_run(settings), _savings(settings)
-    needs = peak(sizes, job, own)
+    sizes, job = sizes_of_run(settings), job_of_run(settings)
+    needs = peak(sizes, job, _savings(settings))
     parts = ", ".join(f"{name} {need / GB:.1f}" for name, need in needs.items())
     work, samples = total_operations(sizes, settings), sizes.batch * settings.data.accumulate
     iterations = sum(count for count, _ in _phases(settings))
@@ -232,13 +236,14 @@ def job_of_run(settings: Settings) -> Job:
         pairs=predictor.pairs,
         features=predictor.features,
         full_steps=predictor.full_steps,
+        optimiser=settings.optimizer.name,
     )
 
 
 def _savings(settings: Settings) -> Savings:
     return Savings(
         settings.memory.recompute_blocks,
-        settings.optimizer.name == "adamw_8bit",
+        uses_torchao(settings.optimizer.name),
         settings.model.weight_dtype == "fp8_e4m3fn",
         settings.memory.offload_activations,
         settings.memory.swap_blocks,

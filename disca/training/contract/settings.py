@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import Field, StrictBool, model_validator
 
 from ...settings.fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
 from ...settings.section import section
 from .costs import Algorithm
 from .method_settings import CfgSettings, LesaSettings, MeanFlowSettings, PredictorSettings
+from .torch_names import Options, require_optimiser, require_schedule
 
 Decay = Annotated[float, limits(0, 0.99999)]
 Seed = Annotated[int, limits(0, MOST_SEED)]
@@ -40,17 +41,30 @@ class DataSettings:
 class OptimiserSettings:
     """How a part's weights move."""
 
-    name: Literal["adamw", "adamw_8bit"] = Field(
-        "adamw", description="adamw_8bit: the optimizer's moments are kept in 8 bits."
+    name: Text = Field(
+        "adamw",
+        description="adamw; adamw_8bit, whose moments are kept in 8 bits; or a class of PyTorch's or torchao's by its "
+        "full name, such as torch.optim.Adafactor.",
+    )
+    options: Options = Field(
+        default_factory=dict,
+        description="What that class takes beside learning rate, betas and weight decay, such as momentum: 0.9.",
     )
     lr: float = number(
         0.0, 0, 1, "Learning rate. 0: 1e-4 for a Predictor, 5e-5 for a LoRA, 1e-5 for all weights.", 1e-6
     )
-    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="Decay of the two moments.")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="Decay of the two moments, where there are two.")
     weight_decay: float = number(0.0, 0, 1, "Weight decay. 0: none.", 0.001)
     warmup: int = number(0, 0, MANY, "Iterations over which the learning rate rises.")
-    decay: Literal["none", "cosine"] = Field(
-        "none", description="cosine: the learning rate falls to 0 at the end of the run."
+    decay: Text = Field(
+        "none",
+        description="none; cosine: the learning rate falls to 0 at the end of the run; or a schedule of PyTorch's by "
+        "its full name, such as torch.optim.lr_scheduler.StepLR.",
+    )
+    decay_options: Options = Field(
+        default_factory=dict,
+        description="What that schedule takes, such as step_size: 500. Its T_max, total_steps and total_iters are the "
+        "run's iterations if they are left out.",
     )
     clip: float = number(1.0, 0, 1000, "Gradients are clipped to this norm. 0: no clipping.", 0.1)
     ema: float = number(
@@ -60,6 +74,12 @@ class OptimiserSettings:
         "Decay of the moving average of the weights that is exported. 0: export the weights themselves.",
         0.0001,
     )
+
+    @model_validator(mode="after")
+    def _are_known(self):
+        require_optimiser(self.name, self.options)
+        require_schedule(self.decay, self.decay_options)
+        return self
 
 
 @section

@@ -14,13 +14,23 @@ PIECES = ("codes", "scale", "qmap")  # bytes of the values' shape, scales in one
 
 
 def is_packed(tensor: Tensor) -> bool:
-    """Whether the tensor is in this form."""
+    """Whether the tensor is in 8 bits of a map, which are saved as they are."""
     return all(hasattr(tensor, piece) for piece in PIECES)
 
 
 def pieces(tensor: Tensor) -> dict[str, Tensor]:
     """What it consists of; nothing for a plain tensor."""
     return {piece: getattr(tensor, piece) for piece in PIECES} if is_packed(tensor) else {}
+
+
+def is_quantised(tensor: Tensor) -> bool:
+    """Whether it is of one of torchao's forms, in 8 bits of whichever kind."""
+    return hasattr(tensor, "codes")
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Its values as numbers, which give the same bits when they are quantised again."""
+    return tensor.dequantize() if is_quantised(tensor) else tensor
 
 
 def block_size(shapes: list[tuple[int, ...]], types: list[str]) -> int:

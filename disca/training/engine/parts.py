@@ -1,13 +1,12 @@
 """A part of what is trained: its weights and the optimiser that moves them."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from ...messages import quoted
 from ..contract.protocol import Trainable
 from .distributed import Processes, average_gradients, local, norm
+from .learning_rate import LearningRate
 from .optimiser import make_optimiser, set_learning_rate
 
 
@@ -22,16 +21,13 @@ class Part:
             raise ValueError(f"The part {quoted(name)} has no weights to train.")
         self.buffers = persistent_buffers(self.module)
         self.updates = 0
-        self._iterations = iterations
+        self._rate = LearningRate(self._settings, iterations)
         self.optimiser = make_optimiser(self._settings, list(self.weights.values()), self._settings.lr)
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next update: it rises during the warm-up, and may fall to zero over the run."""
-        warmup, decay = self._settings.warmup, self._settings.decay
-        rise = min(1.0, (self.updates + 1) / warmup) if warmup else 1.0
-        fall = 0.5 + 0.5 * math.cos(math.pi * self.updates / self._iterations) if decay == "cosine" else 1.0
-        return self._settings.lr * rise * fall
+        """The learning rate of the next update."""
+        return self._rate.of(self.updates)
 
     def gradient_norm(self, processes: Processes) -> float:
         """The norm of the whole gradient, averaged over processes; NaN or infinite if an entry is."""

@@ -102,9 +102,9 @@ class SavedTensors:
         held, first = _held(tensor)
         end = first + (held.shape[0] if held.dim() else 1)
         chunks = [chunk for chunk in self._chunks[name] if chunk.first < end and chunk.end > first]
-        if not eight_bits.is_packed(held):
+        if not eight_bits.is_quantised(held):
             _fill(held, first, end, chunks)
-        elif not all(eight_bits.copy_rows(held, first, chunk) for chunk in chunks):
+        elif not (eight_bits.is_packed(held) and all(eight_bits.copy_rows(held, first, chunk) for chunk in chunks)):
             numbers = torch.empty(held.shape, device=held.device)
             _fill(numbers, first, end, chunks)
             held.copy_(numbers)
@@ -136,7 +136,9 @@ def _groups(
         if not (held.numel() if isinstance(tensor, DTensor) else processes.is_main):
             continue
         rows[name] = [first, tensor.shape[0] if tensor.dim() else 1]
-        found = {f"{name}/{piece}": part for piece, part in eight_bits.pieces(held).items()} or {name: held}
+        found = {f"{name}/{piece}": part for piece, part in eight_bits.pieces(held).items()} or {
+            name: eight_bits.plain(held)
+        }
         pieces |= found
         size += sum(part.nbytes for part in found.values())
         if size >= GROUP_BYTES:

@@ -19,6 +19,7 @@ from ...weights.predictor_file import read_predictor, read_predictor_spec
 from ...weights.predictor_spec import PredictorSpec
 from ..contract.method_settings import PredictorSettings
 from ..contract.settings import Settings
+from ..contract.torch_names import uses_torchao
 from .blocks import make_out_of_place
 from .fp8 import store_fp8
 from .lora import Lora, adapters_off, add_lora
@@ -171,7 +172,7 @@ def _load(settings: Settings, path: str, device: torch.device, trained: bool = F
     model, memory = settings.model, settings.memory
     compute = DTYPES[model.dtype]
     if trained:
-        kept = torch.float32 if settings.optimizer.name == "adamw" else compute
+        kept = compute if uses_torchao(settings.optimizer.name) else torch.float32
     else:
         kept = torch.bfloat16 if model.weight_dtype != "default" else compute
     module = load_network(path, kept)
