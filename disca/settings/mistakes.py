@@ -63,7 +63,7 @@ def _sentence(found: dict[str, Any], place: Keys, section: type) -> str:
 
 def _at(place: Keys, section: type) -> Any:
     for key in place:
-        section = fields_of(section)[key].annotation
+        section = get_args(section)[0] if isinstance(key, int) else fields_of(section)[key].annotation
     return section
 
 

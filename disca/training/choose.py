@@ -2,6 +2,7 @@
 
 import torch
 
+from ..messages import quoted
 from ..models.family import family_of
 from ..toy.dataset import TOY, ToyDataset
 from .algorithms.cfg_distillation import CfgDistillation
@@ -9,9 +10,11 @@ from .algorithms.flow_matching import FlowMatching
 from .algorithms.lesa_training import LesaTraining
 from .algorithms.meanflow_distillation import MeanFlowDistillation
 from .algorithms.predictor_training import PredictorTraining
-from .contract.protocol import Samples, Training
+from .contract.costs import COSTS
+from .contract.protocol import Made, Samples, Training
 from .contract.settings import DataSettings, Settings
 from .data.dataset import Dataset, open_dataset, require_fits
+from .data.mixture import Mixture, Source, mixed
 
 TRAININGS: dict[str, type[Training]] = {  # by the names in contract/costs.py
     "flow": FlowMatching,
@@ -22,21 +25,33 @@ TRAININGS: dict[str, type[Training]] = {  # by the names in contract/costs.py
 }
 
 
-def chosen(settings: Settings, device: torch.device) -> tuple[Training, Samples]:
-    """The training that the settings ask for, and its samples."""
-    dataset = open_samples(settings.data)
-    return make_training(settings, dataset, device), dataset
+def chosen(settings: Settings, device: torch.device) -> Made:
+    """The training that the settings ask for, its samples, and those held out."""
+    dataset, held_out = open_samples(settings)
+    return Made(make_training(settings, dataset, device), dataset, held_out)
 
 
 def make_training(settings: Settings, dataset: Samples, device: torch.device) -> Training:
     """The training, its networks loaded; ValueError if the samples are of another model."""
     training = TRAININGS[settings.algorithm](settings, dataset, device)
-    if isinstance(dataset, Dataset):
-        network = training.network.module
-        require_fits(dataset, family_of(network).name, network.out_channels, network.params.context_in_dim)
+    for one in dataset.datasets if isinstance(dataset, Mixture) else [dataset]:
+        if isinstance(one, Dataset):
+            network = training.network.module
+            require_fits(one, family_of(network).name, network.out_channels, network.params.context_in_dim)
     return training
 
 
-def open_samples(data: DataSettings) -> Samples:
-    """The dataset of the run."""
-    return ToyDataset() if data.path == TOY else open_dataset(data.path, data.cache)
+def open_samples(settings: Settings) -> tuple[Samples, Samples | None]:
+    """The samples to train on, and those held out for validation if there are any."""
+    if settings.validation.samples and COSTS[settings.algorithm].outputs:
+        raise ValueError(
+            f"validation.samples is {settings.validation.samples:d}, but {quoted(settings.algorithm)} learns from runs "
+            "that it makes, and can hold none out. Set it to 0."
+        )
+    return mixed(open_sources(settings.data), settings.validation.samples, settings.seed)
+
+
+def open_sources(data: DataSettings) -> list[Source]:
+    """The datasets of the run."""
+    named = [(data.path, data.repeats), *((source.path, source.repeats) for source in data.more)]
+    return [Source(ToyDataset() if path == TOY else open_dataset(path, data.cache), times) for path, times in named]

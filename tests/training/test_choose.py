@@ -40,7 +40,7 @@ class NewTraining(Regression):
 def _table(monkeypatch):
     monkeypatch.setitem(choose.TRAININGS, "new", NewTraining)
     monkeypatch.setitem(COSTS, "new", Cost(passes=1))
-    monkeypatch.setattr(choose, "open_samples", lambda data: Points())
+    monkeypatch.setattr(choose, "open_samples", lambda settings: (Points(), None))
 
 
 def test_a_class_and_a_line_train_log_and_load(tmp_path):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import is_dataclass, replace
-from typing import get_origin
+from typing import get_args, get_origin
 
 import pytest
 from pydantic.fields import FieldInfo
@@ -185,8 +185,8 @@ def test_settings_that_no_run_could_have_cannot_be_made_anywhere(make):
 def settings_of(section: type) -> Iterator[tuple[str, FieldInfo]]:
     """All settings by their names, those of groups among them."""
     for name, field in fields_of(section).items():
-        if is_dataclass(field.annotation):
-            yield from settings_of(field.annotation)
+        if is_dataclass(inner := (*get_args(field.annotation), field.annotation)[0]):
+            yield from settings_of(inner)
         else:
             yield name, field
 
@@ -205,16 +205,27 @@ def test_every_number_of_the_settings_has_limits_and_every_setting_a_description
         ("memory: {checkpoint: true}", "'checkpoint' is not a key of 'memory'. Its keys are 'recompute_blocks',"),
         ("meanflow: {anchor: 0.5}", "'anchor' is not a key of 'meanflow'. Its keys are 'preset', 'R', 'share_r_"),
         ("meanflow: {preset: anchored}", "'preset' is 'anchored', but must be one of 'default' or 'paper'."),
-        (
-            "optimizer: {name: adamw8bit}",
-            "'name' is 'adamw8bit', but must be one of 'adamw', 'adamw_8bit', ",
-        ),
+        ("optimizer: {name: adamw8bit}", "'name' is 'adamw8bit', but must be one of 'adamw', 'adamw_8bit', "),
         ("dato:\n    path: videos\n", "'dato' is not a key of the run. Did you mean 'data'?"),
     ],
 )
 def test_a_word_that_is_none_is_answered_with_those_that_are(written, old, told):
     with pytest.raises(ValueError) as error:
         read_settings(written(RUN + old))
+    assert f"run.yaml, line 5: {told}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("{path: videos, repeat: 2}", "'repeat' is not a key of 'more'. Did you mean 'repeats'?"),
+        ("{path: videos, repeats: 0}", "'repeats' is 0, but must be at least 1."),
+        ("{repeats: 2}", "'more' needs the key 'path'."),
+    ],
+)
+def test_a_mistake_in_a_list_of_sections_is_named(written, entry, told):
+    with pytest.raises(ValueError) as error:
+        read_settings(written(f"{RUN}  more: [{entry}]\n"))
     assert f"run.yaml, line 5: {told}" in str(error.value)
 
 

@@ -30,7 +30,8 @@ LENGTH = 11
 class Points:
     """Points x and what a fixed map makes of them; some are spoiled."""
 
-    fingerprint = "points"
+    fingerprint, null = "points", {}
+    family, encoder = "points", "none"
 
     def __init__(self, spoiled: tuple[int, ...] = (), shapes: int = 1):
         self._spoiled, self._shapes = spoiled, shapes

@@ -1,4 +1,4 @@
-"""Flow matching: how a base model is trained, with its prompt left out now and then so that it can be guided."""
+"""Flow matching: how a base model is trained; by `data.caption_dropout` it learns what guidance needs."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,14 +11,13 @@ from ...meanflow import shifted
 from ..contract.protocol import Batch, Loss, Samples, trainable
 from ..contract.settings import Settings
 from ..contract.times import Draws
-from ..network.conditions import condition_of, dropped, latents, without_prompt
+from ..network.conditions import condition_of, latents
 from ..network.export import export_network, exported_model
 from ..network.roles import base_network
 from .losses import flow_matching_loss
 from .previews import Previews, original
 
 LEARNING_RATE = 1e-4
-DROP = 0.1  # share of samples without their prompt
 SHIFT = 1.5  # times lean towards noise, where a video's contents are decided
 
 
@@ -38,9 +37,7 @@ class FlowMatching:
         """The flow-matching loss."""
         draws = Draws(self.settings.seed, batch["index"], self.device)
         t, noise = shifted(draws.uniform(), SHIFT), draws.noise(latents(batch))
-        null = without_prompt(batch, self.dataset.null)
-        condition = dropped(condition_of(batch), null, draws.uniform() < DROP)
-        u = partial(self.network.velocity, r=None, condition=condition)
+        u = partial(self.network.velocity, r=None, condition=condition_of(batch))
         value = flow_matching_loss(u, latents(batch), noise, t)
         yield Loss("network", value, t)
 

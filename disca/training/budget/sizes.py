@@ -110,11 +110,15 @@ def _weight_shapes(model: ModelSettings) -> dict[str, tuple[int, ...]]:
 
 
 def _sample_shapes(data: DataSettings) -> list[dict[str, tuple[int, ...]]]:
-    if data.path == TOY:
-        return [{name: tuple(tensor.shape) for name, tensor in ToyDataset()[0].items()}]
     from ..data.dataset import open_dataset
 
-    return [item.shapes for item in open_dataset(data.path, data.cache).index.items]
+    shapes = []
+    for path in (data.path, *(source.path for source in data.more)):
+        if path == TOY:
+            shapes.append({name: tuple(tensor.shape) for name, tensor in ToyDataset()[0].items()})
+        else:
+            shapes += [item.shapes for item in open_dataset(path, data.cache).index.items]
+    return shapes
 
 
 def _tokens(shapes: dict[str, tuple[int, ...]], patch: tuple[int, ...], texts: tuple[str, ...]) -> int:

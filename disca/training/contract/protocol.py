@@ -41,10 +41,19 @@ class Samples(Protocol):
     """The samples that are trained on, by index."""
 
     fingerprint: str
+    null: Sample  # the text inputs of the empty caption
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> Sample: ...
+
+
+class Made(NamedTuple):
+    """A training, the samples it is trained on, and those that are held out for validation."""
+
+    training: "Training"
+    samples: Samples
+    held_out: Samples | None = None
 
 
 class Training(Protocol):

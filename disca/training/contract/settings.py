@@ -28,6 +28,14 @@ class ModelSettings:
 
 
 @section
+class SourceSettings:
+    """One more dataset of the run."""
+
+    path: Annotated[Text, location(remote=True, needed=True), Field(description="Its folder or url.")]
+    repeats: int = number(1, 1, 1000, "How often each of its samples comes in an epoch.")
+
+
+@section
 class DataSettings:
     """Where the samples are; an iteration takes batch x accumulate of them on each process."""
 
@@ -35,6 +43,11 @@ class DataSettings:
     cache: Annotated[Text, location(exists=False)] = Field("", description="A folder for copies of what is at a url.")
     batch: int = number(1, 1, 1024, "Samples at a time.")
     accumulate: int = number(1, 1, 1024, "Batches accumulated per iteration.")
+    repeats: int = number(1, 1, 1000, "How often each sample of `path` comes in an epoch.")
+    more: Annotated[tuple[SourceSettings, ...], Field(max_length=MOST_LISTED)] = Field(
+        (), description="Further datasets, each with a path and repeats."
+    )
+    caption_dropout: float = number(0.0, 0, 1, "Share of samples that come with the empty caption.", 0.01)
 
 
 @section
@@ -123,6 +136,15 @@ class PreviewSettings:
 
 
 @section
+class ValidationSettings:
+    """The loss on samples that are not trained on."""
+
+    samples: int = number(0, 0, 100_000, "How many samples are held out. 0: none, and no validation.")
+    every: int = number(250, 1, MANY, "Iterations between validations.")
+    draws: int = number(4, 1, 1000, "Times and noise of each sample, the same in every validation.")
+
+
+@section
 class Settings:
     """A whole training run."""
 
@@ -142,5 +164,6 @@ class Settings:
     lesa: LesaSettings = LesaSettings()
     memory: MemorySettings = MemorySettings()
     save: SaveSettings = SaveSettings()
+    validation: ValidationSettings = ValidationSettings()
     preview: PreviewSettings = PreviewSettings()
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one.")

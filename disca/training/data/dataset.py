@@ -25,6 +25,7 @@ __all__ = [
     "order",
     "require_fits",
     "unconditional",
+    "without_caption",
 ]
 
 CACHE_BYTES = 200 * 2**30
@@ -101,6 +102,11 @@ def unconditional(batch: Batch, null: Sample) -> Batch:
     kept = {name: tensor for name, tensor in batch.items() if name not in TEXT}
     size, device = len(batch["latent"]), batch["latent"].device
     return kept | {name: tensor.to(device).expand(size, *tensor.shape) for name, tensor in null.items()}
+
+
+def without_caption(sample: Sample, null: Sample) -> Sample:
+    """The sample with the text of the empty caption; a first frame stays."""
+    return {name: tensor for name, tensor in sample.items() if name not in TEXT} | null
 
 
 def require_fits(dataset: Dataset, family: str, latent_channels: int, context_width: int, encoder: str = "") -> None:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from ...files import ASIDE, remove, replacing
 from ...messages import cause, quoted
-from ..contract.settings import Settings
+from ..contract.settings import DataSettings, Settings
 from . import state, tensor_files
 from .distributed import Processes
 from .ema import Ema
@@ -33,6 +33,7 @@ FILE = rf"{STATE}/[\w-]+\.safetensors"  # of the state, as meta.json lists it
 
 # What may differ between the runs before and after: it changes no number of the training, or only how far it goes.
 MAY_CHANGE = {"out", "iterations", "device", "data.path", "data.cache", "data.batch", "data.accumulate"}
+MAY_CHANGE |= {"data.repeats", "data.more", "validation.every", "validation.draws"}  # the dataset's hash tells of them
 SECTIONS_THAT_MAY_CHANGE = {"memory", "save", "preview"}
 FILES = {"model.path", "model.teacher"}  # compared by name: a folder may be moved
 
@@ -205,6 +206,8 @@ def _of_another_version(folder: Path, meta: OtherFormat) -> str:
 
 
 def _require_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    defaults = fingerprint(Settings(now["algorithm"], "out", DataSettings("data")), "", set())
+    before = {key: value for key, value in defaults.items() if key in now} | before  # there may be new settings
     differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if differing:
         changes = "; ".join(

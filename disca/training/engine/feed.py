@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from ..contract.protocol import Batch, Samples
-from ..data.dataset import collate
+from ..data.dataset import Sample, collate, without_caption
 from ..data.order import order
 from .distributed import Processes
 
@@ -16,9 +16,11 @@ MicroBatch = list[Batch]  # what goes through the network before the next sample
 class Feed:
     """Hands each process its share of the samples from a position on."""
 
-    def __init__(self, dataset: Samples, seed: int, processes: Processes, batch: int, accumulate: int):
+    def __init__(
+        self, dataset: Samples, seed: int, processes: Processes, batch: int, accumulate: int, dropout: float = 0.0
+    ):
         self._dataset, self._seed, self._processes, self._batch = dataset, seed, processes, batch
-        self.accumulate = accumulate
+        self.accumulate, self._dropout = accumulate, dropout
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disca-samples")
         self._ahead: tuple[int, Future] | None = None
 
@@ -53,8 +55,17 @@ class Feed:
         for number in range(self.accumulate):
             first = position + (number * self._processes.size + self._processes.rank) * self._batch
             positions = list(range(first, first + self._batch))
-            micro_batches.append(collate([self._dataset[self.index(place)] for place in positions], positions))
+            micro_batches.append(collate([self._sample(place) for place in positions], positions))
         return micro_batches
+
+    def _sample(self, position: int) -> Sample:
+        """The sample at a position, with the empty caption where its own is dropped."""
+        sample = self._dataset[self.index(position)]
+        if not self._dropout:
+            return sample
+        generator = torch.Generator().manual_seed(sample_seed(self._seed, position))
+        dropped = torch.rand((), generator=generator) < self._dropout
+        return without_caption(sample, self._dataset.null) if dropped else sample
 
 
 def bad_positions(batch: Batch) -> set[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...messages import quoted
-from ..contract.protocol import Samples, Training
+from ..contract.protocol import Made
 from ..contract.settings import Settings
 from ..records.lock import FolderInUseError, run_lock
 from ..records.run_folder import RunFolder
@@ -21,19 +21,18 @@ from .iteration import Accumulator, Outcome
 from .parts import Part
 from .reporter import Reporter
 from .results import Results
+from .validation import Validation
 
 MOST_BAD_IN_A_ROW = 8
 MOST_ACCUMULATED = 2**16  # batches of an iteration: a checkpoint may say anything
 
-Made = tuple[Training, Samples]
-
 
 def train(
-    settings: Settings, make: Callable[[Settings, torch.device], Made], stop: Callable[[], bool] = lambda: False
+    settings: Settings, make: Callable[[Settings, torch.device], tuple], stop: Callable[[], bool] = lambda: False
 ) -> Path:
     """Trains to the end, or until `stop` says so, from the newest checkpoint on; gives the folder of the last export.
 
-    `make` gives the training and its samples.
+    `make` gives what `Made` consists of.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -42,8 +41,7 @@ def train(
         )
     with process_group(settings.device) as processes, _locked(Path(settings.out), processes):
         torch.manual_seed(settings.seed)
-        training, dataset = make(settings, processes.device)
-        run = TrainingRun(settings, training, dataset, processes)
+        run = TrainingRun(settings, Made(*make(settings, processes.device)), processes)
         try:
             return run.go(stop)
         finally:
@@ -70,7 +68,8 @@ def _locked(out: Path, processes: Processes) -> Iterator[None]:
 class TrainingRun:
     """One run of the loop in one process: made at its start, closed at its end."""
 
-    def __init__(self, settings: Settings, training: Training, dataset: Samples, processes: Processes):
+    def __init__(self, settings: Settings, made: Made, processes: Processes):
+        training, dataset, held_out = made
         self.settings, self.training, self.processes = settings, training, processes
         self.folder = RunFolder(settings.out)
         self.reporter = Reporter(self.folder, training.iterations, processes)
@@ -83,7 +82,9 @@ class TrainingRun:
             self.folder, training, self.parts, self.ema, fingerprint, processes, self.reporter, settings.save.keep
         )
         self.progress = self.results.resume()
-        self.feed = Feed(dataset, settings.seed, processes, settings.data.batch, self._accumulate())
+        data = settings.data
+        self.feed = Feed(dataset, settings.seed, processes, data.batch, self._accumulate(), data.caption_dropout)
+        self.validation = Validation(training, held_out, settings, self.ema, processes) if held_out else None
         self.progress.samples = self.progress.samples or self.feed.samples
         self.accumulator = Accumulator(training, self.parts, processes, settings.seed)
         self.reporter.open(settings, self.progress)
@@ -157,8 +158,16 @@ class TrainingRun:
             self.ema.update()
         self.progress.iteration += 1
         self.progress.position += samples
-        self.reporter.add_iteration(self._line(outcome, rates, time.monotonic() - started))
+        line = self._line(outcome, rates, time.monotonic() - started)
+        if self.validation and self._due(self.settings.validation.every):
+            self._validate(line)
+        self.reporter.add_iteration(line)
         self._check(outcome.bad, positions)
+
+    def _validate(self, line: dict[str, Any]) -> None:
+        self.reporter.set_state("Validating")
+        line["extra"]["validation"] = self.validation.loss()
+        self.reporter.set_state("Training")
 
     def _line(self, outcome: Outcome, rates: dict[str, float], seconds: float) -> dict[str, Any]:
         """What the log says of an iteration."""

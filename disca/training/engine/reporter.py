@@ -66,6 +66,8 @@ class Reporter:
         self._bar.update()
         losses = {name: f"{loss:.4g}" for name, loss in line["loss"].items() if loss is not None}
         self._bar.set_postfix(losses, refresh=False)
+        if (validation := line["extra"].get("validation")) is not None:
+            self.say(f"Validation of iteration {line['iteration']:d}: {validation:.4g}.")
         self.set_state("Training", now=False)
 
     def add_previews(self, distances: dict[str, float]) -> None:

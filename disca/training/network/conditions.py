@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..contract.protocol import Batch
-from ..contract.times import Draws, per_sample
+from ..contract.times import Draws
 from ..data.dataset import unconditional
 from .velocity import INPUTS, Condition, Network
 
@@ -27,17 +27,6 @@ def guided_condition(batch: Batch, network: Network, draws: Draws, guidance: tup
 def without_prompt(batch: Batch, null: dict[str, Tensor]) -> Condition:
     """The same with the dataset's unconditional prompt."""
     return condition_of(unconditional(batch, null))
-
-
-def dropped(condition: Condition, null: Condition, drop: Tensor) -> Condition:
-    """`condition` with the rows `drop` [B] from `null`; both must have texts of one length."""
-    lengths = condition["context"].shape[1], null["context"].shape[1]
-    if lengths[0] != lengths[1]:
-        raise ValueError(
-            f"Prompts of {lengths[0]:d} tokens cannot be left out in favour of an empty one of {lengths[1]:d}. "
-            "Build the dataset with texts of one length."
-        )
-    return {name: value.where(~per_sample(drop, value), null[name]) for name, value in condition.items()}
 
 
 def rows(condition: Condition, chosen: Tensor) -> Condition:

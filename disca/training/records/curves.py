@@ -11,7 +11,8 @@ from ...files import replacing
 WIDTH, HEIGHT = 960, 320
 LEFT, RIGHT, TOP, BOTTOM = 80, 150, 34, 34
 COLOURS = ("#4477aa", "#66a5cc", "#ccbb44", "#ee6677")  # from data to noise
-WHOLE = "#222222"
+WHOLE, HELD_OUT = "#222222", "#aa3377"
+VALIDATION = "validation"  # among the further figures of a line
 GRID = "#dddddd"
 SMOOTHING = 0.02  # share of the run that a point is the mean of
 
@@ -31,7 +32,7 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def curves(lines: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
-    """Part -> line -> smoothed points; the lines are "all" and the bands of t."""
+    """Part -> line -> smoothed points; the lines are "all", the bands of t, and the product's validation as it is."""
     names = list(dict.fromkeys(name for line in lines for name in line["loss"]))
     panels = {}
     for name in names:
@@ -42,7 +43,9 @@ def curves(lines: list[dict[str, Any]]) -> dict[str, dict[str, Points]]:
             for band in range(count)
         }
         series["all"] = [(x, loss) for x, loss, _ in found]
+        held_out = [(line["iteration"], line.get("extra", {}).get(VALIDATION)) for line in lines] if not panels else []
         smooth = {key: _smoothed([(x, y) for x, y in points if y is not None]) for key, points in series.items()}
+        smooth[VALIDATION] = [(x, y) for x, y in held_out if y is not None]
         panels[name] = {key: points for key, points in smooth.items() if points}
     return {name: series for name, series in panels.items() if series}
 
@@ -80,7 +83,7 @@ def _panel(draw: ImageDraw.ImageDraw, top: int, name: str, series: dict[str, Poi
             font=font,
         )
     for row, (key, points) in enumerate(series.items()):
-        colour = WHOLE if key == "all" else COLOURS[row % len(COLOURS)]
+        colour = {"all": WHOLE, VALIDATION: HELD_OUT}.get(key, COLOURS[row % len(COLOURS)])
         draw.line([place(x, _log(y)) for x, y in points], fill=colour, width=3 if key == "all" else 2)
         draw.text((WIDTH - RIGHT + 14, top + TOP + 20 * row), f"{key}  {points[-1][1]:.3g}", fill=colour, font=font)
 

@@ -117,6 +117,9 @@ def _is_line(line: Any) -> bool:
     losses, bands = line.get("loss"), line.get("bands")
     if not (isinstance(losses, dict) and isinstance(bands, dict) and losses.keys() == bands.keys()):
         return False
+    extra = line.get("extra", {})
+    if not (isinstance(extra, dict) and all(map(_is_figure, extra.values()))):
+        return False
     named = len(losses) <= MOST_PARTS and all(map(_is_text, losses))
     banded = all(isinstance(values, list) and len(values) == BANDS for values in bands.values())
     return named and banded and all(map(_is_figure, [*losses.values(), *sum(bands.values(), [])]))
