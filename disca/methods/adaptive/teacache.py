@@ -69,7 +69,7 @@ class _Changes(Decider):
         self._sum = 0.0
 
     def decide(self, now: Now) -> int:
-        if now.step in self._final:
+        if now.step in self._final or not self._rule.threshold:  # nothing is below 0: no need to look
             return FULL
         before, self._read = self._read, now.look(MODULATED)
         if before is None or now.last is None:
