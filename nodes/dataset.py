@@ -4,8 +4,11 @@ import folder_paths
 from comfy_api.v0_0_2 import io
 
 from ..disca.host.compat import require, room
+from ..disca.limits import require_number
+from ..disca.messages import quoted
 from ..disca.models.family import FAMILIES
 from ..disca.server.folders import new_dataset_folder
+from ..disca.training.data.windows import KINDS, MOST_CLIPS, MOST_FRAMES, Windows
 from .types import NOTHING_THERE, TRAINING_CATEGORY
 
 NEWEST_FIRST = sorted(FAMILIES, reverse=True)
@@ -14,6 +17,8 @@ SIZES = {  # name -> width, height, frames
     "704x704, 129 frames": (704, 704, 129),
     "1280x720, 121 frames": (1280, 720, 121),
 }
+MOST_LENGTH = 1001  # frames of a clip
+WINDOWS = Windows()
 
 
 class DiscaBuildDataset(io.ComfyNode):
@@ -25,7 +30,7 @@ class DiscaBuildDataset(io.ComfyNode):
             category=TRAINING_CATEGORY,
             description="Encodes a folder of videos and captions into a dataset that the training nodes read.",
             search_aliases=["training data", "lora training", "encode videos", "captions"],
-            inputs=[*_source_inputs(), *_cut_inputs(), *_run_inputs()],
+            inputs=[*_source_inputs(), *_cut_inputs(), *_run_inputs(), *_several_inputs()],
             outputs=[
                 io.String.Output(display_name="dataset", tooltip="Its name, for the training nodes."),
                 io.String.Output(
@@ -37,8 +42,9 @@ class DiscaBuildDataset(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, dataset: str | None) -> bool:
+    def validate_inputs(cls, dataset: str | None, shorter: str | None) -> bool:
         require("datasets")
+        _lengths(shorter or "")
         if dataset is not None:  # None: comes by a link
             new_dataset_folder(dataset)
         return True
@@ -57,12 +63,28 @@ class DiscaBuildDataset(io.ComfyNode):
         clip_vision=None,
         prune=False,
         strict=False,
+        buckets=False,
+        shorter="",
+        clips=WINDOWS.kind,
+        stride=WINDOWS.stride,
+        count=WINDOWS.count,
     ) -> io.NodeOutput:
-        cut = (*_size(**size), fps)
+        width, height, frames = _size(**size)
+        cut, windows = (width, height, (frames, *_lengths(shorter)), fps, buckets), (clips, stride, count)
         built = room("datasets").build_dataset(
-            videos_name, dataset, family, vae, clip, clip_vision, cut, first_frame, prune, strict
+            videos_name, dataset, family, vae, clip, clip_vision, cut, windows, first_frame, prune, strict
         )
         return io.NodeOutput(dataset, built)
+
+
+def _lengths(text: str) -> list[int]:
+    try:
+        lengths = [int(number) for number in text.replace(",", " ").split()]
+    except ValueError:
+        raise ValueError(f"'shorter' is {quoted(text)}, but must be numbers of frames, such as 61 1.") from None
+    for frames in lengths:
+        require_number("shorter", frames, True, 1, MOST_LENGTH)
+    return lengths
 
 
 def _size(size: str, **custom: int) -> tuple[int, int, int]:
@@ -117,7 +139,7 @@ def _size_inputs() -> list[io.Input]:
     return [
         io.Int.Input("width", default=848, min=16, max=4096, step=16, tooltip="In pixels."),
         io.Int.Input("height", default=480, min=16, max=4096, step=16, tooltip="In pixels."),
-        io.Int.Input("frames", default=121, min=1, max=1001, step=4, tooltip="4n + 1 frames."),
+        io.Int.Input("frames", default=121, min=1, max=MOST_LENGTH, step=4, tooltip="4n + 1 frames."),
     ]
 
 
@@ -136,5 +158,43 @@ def _run_inputs() -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip="Ends at a video that cannot be used or has no caption. Else it is left out and named.",
+        ),
+    ]
+
+
+def _several_inputs() -> list[io.Input]:
+    rarely = {"optional": True, "advanced": True}
+    return [
+        io.Boolean.Input(
+            "buckets",
+            default=False,
+            tooltip="Gives each clip a size of its own shape and about the area that is asked for, from 1:2 to 2:1.",
+            **rarely,
+        ),
+        io.String.Input(
+            "shorter",
+            default="",
+            tooltip="Smaller numbers of frames, such as 61 1. A video that is too short for the size is cut to the "
+            "longest of them that it has.",
+            **rarely,
+        ),
+        io.Combo.Input(
+            "clips",
+            options=list(KINDS),
+            default=WINDOWS.kind,
+            tooltip="Which clips a video gives. first: one, from its start. chunks: one after another. slide: one "
+            f"every stride frames. uniform: count of them, evenly from start to end. At most {MOST_CLIPS} of a video.",
+            **rarely,
+        ),
+        io.Int.Input(
+            "stride",
+            default=WINDOWS.stride,
+            min=1,
+            max=MOST_FRAMES,
+            tooltip="slide: frames from the start of a clip to the start of the next.",
+            **rarely,
+        ),
+        io.Int.Input(
+            "count", default=WINDOWS.count, min=1, max=MOST_CLIPS, tooltip="uniform: clips of each video.", **rarely
         ),
     ]

@@ -6,8 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from disca.training.data.clips import Cut, Footage, read_clip
-from disca.training.data.folder import find_clips
+from disca.training.data.clips import Cut, Footage, find_windows, read_windows
+from disca.training.data.folder import Clip, find_clips
 
 ORIENTATIONS = [(turn, flip) for turn in (0, 90, 180, 270) for flip in (False, True)]
 
@@ -58,11 +58,33 @@ def write_frames(path, frames: list[av.VideoFrame], codec="ffv1", options=None, 
     return path
 
 
+def joined(path, codec: str, *parts) -> None:
+    """The packets of several videos as one: its frames change in their middle."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        number = 0
+        for part in parts:
+            with av.open(str(part)) as source:
+                contents = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+            for content in contents:
+                packet = av.Packet(content)
+                packet.stream, packet.time_base = stream, Fraction(1, 24)
+                packet.pts = packet.dts = number
+                number += 1
+                container.mux(packet)
+
+
 def read(path, cut: Cut, caption: str = "a clip") -> Footage:
     """The clip at this path, which is given a caption."""
     path.with_suffix(".txt").write_text(caption)
     (clip,) = (clip for clip in find_clips(str(path.parent)) if clip.path == path)
     return read_clip(clip, cut)
+
+
+def read_clip(clip: Clip, cut: Cut) -> Footage:
+    """The first that is cut from the clip."""
+    return next(read_windows(clip, cut, find_windows(clip, cut)))
 
 
 def levels(pixels) -> list[int]:

@@ -15,7 +15,8 @@ def build_dataset(
     vae,
     clip,
     clip_vision,
-    cut: tuple[int, int, int, float],
+    cut: tuple[int, int, tuple[int, ...], float, bool],
+    windows: tuple[str, int, int],
     first_frame: bool,
     prune: bool,
     strict: bool,
@@ -23,8 +24,10 @@ def build_dataset(
     """Encodes a folder of ComfyUI's input folder into the dataset of this name; says what was done."""
     from ..training.build import build_dataset
     from ..training.data.clips import Cut
+    from ..training.data.windows import Windows
     from ..training.network.encoder import Encoder, model_without_weights
 
+    wanted = Cut(*cut, Windows(*windows))
     encoder = Encoder(model_without_weights(family), vae, clip, clip_vision)
     bar = comfy.utils.ProgressBar(1)
 
@@ -34,6 +37,6 @@ def build_dataset(
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     out = new_dataset_folder(name)
-    built = build_dataset(videos_folder(videos), out, encoder, Cut(*cut), first_frame, prune, strict, progress)
+    built = build_dataset(videos_folder(videos), out, encoder, wanted, first_frame, prune, strict, progress)
     lines = [f"{quoted(out)} holds {built.samples:d} samples, {built.encoded:d} of them new."]
     return "\n".join(lines + built.account.lines())

@@ -9,16 +9,14 @@ Stopped at any moment, the same command goes on where it was; run again later, i
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -26,16 +24,16 @@ from ..messages import quoted
 from ..models.family import FAMILIES
 from .console import speak
 from .data.account import Account, UnusableError
-from .data.clips import Cut, read_clip
+from .data.clips import Cut
 from .data.dataset import DatasetWriter
 from .data.folder import Clip, find_clips
-from .data.tensors import file_hash
+from .data.recipe import Recipe, keys_there
+from .data.windows import KINDS, Windows
 from .network.comfy import choose_device, prepare_comfy
 
 if TYPE_CHECKING:
     from .network.encoder import Encoder, Text
 
-READING = 2  # counts the ways in which clips were read: a sample that was read otherwise is another sample
 AT_ONCE = 32  # captions are encoded so many at a time, for the text encoder and the VAE may not fit on a card together
 
 log = logging.getLogger(__name__)
@@ -59,31 +57,31 @@ def build_dataset(
     strict: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> BuildResult:
-    """Encodes what is in the folder `videos` and not yet in the dataset `out`; `progress` may raise to interrupt it.
+    """Encodes what is in the folder `videos` and not yet in the dataset `out`; `progress` may raise after each sample.
 
     With `prune`, samples whose video, caption or cut is no longer asked for leave the dataset, if no clip was left out:
     its sample may be among them. A clip that cannot be used is left out; with `strict` it ends the build.
     """
     if first_frame and not FAMILIES[encoder.family].first_frame:
         raise ValueError(f"{FAMILIES[encoder.family].title} has no input for a first frame. Build without it.")
-    recipe, account, keys, encoded = _Recipe(encoder, cut, first_frame), Account(), set(), 0
+    recipe, account, keys, encoded = Recipe(encoder, cut, first_frame), Account(), {}, 0
     clips = _usable(videos, account, strict)
     with DatasetWriter(out, encoder.fingerprint, encoder.family) as writer:
         if not writer.has_null:
             writer.write_null(encoder.null())
         for done, (key, clip, text) in enumerate(_with_texts(clips, writer, recipe), start=1):
             try:
-                encoded += _add(writer, recipe, key, clip, text, account)
                 if key in keys:
                     account.pass_over(clip.name, "the same as another clip, caption included")
-                keys.add(key)
+                keys[key], new = _add(writer, recipe, key, clip, text, account, partial(progress, done - 1, len(clips)))
+                encoded += new
             except UnusableError as fault:
                 if strict:
                     raise
                 account.leave_out(fault)
             progress(done, len(clips))
         if prune:
-            _prune(writer, keys, videos, account)
+            _prune(writer, set(chain(*keys.values())), videos, account)
         if not len(writer):
             raise ValueError("None of the videos could be used.\n" + "\n".join(account.faults()))
     for source in writer.replaced:
@@ -91,48 +89,24 @@ def build_dataset(
     return BuildResult(len(writer), encoded, account)
 
 
-class _Recipe(NamedTuple):
-    """How clips become samples."""
-
-    encoder: "Encoder"
-    cut: Cut
-    first_frame: bool
-
-    def key(self, clip: Clip) -> str | None:
-        """A hash of all that makes the sample; None if the file cannot be opened."""
-        encoder = self.encoder.fingerprint
-        try:
-            content = [file_hash(clip.path), clip.caption, str(self.cut), self.first_frame, encoder, READING]
-        except OSError:  # not ours to read, or gone since
-            return None
-        return sha256(json.dumps(content).encode()).hexdigest()[:32]
-
-    def source(self, clip: Clip) -> str:
-        """The clip's name, and how it is cut: a clip may be in a dataset in several sizes."""
-        return " ".join([clip.name, str(self.cut), *["first frame"] * self.first_frame])
-
-    def sample(self, clip: Clip, text: "Text", account: Account) -> dict[str, Tensor]:
-        """The clip encoded; UnusableError if it cannot be read."""
-        pixels, changes = read_clip(clip, self.cut)
-        sample = self.encoder.sample(pixels, text, self.first_frame)
-        for change, detail in changes.items():
-            account.change(clip.name, change, detail)
-        if text.cut:
-            account.change(clip.name, "captions longer than the model reads, without their ends")
-        return sample
-
-
 def _add(
-    writer: DatasetWriter, recipe: _Recipe, key: str | None, clip: Clip, text: "Text | None", account: Account
-) -> bool:
-    """Whether the clip had to be encoded; if it is in the dataset already, it may be under another name."""
+    writer: DatasetWriter,
+    recipe: Recipe,
+    key: str | None,
+    clip: Clip,
+    text: "Text | None",
+    account: Account,
+    step: Callable[[], object],
+) -> tuple[list[str], int]:
+    """The keys of a video's samples, which may be in the dataset under another name, and how many had to be encoded."""
     if key is None:
         raise UnusableError(quoted(clip.name), "cannot be opened")
     if text is not None:
-        writer.add(key, recipe.sample(clip, text, account), clip.caption, recipe.source(clip))
-    elif key in writer:
-        writer.claim(key, clip.caption, recipe.source(clip))
-    return text is not None
+        return recipe.add(writer, key, clip, text, account, step)
+    there = keys_there(writer, key)
+    if there:
+        writer.claim(there, clip.caption, recipe.source(clip))
+    return there, 0
 
 
 def _prune(writer: DatasetWriter, keys: set[str], videos: str, account: Account) -> None:
@@ -147,7 +121,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     speak()
     try:
-        cut = Cut(options.width, options.height, options.frames, options.fps)
+        windows = Windows(options.clips, options.stride, options.count)
+        cut = Cut(options.width, options.height, tuple(options.frames), options.fps, options.buckets, windows)
         _usable(options.videos, Account(), options.strict)  # what is wrong there is said before models are loaded
         encoder = _load_encoder(options)
         with tqdm(unit="video") as bar, logging_redirect_tqdm():
@@ -175,7 +150,7 @@ def _usable(videos: str, account: Account, strict: bool) -> list[Clip]:
 
 
 def _with_texts(
-    clips: list[Clip], writer: DatasetWriter, recipe: _Recipe
+    clips: list[Clip], writer: DatasetWriter, recipe: Recipe
 ) -> Iterator[tuple[str | None, Clip, "Text | None"]]:
     """Each clip with its key and its encoded caption, which is None if it is in the dataset already.
 
@@ -183,7 +158,7 @@ def _with_texts(
     """
     for start in range(0, len(clips), AT_ONCE):
         keyed = [(recipe.key(clip), clip) for clip in clips[start : start + AT_ONCE]]
-        texts = {key: recipe.encoder.text(clip.caption) for key, clip in keyed if key and key not in writer}
+        texts = {key: recipe.encoder.text(clip.caption) for key, clip in keyed if key and not keys_there(writer, key)}
         yield from ((key, clip, texts.pop(key, None)) for key, clip in keyed)
 
 
@@ -193,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__.split("build: ")[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    size = Cut()
+    size, windows = Cut(), Windows()
     parser.add_argument("--videos", required=True, help="folder with videos or pictures and their captions")
     parser.add_argument("--out", required=True, help="folder of the dataset, made or continued")
     parser.add_argument("--model", choices=FAMILIES, default="1.5", help="HunyuanVideo to train (default %(default)s)")
@@ -203,8 +178,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first-frame", action="store_true", help="for image to video: first frames as conditions")
     parser.add_argument("--width", type=int, default=size.width)
     parser.add_argument("--height", type=int, default=size.height)
-    parser.add_argument("--frames", type=int, default=size.frames, help="4n + 1 (default %(default)s)")
+    parser.add_argument(
+        "--buckets", action="store_true", help="sizes of about width x height by each clip's shape, not one for all"
+    )
+    parser.add_argument(
+        "--frames", type=int, nargs="+", default=size.lengths, help="4n + 1; of several the longest that a video has"
+    )
     parser.add_argument("--fps", type=float, default=size.fps, help="default %(default)s; 0 takes every frame")
+    parser.add_argument("--clips", choices=KINDS, default=windows.kind, help="of a video: where in it (default first)")
+    parser.add_argument("--stride", type=int, default=windows.stride, help="frames from one clip to the next, in slide")
+    parser.add_argument("--count", type=int, default=windows.count, help="clips of a video, in uniform")
     parser.add_argument("--prune", action="store_true", help="delete samples that are not in the folder of videos")
     parser.add_argument("--strict", action="store_true", help="end at a clip that cannot be used, not leave it out")
     parser.add_argument("--cpu", action="store_true", help="encode on the CPU")

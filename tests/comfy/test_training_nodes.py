@@ -23,6 +23,7 @@ from disca.toy.world import condition, random_scene
 from disca.training.contract.method_settings import PairSettings
 from disca.training.contract.settings import MemorySettings
 from disca.training.contract.yaml_settings import read_settings
+from disca.training.data.dataset import open_dataset
 from disca.training.network.roles import add_embedder
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "training"))
@@ -392,28 +393,74 @@ def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
     assert large == run and vars(large.memory) == vars(MemorySettings())
 
 
-def test_a_dataset_is_built_in_the_graph(call, pack, output, tmp_path, monkeypatch):
+@pytest.fixture
+def clips(pack, tmp_path, monkeypatch):
+    """Inputs for a folder of clips, and that folder."""
     import tiny_encoders as tiny
 
     encoder = importlib.import_module(f"{pack('disca.training').__name__}.network.encoder")
     monkeypatch.setattr(encoder, "model_without_weights", tiny.tiny_model)
     before = folder_paths.get_input_directory()
     (tmp_path / "clips").mkdir()
-    Image.new("RGB", (32, 16), "red").save(tmp_path / "clips" / "red.png")
-    (tmp_path / "clips" / "red.txt").write_text("all red")
-    Image.new("RGB", (32, 16), "blue").save(tmp_path / "clips" / "blue.png")
-    inputs = {"family": "1.0", "vae": tiny.tiny_vae("1.0"), "clip": tiny.tiny_clip("1.0"), "fps": 0.0}
-    inputs |= {"size": {"size": "custom", "width": 32, "height": 16, "frames": 1}, "first_frame": False}
-    try:
-        folder_paths.set_input_directory(str(tmp_path))
-        name, report = call("DiscaBuildDataset", videos_name="clips", dataset="reds", **inputs)
-        with pytest.raises(ValueError, match="no caption .1.: 'blue.png'"):
-            call("DiscaBuildDataset", videos_name="clips", dataset="reds", strict=True, **inputs)
-    finally:
-        folder_paths.set_input_directory(before)
+    inputs = {"videos_name": "clips", "dataset": "reds", "family": "1.0", "fps": 0.0, "first_frame": False}
+    inputs |= {"size": {"size": "custom", "width": 32, "height": 16, "frames": 1}}
+    folder_paths.set_input_directory(str(tmp_path))
+    yield inputs | {"vae": tiny.tiny_vae("1.0"), "clip": tiny.tiny_clip("1.0")}, tmp_path / "clips"
+    folder_paths.set_input_directory(before)
+
+
+def test_a_dataset_is_built_in_the_graph(call, clips, output):
+    inputs, folder = clips
+    Image.new("RGB", (32, 16), "red").save(folder / "red.png")
+    (folder / "red.txt").write_text("all red")
+    Image.new("RGB", (32, 16), "blue").save(folder / "blue.png")
+    name, report = call("DiscaBuildDataset", **inputs)
+    with pytest.raises(ValueError, match="no caption .1.: 'blue.png'"):
+        call("DiscaBuildDataset", strict=True, **inputs)
     assert name == "reds" and "holds 1 samples, 1 of them new." in report
     assert "Left out because it has no caption (1): 'blue.png' (there is no 'blue.txt')." in report
     assert (output / "disca" / "datasets" / "reds" / "index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "samples", "shape"),
+    [
+        ({"shorter": "5, 1"}, 1, [2, 2, 4]),
+        ({"shorter": "5", "clips": "chunks"}, 2, [2, 2, 4]),
+        ({"shorter": "5", "clips": "slide", "stride": 1}, 8, [2, 2, 4]),
+        ({"shorter": "5", "clips": "uniform", "count": 3, "buckets": True}, 3, [2, 4, 2]),
+    ],
+)
+def test_several_lengths_clips_and_sizes_are_built_in_the_graph(call, clips, output, change, samples, shape):
+    inputs, folder = clips
+    shown = [Image.new("RGB", (16, 32), (10 * i,) * 3) for i in range(12)]
+    shown[0].save(folder / "grey.png", save_all=True, append_images=shown[1:])
+    (folder / "grey.txt").write_text("getting lighter")
+    inputs["size"] |= {"frames": 13}
+    name = f"greys of {samples}"
+    with pytest.raises(ValueError, match="too short .1.: 'grey.png' .12 frames, and 13 are needed"):
+        call("DiscaBuildDataset", **inputs | {"dataset": name})
+    call("DiscaBuildDataset", **inputs | change | {"dataset": name})
+    items = open_dataset(str(output / "disca" / "datasets" / name)).index.items
+    assert [list(item.shapes["latent"][1:]) for item in items] == samples * [shape]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"shorter": "61 one"}, "'shorter' is '61 one', but must be numbers of frames, such as 61 1"),
+        ({"shorter": "60"}, "Clips of 60 frames cannot be encoded: use 4n . 1 frames"),
+        ({"shorter": "-3"}, "'shorter' is -3, but must be at least 1"),
+        ({"shorter": "9" * 3000}, "'shorter' is 9.*, but must be at most 1001"),
+        ({"clips": "random"}, "'clips' is 'random', but must be one of 'first', 'chunks', 'slide', 'uniform'"),
+        ({"clips": "slide", "stride": 0}, "'stride' is 0, but must be at least 1"),
+        ({"clips": "uniform", "count": 0}, "'count' is 0, but must be at least 1"),
+        ({"buckets": "yes"}, "'buckets' is 'yes', but must be true or false"),
+    ],
+)
+def test_what_is_no_choice_of_clips_is_refused(call, clips, change, told):
+    with pytest.raises(ValueError, match=told):
+        call("DiscaBuildDataset", **clips[0], **change)
 
 
 @pytest.mark.parametrize("name", ["inside", "checkpoints/step-000001", "checkpoints/step-000001/more"])

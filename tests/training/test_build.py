@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from small_clips import make_video
+from small_clips import make_video, read_clip
 
 from disca.models.family import FAMILIES
-from disca.training.data.clips import Cut, read_clip
+from disca.training.data.clips import Cut
 from disca.training.data.dataset import open_dataset, require_fits
 from disca.training.data.folder import find_clips
 

@@ -32,7 +32,7 @@ def write(folder, numbers, encoder: str = ENCODER, family: str = "1.5", prune: b
     with DatasetWriter(str(folder), encoder, family, EMPTY) as writer:
         for number in numbers:
             if (key := f"item-{number}") in writer:
-                writer.claim(key, f"caption {number}", f"{number}.mp4")
+                writer.claim([key], f"caption {number}", f"{number}.mp4")
             else:
                 writer.add(key, sample(number), f"caption {number}", f"{number}.mp4")
         if prune:
@@ -325,7 +325,7 @@ def test_without_an_index_samples_are_still_not_encoded_again(folder):
     with DatasetWriter(str(folder), ENCODER, "1.5", EMPTY) as writer:
         for number in range(10):
             assert f"item-{number}" in writer
-            writer.claim(f"item-{number}", f"caption {number}", f"{number}.mp4")
+            writer.claim([f"item-{number}"], f"caption {number}", f"{number}.mp4")
     assert files(folder) == before
 
 

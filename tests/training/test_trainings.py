@@ -1,6 +1,7 @@
 """The trainings on the smallest toy network: what is trained, what is not, and what comes out."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,6 +124,23 @@ def check_shipped(folder: Path, results: dict[str, Path]) -> None:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["iteration"]) for line in lines[:2]] == [("meanflow", 1), ("meanflow", 2)]
     assert {line["stage"] for line in lines[2:]} == {"predictor"}
+
+
+@pytest.mark.parametrize(("algorithm", "start"), [("cfg", "base"), ("meanflow", "cfg"), ("predictor", "meanflow")])
+def test_a_dataset_of_several_sizes_and_lengths_trains(tmp_path, files, algorithm, start):
+    world = ToyDataset()
+    with DatasetWriter(str(tmp_path / "data"), world.encoder, world.family, world.null) as writer:
+        for number, (frames, height, width) in enumerate([(1, 8, 8), (2, 8, 6), (2, 6, 8), (3, 4, 4)]):
+            cut = world[number]["latent"][:, :1, :1, :1].expand(-1, frames, height, width).contiguous()
+            writer.add(f"item-{number}", world[number] | {"latent": cut})
+    run = settings(
+        tmp_path, algorithm, files[start], data=DataSettings(str(tmp_path / "data"), batch=4),
+        predictor=predictor_settings(),
+    )  # fmt: skip
+    made = train(run, chosen)
+    lines = [json.loads(line) for line in (tmp_path / algorithm / "log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2] and all(map(math.isfinite, lines[-1]["loss"].values()))
+    assert any(made.glob("*.safetensors")) and (tmp_path / algorithm / "previews" / "step-000002.png").exists()
 
 
 @pytest.mark.parametrize("algorithm", ["cfg", "meanflow"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_clips import ORIENTATIONS, levels, make_video, raw_frame, read, write_frames
+from small_clips import ORIENTATIONS, joined, levels, make_video, raw_frame, read, write_frames
 
 from disca.training.data import videos
 from disca.training.data.clips import Cut
@@ -118,23 +118,6 @@ def test_the_containers_shape_of_pixels_stands_where_the_frames_say_none(tmp_pat
         assert container.streams.video[0].codec_context.sample_aspect_ratio != Fraction(4, 3)
     width, height = extent(read(path, Cut(128, 128, 1)).pixels[0] * 255)
     assert abs(width - height) <= 4
-
-
-def joined(path, codec: str, *parts) -> None:
-    """The packets of several videos as one: its frames change in their middle."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=24)
-        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
-        number = 0
-        for part in parts:
-            with av.open(str(part)) as source:
-                contents = [bytes(packet) for packet in source.demux(video=0) if packet.size]
-            for content in contents:
-                packet = av.Packet(content)
-                packet.stream, packet.time_base = stream, Fraction(1, 24)
-                packet.pts = packet.dts = number
-                number += 1
-                container.mux(packet)
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])

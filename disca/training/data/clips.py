@@ -1,8 +1,10 @@
-"""A clip's pixels, cut to the size and the times that a dataset asks for."""
+"""A clip's pixels, cut to the sizes and the times that a dataset asks for."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -12,40 +14,47 @@ from torch import Tensor
 
 from ...messages import quoted
 from .account import UnusableError
+from .buckets import Size, nearest_bucket
 from .folder import PICTURES, Clip
 from .pictures import Note, Shot, animation, is_animated, still
 from .videos import video
+from .windows import MOST_FRAMES, Window, Windows
 
 MOST_PIXELS = 2**30  # of a clip, 12 GiB as it is encoded: 1280x720 with 1001 frames
+MOST_LENGTHS = 16
 FEWER = 0.95  # a share of own frames below this is reported: 23.976 at 24 is none
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The size of every clip.
+    """The sizes of clips, and where in a video they lie.
 
-    A video is scaled to cover width x height and cropped around its middle. From its start on it is sampled at `fps`,
-    each time the nearest frame, or frame by frame if fps is 0; what comes after `frames` is left out. Of an animated
-    picture each frame stays until its end. A still picture is a clip of one frame.
+    A video is scaled to cover width x height and cropped around its middle; with `buckets`, to a size of at most that
+    area that has about its shape. From its start on it is sampled at `fps`, each time the nearest frame, or frame by
+    frame if fps is 0, and of these `windows` become clips, as long as the longest of `frames` that the video has. Of an
+    animated picture each frame stays until its end. A still picture is a clip of one frame.
     """
 
     width: int = 848
     height: int = 480
-    frames: int = 121
+    frames: int | tuple[int, ...] = 121
     fps: float = 24.0
+    buckets: bool = False
+    windows: Windows = Windows()
 
     def __post_init__(self):
         if self.width < 16 or self.height < 16 or self.width % 16 or self.height % 16:
             raise ValueError(f"Clips of {self.width:d}x{self.height:d} cannot be encoded: use multiples of 16.")
-        if self.frames < 1 or self.frames % 4 != 1:
-            near = max(1, self.frames // 4 * 4 + 1)
+        if not 0 < len(self.lengths) <= MOST_LENGTHS:
             raise ValueError(
-                f"Clips of {self.frames:d} frames cannot be encoded: use 4n + 1 frames, for example {near:d}."
+                f"Clips of {len(self.lengths):d} lengths were asked for: give 1 to {MOST_LENGTHS} numbers of frames."
             )
-        if self.width * self.height * self.frames > MOST_PIXELS:
+        for frames in self.lengths:
+            _require_length(frames)
+        if self.width * self.height * self.lengths[0] > MOST_PIXELS:
             raise ValueError(
-                f"Clips of {self.width:d}x{self.height:d} with {self.frames:d} frames are more than fit into memory. "
-                "Ask for smaller or shorter ones."
+                f"Clips of {self.width:d}x{self.height:d} with {self.lengths[0]:d} frames are more than fit into "
+                "memory. Ask for smaller or shorter ones."
             )
         if not 0 <= self.fps <= 1000:
             raise ValueError(
@@ -53,50 +62,121 @@ class Cut:
             )
 
     def __str__(self) -> str:
-        return f"{self.width}x{self.height}x{self.frames}@{self.fps:g}"
+        lengths = ",".join(map(str, self.lengths))
+        others = [*["buckets"] * self.buckets, *[str(self.windows)] * (self.windows.kind != "first")]
+        return " ".join([f"{self.width}x{self.height}x{lengths}@{self.fps:g}", *others])
+
+    @property
+    def lengths(self) -> list[int]:
+        """The numbers of frames that clips may have, the longest first."""
+        return sorted({self.frames} if isinstance(self.frames, int) else set(self.frames), reverse=True)
+
+    def size_for(self, size: Size) -> Size:
+        """The size to which pictures of this size are cut."""
+        return nearest_bucket(size, self.width * self.height) if self.buckets else (self.width, self.height)
 
 
 class Footage(NamedTuple):
     """What was read of a clip."""
 
-    pixels: Tensor  # [T, H, W, 3] in [0, 1]
+    frames: Tensor  # [T, H, W, 3], bytes
     changes: dict[str, str]  # what was done to it -> how much
 
+    @property
+    def pixels(self) -> Tensor:
+        """Its frames in [0, 1]: four times as large, made when they are asked for."""
+        return self.frames.float().div_(255)
 
-def read_clip(clip: Clip, cut: Cut) -> Footage:
-    """The clip at the size that is asked for; UnusableError, a ValueError in a sentence, if it cannot be had."""
+
+def find_windows(clip: Clip, cut: Cut) -> list[Window]:
+    """What is cut from a video, and one window more than is taken if there are more; it decodes, but makes no pictures.
+
+    UnusableError, a ValueError in a sentence, if the video is too short, or if one of these frames is damaged.
+    """
+    with _reading(clip):
+        shots = _sampled(clip, cut, lambda change: None)
+        if shots is None:
+            return [Window(0, 1)]
+        length = sum(1 for _ in islice(shots, cut.windows.reach(cut.lengths[0])))
+    if length > MOST_FRAMES:
+        raise UnusableError(quoted(clip.name), f"has more than {MOST_FRAMES:,} frames", "split it")
+    fitting = [frames for frames in cut.lengths if frames <= length]
+    if not fitting:
+        raise _too_short(clip, cut, length)
+    return [Window(start, fitting[0]) for start in cut.windows.of(length, fitting[0])]
+
+
+def read_windows(clip: Clip, cut: Cut, windows: Sequence[Window]) -> Iterator[Footage]:
+    """What `find_windows` found, or some of it, one after another; frames are held until their last window is given.
+
+    UnusableError if it cannot be read.
+    """
     changes = {}
+
+    def note(what: str) -> None:
+        changes[what] = ""
+
+    with _reading(clip):
+        shots = _sampled(clip, cut, note)
+        if shots is None:
+            picture = still(clip.path, note)
+            yield Footage(torch.from_numpy(np.stack([_fit(picture, cut.size_for(picture.size))])), changes)
+            return
+        for frames, times in _taken(clip, cut, shots, windows):
+            if len(times) < FEWER * len(frames):
+                changes.setdefault(f"frames repeated, for it has fewer than {cut.fps:g} a second", _rate(times))
+            yield Footage(torch.from_numpy(frames), dict(changes))
+
+
+def _taken(
+    clip: Clip, cut: Cut, shots: Iterator[Shot], windows: Sequence[Window]
+) -> Iterator[tuple[np.ndarray, list[float]]]:
+    """The frames of each window, and the times of those that are not repeated."""
+    held, last, size, numbered = deque(), None, None, enumerate(shots)
+    for window, following in zip_longest(windows, windows[1:]):
+        end = window.start + window.frames
+        for number, shot in numbered:
+            size = size or cut.size_for(shot.image().size)  # the first frame's, whichever windows are wanted
+            if number >= window.start:
+                held.append(held[-1] if held and shot is last else (shot.time, _fit(shot.image(), size)))
+                last = shot
+            if number + 1 == end:
+                break
+        if len(held) < window.frames:
+            raise _too_short(clip, cut, window.start + len(held))
+        frames, own = np.stack([picture for _, picture in held]), {id(one): one[0] for one in held}
+        while held and (following is None or len(held) > end - following.start):
+            held.popleft()
+        yield frames, list(own.values())
+
+
+def _too_short(clip: Clip, cut: Cut, length: int) -> UnusableError:
+    at = f" at {cut.fps:g} per second" if cut.fps else ""
+    needed = cut.lengths[-1]
+    return UnusableError(quoted(clip.name), "is too short", f"{length:d} frames{at}, and {needed:d} are needed")
+
+
+def _require_length(frames: int) -> None:
+    if frames < 1 or frames % 4 != 1:
+        near = max(1, frames // 4 * 4 + 1)
+        raise ValueError(f"Clips of {frames:d} frames cannot be encoded: use 4n + 1 frames, for example {near:d}.")
+
+
+@contextmanager
+def _reading(clip: Clip) -> Iterator[None]:
     try:
-        images = _images(clip, cut, changes)
+        yield
     except UnusableError:
         raise
     except Exception as error:  # decoders raise anything on damaged files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnusableError(quoted(clip.name), "cannot be read", quoted(reason)) from error
-    return Footage(torch.from_numpy(np.stack(images)).float().div_(255), changes)
 
 
-def _images(clip: Clip, cut: Cut, changes: dict[str, str]) -> list[np.ndarray]:
-    def note(what: str) -> None:
-        changes[what] = ""
-
+def _sampled(clip: Clip, cut: Cut, note: Note) -> Iterator[Shot] | None:
+    """The frames at the times that are asked for; none for a still."""
     shots, held = _shots(clip, cut, note)
-    if shots is None:
-        return [_fit(still(clip.path, note), cut)]
-    images, times, last = [], [], None
-    for shot in islice(_nearest(shots, cut.fps, held, clip.name) if cut.fps else shots, cut.frames):
-        if shot is not last:
-            times.append(shot.time)
-        images.append(images[-1] if shot is last else _fit(shot.image(), cut))
-        last = shot
-    if len(images) < cut.frames:
-        at = f" at {cut.fps:g} per second" if cut.fps else ""
-        raise UnusableError(
-            quoted(clip.name), "is too short", f"{len(images)} frames{at}, and {cut.frames:d} are needed"
-        )
-    if len(times) < FEWER * len(images):
-        changes[f"frames repeated, for it has fewer than {cut.fps:g} a second"] = _rate(times)
-    return images
+    return _nearest(shots, cut.fps, held, clip.name) if shots is not None and cut.fps else shots
 
 
 def _shots(clip: Clip, cut: Cut, note: Note) -> tuple[Iterator[Shot] | None, bool]:
@@ -111,8 +191,8 @@ def _rate(times: list[float]) -> str:
     return f"about {(len(times) - 1) / span:.3g}" if span > 0 else "one frame"
 
 
-def _fit(image: Image.Image, cut: Cut) -> np.ndarray:
-    return np.asarray(ImageOps.fit(image, (cut.width, cut.height), Image.Resampling.LANCZOS))
+def _fit(image: Image.Image, size: Size) -> np.ndarray:
+    return np.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS))
 
 
 def _nearest(shots: Iterator[Shot], fps: float, held: bool, name: str) -> Iterator[Shot]:

@@ -38,7 +38,7 @@ class File(NamedTuple):
 class Item(NamedTuple):
     """One sample: its file, and what it was made from."""
 
-    key: str  # hash of the video, its caption, the cut and the encoder
+    key: str  # hash of the video, its caption, the cut and the encoder; and which of the video's clips it is
     size: int
     sha256: str
     shapes: dict[str, Shape]

@@ -36,7 +36,7 @@ class DatasetWriter:
             self._index = _continued(self._folder, encoder, family)
             _make_folder(self._folder / SAMPLES)
             self._items = {item.key: item for item in self._index.items}
-            self._claims: dict[str, str] = {}  # source -> key, of this run
+            self._claims: dict[str, list[str]] = {}  # source -> keys, of this run
             self._pruned = False
             self.replaced: list[str] = []  # sources whose samples went for others, once the dataset is finished
             if null is not None and not self.has_null:
@@ -74,17 +74,18 @@ class DatasetWriter:
             _make_folder(path.parent)
             write_sample(path, sample)
             self._items[key] = read_item(path, key)
-        self.claim(key, caption, source)
+        self.claim([key], caption, source)
 
-    def claim(self, key: str, caption: str, source: str) -> None:
-        """Says what the sample of this key is made from now: clips are renamed, and their captions changed.
+    def claim(self, keys: list[str], caption: str, source: str) -> None:
+        """Says what the samples of these keys are made from now: clips are renamed, and their captions changed.
 
         When the dataset is finished, samples that the source had under other keys go unless another source claims them.
         """
-        item = self._items[key]
-        self._items[key] = item._replace(caption=caption or item.caption, source=item.source or source)
+        for key in keys:
+            item = self._items[key]
+            self._items[key] = item._replace(caption=caption or item.caption, source=item.source or source)
         if source:
-            self._claims[source] = key
+            self._claims[source] = keys
 
     def prune(self, keys: set[str]) -> int:
         """Leaves out all samples but these, and says how many went; what builds left that did not end goes too."""
@@ -97,7 +98,7 @@ class DatasetWriter:
         """Writes the index, and then removes the files of samples that left it."""
         before, self._items = self._items, self._claimed()
         dropped = sorted(before.keys() - self._items)
-        self.replaced = [before[key].source for key in dropped]
+        self.replaced = list(dict.fromkeys(before[key].source for key in dropped))
         self._index = replace(self._index, items=tuple(self._items[key] for key in sorted(self._items)))
         self._write_index()
         for path in self._unlisted() if self._pruned else [self._folder / sample_name(key) for key in dropped]:
@@ -127,7 +128,8 @@ class DatasetWriter:
 
     def _claimed(self) -> dict[str, Item]:
         """The items with their sources of this run, without those whose source has another sample now."""
-        sources = {key: source for source, key in reversed(self._claims.items())}  # the first of equal clips
+        claims = reversed(self._claims.items())  # the first of equal clips wins
+        sources = {key: source for source, keys in claims for key in keys}
         return {
             key: item._replace(source=sources.get(key, item.source))
             for key, item in self._items.items()
