@@ -101,6 +101,16 @@ class LoraSettings:
 
     rank: int = number(0, 0, 1024, "The width of the adapters.")
     alpha: float = number(0.0, 0, 1024, "The adapters' strength. 0: the rank.", 0.1)
+    path: Annotated[Text, location()] = Field("", description="A LoRA to start from, of any trainer. Empty: a new one.")
+    targets: Annotated[tuple[Text, ...], Field(max_length=MOST_LISTED)] = Field(
+        (), description="Names of layers that get adapters, with * for anything, such as '*attn*'. Empty: all of them."
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self):
+        if (self.path or self.targets) and not self.rank:
+            raise ValueError("lora.path and lora.targets are for a LoRA, but lora.rank is 0. Set it to 16 to 256.")
+        return self
 
 
 @section

@@ -35,7 +35,7 @@ FILE = rf"{STATE}/[\w-]+\.safetensors"  # of the state, as meta.json lists it
 MAY_CHANGE = {"out", "iterations", "device", "data.path", "data.cache", "data.batch", "data.accumulate"}
 MAY_CHANGE |= {"data.repeats", "data.more", "validation.every", "validation.draws"}  # the dataset's hash tells of them
 SECTIONS_THAT_MAY_CHANGE = {"memory", "save", "preview"}
-FILES = {"model.path", "model.teacher"}  # compared by name: a folder may be moved
+FILES = {"model.path", "model.teacher", "lora.path"}  # compared by name: a folder may be moved
 
 SAMPLES = "data.batch x data.accumulate"
 

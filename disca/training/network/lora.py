@@ -5,14 +5,17 @@ where that is recomputed, sharded with its block by `fully_shard`, and it never 
 The modulation layers get none: what they see, the time embedding, is trained in full.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ...messages import listing, quoted
 from ...models.family import family_of
 
 EMBEDDERS = ("time_in", "time_r_in", "guidance_in")
@@ -48,7 +51,12 @@ class Lora(nn.Module):
 
 
 def add_lora(
-    network: nn.Module, rank: int, alpha: float = 0.0, seed: int = 0, dtype: torch.dtype = torch.float32
+    network: nn.Module,
+    rank: int,
+    alpha: float = 0.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    targets: Sequence[str] = (),
 ) -> Lora:
     """Freezes the network, on its device, and gives what is trained instead, in `dtype`; alpha 0 means alpha = rank.
 
@@ -60,7 +68,7 @@ def add_lora(
     device = network.time_in.in_layer.weight.device  # a block's own weights may wait on the host
     generator = torch.Generator().manual_seed(seed)
     lora = Lora()
-    for name, layer in lora_targets(network).items():
+    for name, layer in lora_targets(network, targets).items():
         layer.adapter = Adapter(layer, rank, alpha or float(rank), generator).to(device, dtype)
         layer.register_forward_hook(_hook(lora))
         _place(lora, name, layer.adapter)
@@ -72,14 +80,29 @@ def add_lora(
     return lora
 
 
-def lora_targets(network: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers of attention and MLP in the double and single blocks, by their names in the network."""
+def lora_targets(network: nn.Module, wanted: Sequence[str] = ()) -> dict[str, nn.Linear]:
+    """The linear layers of attention and MLP in the double and single blocks, by their names in the network.
+
+    Of these, such as fit one of the wanted patterns, if there are any; ValueError for a pattern that fits none.
+    """
     prefixes = family_of(network).prefixes
-    return {
+    layers = {
         name: module
         for name, module in network.named_modules()
         if name.startswith(prefixes) and isinstance(module, nn.Linear) and not name.endswith(".lin")
     }
+    for pattern in wanted:
+        if not any(_fits(name, [pattern]) for name in layers):
+            ends = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name, count=1) for name in layers)
+            raise ValueError(
+                f"{quoted(pattern)} in lora.targets fits no layer that can have an adapter. There are "
+                f"{listing([*ends], len(ends))}."
+            )
+    return {name: layer for name, layer in layers.items() if not wanted or _fits(name, wanted)}
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @contextmanager

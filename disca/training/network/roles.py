@@ -23,6 +23,7 @@ from ..contract.torch_names import uses_torchao
 from .blocks import make_out_of_place
 from .fp8 import store_fp8
 from .lora import Lora, adapters_off, add_lora
+from .lora_start import start_from
 from .offload import swap_blocks
 from .velocity import Condition, Network
 
@@ -73,7 +74,10 @@ def distillation(settings: Settings, device: torch.device, added: str) -> Distil
     student = _load(settings, settings.model.path, device, trained=not settings.lora.rank)
     extended = added if add_embedder(student.module, added) else ""
     if settings.lora.rank:
-        lora = add_lora(student.module, settings.lora.rank, settings.lora.alpha, settings.seed)
+        chosen = settings.lora
+        lora = add_lora(student.module, chosen.rank, chosen.alpha, settings.seed, targets=chosen.targets)
+        if chosen.path:
+            start_from(student.module, lora, chosen.path)
         return Distillation(student, lora, student, lora, extended)
     student.module.requires_grad_(True)
     return Distillation(student, student.module, _load(settings, settings.model.teacher or settings.model.path, device))
