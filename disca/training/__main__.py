@@ -1,6 +1,7 @@
 """python -m disca.training run.yaml: trains what the file describes; the same under torchrun.
 
     python -m disca.training run.yaml --plan                        what it needs in memory and time, without training
+    python -m disca.training run.yaml --resume-from 500             goes on from an earlier checkpoint than the last
     torchrun --nproc-per-node=8 -m disca.training run.yaml          several GPUs of one machine
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nnodes=1:4 --nproc-per-node=8 --rdzv-backend=c10d \
         --rdzv-id=my_run --rdzv-endpoint=host:29500 --max-restarts=3 -m disca.training run.yaml      several machines
@@ -33,6 +34,7 @@ def main(arguments: list[str], stop: Callable[[], bool] = lambda: False) -> int:
     parser = argparse.ArgumentParser(prog="python -m disca.training", description=__doc__.splitlines()[0])
     parser.add_argument("settings", help="the YAML file that describes the run")
     parser.add_argument("--plan", action="store_true", help="print what the run needs in memory and time, and end")
+    parser.add_argument("--resume-from", type=int, metavar="ITERATION", help="go on from this checkpoint, not the last")
     options = parser.parse_args(arguments)
     speak()
     try:
@@ -42,7 +44,7 @@ def main(arguments: list[str], stop: Callable[[], bool] = lambda: False) -> int:
     except (ValueError, RuntimeError) as error:
         log.error("%s", error)
         return 2
-    return _plan(settings) if options.plan else _train(settings, stop)
+    return _plan(settings) if options.plan else _train(settings, stop, options.resume_from)
 
 
 class Interrupt:
@@ -66,14 +68,14 @@ def _plan(settings: Settings) -> int:
     return 0
 
 
-def _train(settings: Settings, stop: Callable[[], bool]) -> int:
+def _train(settings: Settings, stop: Callable[[], bool], resume_from: int | None) -> int:
     from .choose import chosen
     from .engine.loop import train
 
     interrupt = Interrupt()
     try:
         with logging_redirect_tqdm():
-            train(settings, chosen, lambda: interrupt.asked or stop())
+            train(settings, chosen, lambda: interrupt.asked or stop(), resume_from)
     except (ValueError, RuntimeError, OSError) as error:
         log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
         return 1

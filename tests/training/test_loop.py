@@ -93,6 +93,24 @@ def test_a_finished_run_gives_its_export_again_and_can_be_made_longer(unbroken, 
     assert saved_bytes(out, 10) == saved_bytes(tmp_path / "longer", 10)
 
 
+def test_a_run_goes_on_from_the_checkpoint_that_is_asked_for(unbroken, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(unbroken, out)
+    earlier = sorted((out / "checkpoints").iterdir())[0]
+    training = Regression(seed=1)
+    run(out, training=training, resume_from=int(earlier.name.removeprefix("step-")))
+    assert training.seen and saved_bytes(out, 8) == saved_bytes(unbroken, 8)
+    assert figures(out) == figures(unbroken)
+
+
+def test_a_checkpoint_that_is_not_there_is_answered_with_those_that_are(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "out")
+    with pytest.raises(ValueError, match="no checkpoint of iteration 5 in .* There are those of 6, 8: choose one"):
+        run(tmp_path / "out", resume_from=5)
+    with pytest.raises(ValueError, match="There is no checkpoint in .* yet."):
+        run(tmp_path / "new", resume_from=5)
+
+
 def test_each_epoch_sees_each_sample_once(tmp_path):
     training = Regression()
     run(tmp_path, training=training, iterations=LENGTH)

@@ -117,9 +117,9 @@ def settings(
     return replace(made, model=replace(made.model, dtype="fp32"), **changes)
 
 
-def run(out, dataset=None, training=None, stop=lambda: False, **changes):
+def run(out, dataset=None, training=None, stop=lambda: False, resume_from=None, **changes):
     """Trains in a folder and gives the exported weights."""
-    export = train(settings(out, **changes), given(training or Regression(), dataset or Points()), stop)
+    export = train(settings(out, **changes), given(training or Regression(), dataset or Points()), stop, resume_from)
     return load_file(export / "network.safetensors")
 
 

@@ -155,6 +155,13 @@ class ValidationSettings:
 
 
 @section
+class LogSettings:
+    """Where figures go beside the run's folder."""
+
+    wandb: Text = Field("", description="A project of Weights & Biases. Empty: none.")
+
+
+@section
 class Settings:
     """A whole training run."""
 
@@ -176,4 +183,5 @@ class Settings:
     save: SaveSettings = SaveSettings()
     validation: ValidationSettings = ValidationSettings()
     preview: PreviewSettings = PreviewSettings()
+    log: LogSettings = LogSettings()
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one.")

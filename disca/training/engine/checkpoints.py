@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ...files import ASIDE, remove, replacing
-from ...messages import cause, quoted
+from ...messages import cause, listing, quoted
 from ..contract.settings import DataSettings, Settings
 from . import state, tensor_files
 from .distributed import Processes
@@ -34,7 +34,7 @@ FILE = rf"{STATE}/[\w-]+\.safetensors"  # of the state, as meta.json lists it
 # What may differ between the runs before and after: it changes no number of the training, or only how far it goes.
 MAY_CHANGE = {"out", "iterations", "device", "data.path", "data.cache", "data.batch", "data.accumulate"}
 MAY_CHANGE |= {"data.repeats", "data.more", "validation.every", "validation.draws"}  # the dataset's hash tells of them
-SECTIONS_THAT_MAY_CHANGE = {"memory", "save", "preview"}
+SECTIONS_THAT_MAY_CHANGE = {"memory", "save", "preview", "log"}
 FILES = {"model.path", "model.teacher", "lora.path"}  # compared by name: a folder may be moved
 
 SAMPLES = "data.batch x data.accumulate"
@@ -76,6 +76,20 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
         except ValueError as error:
             say(f"The checkpoint {quoted(found)} is not whole and is passed over: {cause(error)}.")
     return None
+
+
+def at(folder: Path, iteration: int) -> Path:
+    """The checkpoint of that iteration; ValueError that names those there are if it is not there, or not whole."""
+    for found in _steps(folder):
+        if _iteration(found) == iteration:
+            return found
+    there = [_iteration(found) for found in _steps(folder)]
+    if not there:
+        raise ValueError(f"There is no checkpoint in {quoted(folder)} yet. Leave out the iteration to go on from.")
+    raise ValueError(
+        f"There is no checkpoint of iteration {iteration:d} in {quoted(folder)}. There are those of "
+        f"{listing(there, 20)}: choose one of them. save.keep says how many are kept."
+    )
 
 
 def load(folder: Path, parts: list[Part], ema: Ema | None, settings: dict[str, Any], processes: Processes) -> Progress:
@@ -188,7 +202,11 @@ def _finish(aside: Path, target: Path, meta: Meta) -> None:
 
 def _steps(folder: Path) -> list[Path]:
     found = [entry for entry in folder.glob(f"{PREFIX}*") if re.fullmatch(rf"{PREFIX}\d+", entry.name)]
-    return sorted(found, key=lambda entry: int(entry.name.removeprefix(PREFIX)))
+    return sorted(found, key=_iteration)
+
+
+def _iteration(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def _saved_tensors(folder: Path, meta: Meta) -> SavedTensors:

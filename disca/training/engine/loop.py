@@ -28,11 +28,14 @@ MOST_ACCUMULATED = 2**16  # batches of an iteration: a checkpoint may say anythi
 
 
 def train(
-    settings: Settings, make: Callable[[Settings, torch.device], tuple], stop: Callable[[], bool] = lambda: False
+    settings: Settings,
+    make: Callable[[Settings, torch.device], tuple],
+    stop: Callable[[], bool] = lambda: False,
+    resume_from: int | None = None,
 ) -> Path:
-    """Trains to the end, or until `stop` says so, from the newest checkpoint on; gives the folder of the last export.
+    """Trains to the end, or until `stop` says so, from the newest checkpoint on, or from that of an iteration.
 
-    `make` gives what `Made` consists of.
+    Gives the folder of the last export. `make` gives what `Made` consists of.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -41,7 +44,7 @@ def train(
         )
     with process_group(settings.device) as processes, _locked(Path(settings.out), processes):
         torch.manual_seed(settings.seed)
-        run = TrainingRun(settings, Made(*make(settings, processes.device)), processes)
+        run = TrainingRun(settings, Made(*make(settings, processes.device)), processes, resume_from)
         try:
             return run.go(stop)
         finally:
@@ -68,7 +71,7 @@ def _locked(out: Path, processes: Processes) -> Iterator[None]:
 class TrainingRun:
     """One run of the loop in one process: made at its start, closed at its end."""
 
-    def __init__(self, settings: Settings, made: Made, processes: Processes):
+    def __init__(self, settings: Settings, made: Made, processes: Processes, resume_from: int | None = None):
         training, dataset, held_out = made
         self.settings, self.training, self.processes = settings, training, processes
         self.folder = RunFolder(settings.out)
@@ -81,7 +84,7 @@ class TrainingRun:
         self.results = Results(
             self.folder, training, self.parts, self.ema, fingerprint, processes, self.reporter, settings.save.keep
         )
-        self.progress = self.results.resume()
+        self.progress = self.results.resume(resume_from)
         data = settings.data
         self.feed = Feed(dataset, settings.seed, processes, data.batch, self._accumulate(), data.caption_dropout)
         self.validation = Validation(training, held_out, settings, self.ema, processes) if held_out else None

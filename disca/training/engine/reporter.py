@@ -1,4 +1,4 @@
-"""What a run says on its way: on the console, in its log and state, and for TensorBoard."""
+"""What a run says on its way: on the console, in its log and state, and for those who draw curves."""
 
 import logging
 from typing import Any
@@ -9,7 +9,9 @@ from ..contract.settings import Settings
 from ..contract.yaml_settings import write_settings
 from ..records.log import Records
 from ..records.run_folder import RunFolder
+from ..records.scalars import scalars_of
 from ..records.tensorboard import Events
+from ..records.wandb_run import WandbRun
 from .distributed import Processes
 from .meta import Progress
 
@@ -23,7 +25,7 @@ class Reporter:
         self._folder, self._iterations, self._is_main = folder, iterations, processes.is_main
         self._progress = Progress()
         self._records: Records | None = None
-        self._events: Events | None = None
+        self._shown_by: list[Events | WandbRun] = []
         self._bar: tqdm | None = None
 
     def open(self, settings: Settings, progress: Progress) -> None:
@@ -35,7 +37,9 @@ class Reporter:
         self._folder.forget_stop()
         write_settings(settings, self._folder.settings)
         self._records = Records(self._folder, self._iterations, progress.iteration)
-        self._events = Events(self._folder.tensorboard, progress.iteration)
+        self._shown_by = [Events(self._folder.tensorboard, progress.iteration)]
+        if settings.log.wandb:
+            self._shown_by.append(WandbRun(settings, self._folder.path))
 
     def say(self, line: str) -> None:
         """Prints a line."""
@@ -62,7 +66,7 @@ class Reporter:
         if not self._is_main:
             return
         self._records.add(line)
-        self._events.add(line)
+        self._show(scalars_of(line))
         self._bar.update()
         losses = {name: f"{loss:.4g}" for name, loss in line["loss"].items() if loss is not None}
         self._bar.set_postfix(losses, refresh=False)
@@ -74,12 +78,16 @@ class Reporter:
         """Says how far apart the rows of the previews are."""
         if not distances or not self._is_main:
             return
-        self._events.add_previews(self._progress.iteration, distances)
+        self._show({f"previews/{name}": value for name, value in distances.items()})
         listed = ", ".join(f"{name} {value:.4g}" for name, value in distances.items())
         self.say(f"Previews of iteration {self._progress.iteration:d}: {listed}.")
 
     def close(self) -> None:
         """Closes bar and files."""
         self.close_bar()
-        if self._events:
-            self._events.close()
+        for shown_by in self._shown_by:
+            shown_by.close()
+
+    def _show(self, scalars: dict[str, float]) -> None:
+        for shown_by in self._shown_by:
+            shown_by.write(scalars, self._progress.iteration)

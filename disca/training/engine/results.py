@@ -35,9 +35,12 @@ class Results:
     keep: int  # checkpoints
     saved: Path | None = None  # the last checkpoint
 
-    def resume(self) -> Progress:
-        """Restores the newest checkpoint, if there is one."""
-        self.saved = checkpoints.newest(self.folder.checkpoints, self.reporter.say)
+    def resume(self, iteration: int | None = None) -> Progress:
+        """Restores the newest checkpoint, if there is one; or that of an iteration, where later ones end to count."""
+        if iteration is None:
+            self.saved = checkpoints.newest(self.folder.checkpoints, self.reporter.say)
+        else:
+            self.saved = checkpoints.at(self.folder.checkpoints, iteration)
         self.processes.barrier()
         if self.saved is None:
             return Progress()
