@@ -24,6 +24,9 @@ class ModelSettings:
         "default", description="How weights that are not trained are kept."
     )
     dtype: Literal["bf16", "fp32"] = Field("bf16", description="What is computed in.")
+    compile_blocks: StrictBool = Field(
+        False, description="Compiles the network's blocks: minutes at the start, and faster iterations on a GPU."
+    )
     teacher: Annotated[Text, location()] = Field("", description="What it learns from. Empty: the same file.")
 
 
@@ -185,3 +188,9 @@ class Settings:
     preview: PreviewSettings = PreviewSettings()
     log: LogSettings = LogSettings()
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one.")
+
+    @model_validator(mode="after")
+    def _can_compile(self):
+        if self.model.compile_blocks and self.algorithm == "meanflow" and self.meanflow.derivative == "dual":
+            raise ValueError("Dual numbers do not go through compiled blocks. Turn off one of them.")
+        return self

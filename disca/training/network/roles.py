@@ -94,7 +94,8 @@ def base_network(settings: Settings, device: torch.device) -> Network:
         network = _load(settings, settings.model.path, device, trained=True)
     else:
         module = new_network(settings.model.toy, settings.seed).to(device)
-        network = Network(module, settings.memory.recompute_blocks, dtype=DTYPES[settings.model.dtype])
+        dtype, compiled = DTYPES[settings.model.dtype], settings.model.compile_blocks
+        network = Network(module, settings.memory.recompute_blocks, dtype=dtype, compiled=compiled)
     network.module.requires_grad_(True)
     return network
 
@@ -186,7 +187,7 @@ def _load(settings: Settings, path: str, device: torch.device, trained: bool = F
         swap_blocks(module, memory.swap_blocks, device)
     else:
         module.to(device)
-    return Network(module, memory.recompute_blocks, memory.offload_activations, compute)
+    return Network(module, memory.recompute_blocks, memory.offload_activations, compute, model.compile_blocks)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...models.blocks import CALL
 from ...models.family import BlockKey, family_of
 from .blocks import Answer, Pass, TrainingCall, make_out_of_place, training_handlers
+from .compiled import compile_blocks
 
 Condition = Mapping[str, Tensor]  # context [B, L, D] and, as the model needs, y, txt_byt5, clip_fea, concat, guidance
 INPUTS = ("context", "y", "txt_byt5", "clip_fea", "attention_mask", "guidance")
@@ -25,6 +26,7 @@ class Network:
         recomputed: bool = True,
         offloaded: bool = False,
         dtype: torch.dtype | None = None,
+        compiled: bool = False,
     ):
         """Blocks are recomputed in backward with `recomputed`, from inputs on the host if `offloaded`.
 
@@ -36,7 +38,7 @@ class Network:
         self.family = family_of(module)
         self.blocks = self.family.blocks(module)
         self.handlers = training_handlers(module)
-        make_out_of_place(self.block_modules())
+        (compile_blocks if compiled else make_out_of_place)(self.block_modules())
 
     def block_modules(self) -> list[nn.Module]:
         """The blocks themselves, in the order they run."""
