@@ -26,7 +26,7 @@ def bytes_held(
     width, _ = family.widths(network)
     image = math.prod(side // part for side, part in zip(latent[2:], network.patch_size, strict=True))
     tokens = method.when.tensors * image
-    numbers = 0
+    numbers = method.when.latents * math.prod(latent[1:])
     for way in method.ways:
         if way.where == OUTPUT:
             numbers += way.what.tensors * math.prod(latent[1:])

@@ -27,6 +27,7 @@ class RateOfChange(Rule):
     threshold: float
     warmup: int
     sees = (OUTPUT,)
+    latents = 3
 
     def fresh(self, sigmas: Sequence[float]) -> Decider:
         return _Rates(self, final_steps(sigmas))

@@ -26,7 +26,7 @@ class FirstBlock(Rule):
     end: float = 1.0
     most: int = 100
     looks = (ENTERING, AFTER_FIRST)
-    tensors = 1
+    tensors = 2
 
     def fresh(self, sigmas: Sequence[float]) -> Decider:
         return _FirstBlocks(self, len(sigmas) - 1)

@@ -67,6 +67,7 @@ class Rule:
     looks: tuple[str, ...] = ()  # what `decide` looks at
     sees: tuple[str, ...] = ()  # what `saw` looks at
     tensors = 0  # how many of a row's image tokens a decider keeps
+    latents = 0  # how many of the size of a row's latent
     checks = False  # whether answers are checked: on a cached step the last block runs too
 
     def plan(self, sigmas: Sequence[float]) -> tuple[int, ...] | None:
