@@ -1,6 +1,6 @@
 """Which list of anchors to keep: those that measurements speak for and those that others use, each tried by a run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .autoschedule import Choice, least
@@ -51,7 +51,7 @@ class Search:
 
     def find(self, goal: Goal) -> Steps:
         """The list to keep."""
-        return self.best(goal.full_steps) if goal.allowed_error is None else self.fewest(goal.allowed_error)
+        return self.best(goal.full_steps) if goal.allowed_error is None else self.within(goal.allowed_error)
 
     def best(self, full_steps: int) -> Steps:
         """The best list of that many full steps, or fewer."""
@@ -65,7 +65,7 @@ class Search:
             best = better
         return best
 
-    def fewest(self, allowed_error: float) -> Steps:
+    def within(self, allowed_error: float) -> Steps:
         """A list of few full steps whose run is off by at most the allowed error; of all steps if no other is.
 
         The estimate leaves out how the errors of stretches meet, and on the toy twice as much came (1.8 to 2.25
@@ -112,7 +112,7 @@ def candidates(choices: Sequence[Sequence[Choice]], rivals: Sequence[Listed], fu
     by = (BY_COST, BY_MISS) if len(choices) > 1 else (BY_MISS,)
     found = [Listed(measure[full_steps - 1].anchors, name) for measure, name in zip(choices, by, strict=True)]
     found += [rival for rival in rivals if len(rival.anchors) == full_steps]
-    return list({listed.anchors: listed for listed in reversed(found)}.values())[::-1]
+    return each_once(found)
 
 
 def near(anchors: Steps, steps: int) -> list[Steps]:
@@ -150,6 +150,9 @@ def written(anchors: Steps) -> str:
     return " ".join(f"{step:d}" for step in anchors)
 
 
-def known(lists: Mapping[str, Sequence[int]]) -> list[Listed]:
-    """Lists by their names, each once."""
-    return list({tuple(anchors): Listed(tuple(anchors), name) for name, anchors in reversed(lists.items())}.values())
+def each_once(lists: Sequence[Listed]) -> list[Listed]:
+    """Each list once, where it comes first."""
+    by_anchors: dict[Steps, Listed] = {}
+    for listed in lists:
+        by_anchors.setdefault(listed.anchors, listed)
+    return list(by_anchors.values())

@@ -75,8 +75,7 @@ def with_counters(model: ModelPatcher) -> ModelPatcher:
 def with_anchors(model: ModelPatcher, anchors: tuple[int, ...]) -> ModelPatcher:
     """A clone of the MODEL whose method runs in full in these steps, whatever its own rule was."""
     attachment = model.get_attachment(KEY)
-    when = attachment.method.when.at(AtAnchors(Anchors(anchors)))
-    return _wrap(model, replace(attachment, method=replace(attachment.method, when=when)))
+    return _wrap(model, replace(attachment, method=attachment.method.at(AtAnchors(Anchors(anchors)))))
 
 
 def without_method(model: ModelPatcher) -> ModelPatcher:

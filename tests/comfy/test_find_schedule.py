@@ -316,3 +316,17 @@ def test_a_file_that_could_not_be_written_is_refused_before_anything_runs(saved,
         with pytest.raises(ValueError, match=said):
             find(HV10, model, 2, save_as=name)
     assert calls == [] and {path.name for path in folder.iterdir()} == {"cats.json", "taken.json"}
+
+
+def test_the_preset_on_the_model_may_be_for_another_number_of_steps(load, pack, find, caplog):
+    """Steps of the trials say nothing of the list that the MODEL had."""
+    model, predictor = load(HV10)
+    preset = pack("disca.schedule").PRESETS["HunyuanVideo 1.0, 20 steps, N=4"]
+    schedule, _, _ = find(HV10, pack("disca.host.attach").attach_predictor(model, predictor, preset))
+    assert schedule.steps == STEPS and "written for" not in caplog.text
+
+
+def test_trials_are_not_warned_of_what_the_list_before_them_had(load, apply, find, caplog):
+    model, predictor = load(HV10)
+    find(HV10, apply(model, predictor, "0"), 5)  # every step in full: nothing is predicted
+    assert "predicts from features" not in caplog.text

@@ -74,3 +74,29 @@ def test_with_every_step_in_full_it_is_the_plain_model(load, lesa, apply, sample
     model = load("hv15_i2v")[0]
     found, _ = sample("hv15_i2v", apply(model, lesa(), "0-7"), steps=STEPS, shift=SHIFT)
     assert torch.equal(found, sample("hv15_i2v", model, steps=STEPS, shift=SHIFT)[0])
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [({"steps": STEPS + 1}, "was trained for"), ({"shift": 1.0}, "was trained at shift")],
+)
+def test_no_schedule_is_looked_for_in_runs_that_it_is_not_for(changes, said, load, lesa, apply, call):
+    model, seen = watched(apply(load("hv15_i2v")[0], lesa(), ANCHORS))
+    inputs = {"steps": STEPS, "shift": SHIFT} | changes
+    with pytest.raises(ValueError, match=said):
+        call(
+            "DiscaFindSchedule",
+            model=model,
+            positive=graph.conditioning(recipes.golden("hv15_i2v"), model),
+            latent_image=graph.empty_latent("hv15_i2v"),
+            seed=1,
+            goal={"goal": "full_steps", "full_steps": 3},
+            **inputs,
+        )
+    assert not seen
+
+
+def test_a_schedule_that_is_found_for_it_still_refuses_other_runs(load, lesa, apply, pack):
+    model = pack("disca.host.attach").with_anchors(apply(load("hv15_i2v")[0], lesa(), ANCHORS), (0, 1))
+    with pytest.raises(ValueError, match="was trained for"):
+        model.get_attachment("disca").method.when.plan([1.0, 0.5, 0.0])

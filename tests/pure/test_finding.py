@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from disca.autoschedule import Choice
-from disca.finding import BY_COST, BY_MISS, BY_RUNS, Goal, Listed, Search, candidates, known, near, report_of, rival_of
+from disca.finding import (
+    BY_COST,
+    BY_MISS,
+    BY_RUNS,
+    Goal,
+    Listed,
+    Search,
+    candidates,
+    each_once,
+    near,
+    report_of,
+    rival_of,
+)
 from disca.schedule_chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Mark, draw_chart
 
 STEPS = 6
@@ -61,7 +73,8 @@ def test_a_list_is_tried_once_wherever_it_is_from():
     same = [Listed((0, 1, 2), "published")]
     assert candidates([BY_COSTS, BY_COSTS], same, 3) == [Listed((0, 1, 2), BY_COST)]
     assert candidates([BY_MISSES], [], 2) == [Listed((0, 5), BY_MISS)]
-    assert known({"a": [0, 1], "b": (0, 1)}) == [Listed((0, 1), "a")]
+    lists = [Listed((0, 1), "a"), Listed((0, 2), "b"), Listed((0, 1), "c")]
+    assert each_once(lists) == lists[:2]
 
 
 def test_all_steps_in_full_are_all_steps_and_take_no_run():

@@ -9,14 +9,15 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
-from ...finding import Listed, Search, Steps, known, report_of, rival_of, written
+from ...finding import Listed, Search, Steps, each_once, report_of, rival_of, written
 from ...meanflow import shifted_sigmas
 from ...measured import Measured, calls_to_measure, measure
+from ...methods.seam.anchors import AtAnchors
 from ...methods.seam.method import FIRST, SITES, Method, Way
 from ...methods.seam.when import FULL
 from ...models.checks import family_of_model
 from ...rehearsal import Calls, calls_to_try
-from ...schedule import PRESETS
+from ...schedule import PRESETS, Anchors
 from ...schedule_chart import Mark, draw_chart
 from ...schedule_file import Found, MeasuredOn
 from ..running import progress
@@ -28,6 +29,7 @@ from .trials import Trials
 
 REACH = 2  # full steps at most that answers are measured with: of three there would be a thousand lists
 SO_FAR = "on the MODEL so far"
+OURS = "(ours)"  # in the names of lists that are not published
 KEPT, OTHERS = "#228833", "#ee6677"
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ def find_schedule(model: ModelPatcher, asked: Asked) -> Finding:
     begun, method = time.perf_counter(), _method_of(model)
     require_measurable(model, asked)
     scenes, sigmas = scenes_of(model, asked), shifted_sigmas(asked.steps, asked.shift)
+    method.at(AtAnchors(Anchors((0,)))).when.plan(sigmas.tolist())  # a network of its own may be for other runs
     way = measured_way(method)
     reach = min(way.what.reach, REACH)
     require_room(model, method, way, scenes, asked.steps)
@@ -69,7 +72,7 @@ def find_schedule(model: ModelPatcher, asked: Asked) -> Finding:
     kept = search.find(asked.goal)
     rival = rival_of(search, rivals, len(kept))
     facts = [*_notes(method, way), _spent(trials.calls, time.perf_counter() - begun, scenes)]
-    published = rival_of(search, [one for one in rivals if one.origin != SO_FAR], len(kept))
+    published = rival_of(search, [one for one in rivals if one.origin != SO_FAR and OURS not in one.origin], len(kept))
     schedule = _found(model, asked, method, scenes, search, kept, published)
     report = report_of(search, kept, asked.steps, not asked.cheap, facts)
     progress.show(f"{written(kept)}\n{len(kept):d} of {asked.steps:d} in full, error {search.errors[kept]:.3g}")
@@ -95,13 +98,13 @@ def _method_of(model: ModelPatcher) -> Method:
 def _rivals(method: Method, sigmas: list[float]) -> list[Listed]:
     """Published lists for so many steps, and the one that the MODEL has now, if it is one."""
     steps = len(sigmas) - 1
-    lists = {f"published: {name}": preset.listed for name, preset in PRESETS.items() if preset.steps == steps}
+    lists = {name: preset.listed for name, preset in PRESETS.items() if preset.steps == steps}
     try:
         plan = method.when.plan(sigmas) or ()
     except ValueError:  # it is for other runs
         plan = ()
     lists[SO_FAR] = [step for step, way in enumerate(plan) if way == FULL]
-    return [listed for listed in known(lists) if listed.anchors]
+    return each_once([Listed(tuple(anchors), name) for name, anchors in lists.items() if anchors])
 
 
 def _calls(asked: Asked, reach: int, rivals: Sequence[Listed]) -> Calls:
@@ -127,6 +130,8 @@ def _notes(method: Method, way: Way) -> list[str]:
         notes.append("the method answers inside blocks: costs were measured as if it answered for all of them at once")
     if len(method.ways) > 1:
         notes.append("the method has several ways: costs were measured with one of them")
+    if way.what.renews:
+        notes.append("the method's answers change what it keeps: costs were measured without that")
     if way.what.reach > REACH:
         notes.append(f"the method looks at more full steps than {REACH:d}: costs were measured with these")
     return notes
@@ -174,6 +179,6 @@ def _chart(search: Search, kept: Steps, rival: Steps, asked: Asked) -> Image.Ima
         return draw_chart(search.expected, [best], title)
     marks = [Mark(f"found: {written(kept)}, {search.errors[kept]:.2g} in a run", len(kept), search.errors[kept], KEPT)]
     if rival and rival != kept:
-        name = f"before: {written(rival)}, {search.errors[rival]:.2g} in a run"
+        name = f"compared with: {written(rival)}, {search.errors[rival]:.2g} in a run"
         marks.append(Mark(name, len(rival), search.errors[rival], OTHERS))
     return draw_chart(search.expected, marks, "error expected, by the number of full steps")

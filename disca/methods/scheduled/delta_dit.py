@@ -10,15 +10,15 @@ from ..seam.whats import Residual
 
 @section
 class DeltaDit(Cache):
-    """The residual of the blocks of one stream, a step of which costs a third; DisCa's form (supplement 8.4)."""
+    """Reuses what the blocks of one stream added; a cached step costs a third. DisCa's form (supplement 8.4)."""
 
     name = "Delta-DiT"
     title = "Δ-DiT"
     source = "Chen et al. 2024, arXiv 2406.01125"
     scheduled = True
     presets = {
-        "paper, low speed": {"interval": 5, "warmup": 1},
-        "paper, high speed": {"interval": 8, "warmup": 1},
+        "DisCa paper, low speed": {"interval": 5, "warmup": 1},
+        "DisCa paper, high speed": {"interval": 8, "warmup": 1},
     }
 
     interval: int = interval(5)

@@ -15,7 +15,7 @@ from ..seam.when import Rule
 
 @dataclass(frozen=True)
 class Learned(What):
-    """Keeps the last features C, and answers with P(C, x_t, t, r); of two features, those of the step before too."""
+    """Keeps the last features C, and answers with P(C, x_t, t, r); of two features, those before too."""
 
     tensors: int = 1
     computes = True
@@ -29,7 +29,7 @@ class Learned(What):
 
 def disca(when: Rule, features: int = 1) -> Method:
     """The Predictor, of so many features, on the steps that the rule leaves out."""
-    return Method("DisCa", when, (Way(Learned(features)),), partial(_notice, when, features))
+    return Method("DisCa", when, (Way(Learned(features)),), partial(_warning, features))
 
 
 def _times(like: Tensor, ages: Sequence[Span], t: Tensor | float) -> Tensor:
@@ -40,7 +40,7 @@ def _times(like: Tensor, ages: Sequence[Span], t: Tensor | float) -> Tensor:
     return torch.stack([torch.as_tensor(number, **exact).expand(len(like)) for number in numbers], dim=1)
 
 
-def _notice(when: Rule, features: int, sigmas: Sequence[float], family: str) -> str | None:
+def _warning(features: int, when: Rule, sigmas: Sequence[float], family: str) -> str | None:
     anchors = planned_in_full(when, sigmas)
     if anchors is None:
         return None

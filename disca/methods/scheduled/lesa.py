@@ -6,20 +6,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ...meanflow import farthest
-from ...schedule import Interval, Schedule
+from ...meanflow import NEAR, farthest
+from ...schedule import Interval
 from ...settings.section import section
 from ..seam.anchors import AtAnchors
 from ..seam.cache import Cache
 from ..seam.intervals import interval, listed, warmup
 from ..seam.method import OUTPUT, Compute, Context, Method, Tokens, Way, What
-from ..seam.when import Rule
+from ..seam.when import Listing, Rule
 from .kan import Kan
 
 HISTORY = 8  # outputs that are kept; the first expert reads half of them
 STAGES = (0.9, 0.5)  # the first expert is for times above the first of these, the last for the others
 HIDDEN = 256
-MOST_APART = 0.01  # of a run's times and those that were trained on; ComfyUI's schedulers round times to thousandths
 
 
 class LesaNetwork(nn.Module):
@@ -75,7 +74,7 @@ class InItsRuns(Rule):
         require_steps(self.steps, sigmas)
         if self.shift is not None:
             step, trained, apart = farthest(sigmas, self.shift)
-            if apart > MOST_APART:
+            if apart > NEAR:
                 raise ValueError(
                     f"This LESA predictor was trained at shift {self.shift:g}, where step {step:d} begins at sigma "
                     f"{trained:.3f}, but in this run it begins at {sigmas[step]:.3f}. Set the shift to "
@@ -83,8 +82,11 @@ class InItsRuns(Rule):
                 )
         return self.rule.plan(sigmas)
 
-    def listing(self) -> Schedule | None:
+    def listing(self) -> Listing | None:
         return self.rule.listing()
+
+    def at(self, full: Rule) -> "InItsRuns":
+        return replace(self, rule=self.rule.at(full))
 
 
 def in_its_runs(method: Method, steps: int, shift: float | None) -> Method:

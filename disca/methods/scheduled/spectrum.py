@@ -16,7 +16,7 @@ from ..seam.method import Compute, Context, Span, Tokens, Way, What
 from ..seam.whats import by_order
 
 INTERVAL = "After the warm-up, every n-th step runs in full, at first. 1, with growth 0: every step."
-GROWTH = "How much n grows with each of them; it is rounded down."
+GROWTH = "Added to n after every full step; the sum is rounded down. 0: n stays."
 DEGREE = "Degree of the polynomials."
 RIDGE = "How much the fit is held back from large coefficients."
 BLEND = "Share of the polynomials; the rest is the line through the last two full steps."

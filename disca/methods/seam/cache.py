@@ -27,11 +27,13 @@ class Cache(ABC):
         """Where it stands in, with what."""
 
     def notice(self, sigmas: Sequence[float], family: str) -> str | None:
-        """What a user should know before a run at these times, of a model of that family."""
+        """What a user should know before a run by its own rule, at these times, of a model of that family."""
         return None
 
     def method(self, rule: Rule | None = None) -> Method:
         """The method; full where another rule is, if one is given."""
-        if rule is not None:
-            return Method(self.name, self.rule().at(rule), self.ways())
-        return Method(self.name, self.rule(), self.ways(), self.notice)
+        own = Method(self.name, self.rule(), self.ways(), self._warning)
+        return own if rule is None else own.at(rule)
+
+    def _warning(self, when: Rule, sigmas: Sequence[float], family: str) -> str | None:
+        return self.notice(sigmas, family) if when == self.rule() else None

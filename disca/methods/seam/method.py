@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -20,7 +20,8 @@ Compute = Callable[..., Any]  # the method's own network, or at a site the modul
 Context = Mapping[str, Any]  # step, sigmas, and t, the step's time; over a stretch arguments, what its blocks are given
 # besides tokens; at a site block and blocks, its number and how many there are, and site
 
-Notice = Callable[[Sequence[float], str], str | None]  # a run's times and its model's family -> what to know before it
+# the rule that is in use, a run's times and its model's family -> what to know before it
+Notice = Callable[[Rule, Sequence[float], str], str | None]
 
 
 class Span(NamedTuple):
@@ -93,7 +94,7 @@ class Way:
         return (self.what, *self.others.values())
 
 
-def nothing_to_notice(sigmas: Sequence[float], family: str) -> None:
+def nothing(when: Rule, sigmas: Sequence[float], family: str) -> None:
     """What most methods have to say of a run."""
 
 
@@ -104,7 +105,15 @@ class Method:
     name: str
     when: Rule
     ways: tuple[Way, ...]
-    notice: Notice = nothing_to_notice
+    warning: Notice = nothing
+
+    def notice(self, sigmas: Sequence[float], family: str) -> str | None:
+        """What a user should know before a run at these times, of a model of that family."""
+        return self.warning(self.when, sigmas, family)
+
+    def at(self, full: Rule) -> "Method":
+        """The method, full where another rule is."""
+        return replace(self, when=self.when.at(full))
 
     @property
     def looks_inside(self) -> bool:
