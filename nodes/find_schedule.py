@@ -15,7 +15,7 @@ MOST_PROMPTS = 16
 FULL, CHEAP, THOROUGH = "full", "cheap", "thorough"
 ALLOWED = (
     "Squared distance of the latent to that of the run in full, relative to it: 0.0001 is 1 % off, 0.01 is 10 %. "
-    "As few full steps are kept as that takes. 0: every step in full."
+    "The list kept has few full steps and is within. 0: every step in full."
 )
 PROMPTS = "Further prompts: a list that is found on one may not suit others. Four are enough on the toy."
 MEASURE = (
