@@ -12,6 +12,8 @@ from .algorithms.predictor_training import PredictorTraining
 from .contract.protocol import Samples, Training
 from .contract.settings import DataSettings, Settings
 from .data.dataset import Dataset, open_dataset, require_fits
+from .engine.distributed import Processes
+from .network.sample_prompts import prepare_previews
 
 TRAININGS: dict[str, type[Training]] = {  # by the names in contract/costs.py
     "flow": FlowMatching,
@@ -22,10 +24,11 @@ TRAININGS: dict[str, type[Training]] = {  # by the names in contract/costs.py
 }
 
 
-def chosen(settings: Settings, device: torch.device) -> tuple[Training, Samples]:
-    """The training that the settings ask for, and its samples."""
+def chosen(settings: Settings, processes: Processes) -> tuple[Training, Samples]:
+    """The training that the settings ask for, and its samples; what previews need is made before networks are here."""
     dataset = open_samples(settings.data)
-    return make_training(settings, dataset, device), dataset
+    processes.main_first(lambda: prepare_previews(settings, dataset))
+    return make_training(settings, dataset, processes.device), dataset
 
 
 def make_training(settings: Settings, dataset: Samples, device: torch.device) -> Training:

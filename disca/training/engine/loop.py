@@ -29,11 +29,11 @@ Made = tuple[Training, Samples]
 
 
 def train(
-    settings: Settings, make: Callable[[Settings, torch.device], Made], stop: Callable[[], bool] = lambda: False
+    settings: Settings, make: Callable[[Settings, Processes], Made], stop: Callable[[], bool] = lambda: False
 ) -> Path:
     """Trains to the end, or until `stop` says so, from the newest checkpoint on; gives the folder of the last export.
 
-    `make` gives the training and its samples.
+    `make` gives the training and its samples; the run's folder is this run's by then.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -42,7 +42,7 @@ def train(
         )
     with process_group(settings.device) as processes, _locked(Path(settings.out), processes):
         torch.manual_seed(settings.seed)
-        training, dataset = make(settings, processes.device)
+        training, dataset = make(settings, processes)
         run = TrainingRun(settings, training, dataset, processes)
         try:
             return run.go(stop)
