@@ -27,6 +27,8 @@ from .types import NOTHING_THERE
 SIZES = {f"{size} GB": float(size) for size in CARDS}
 SAVE = SaveSettings()
 PREVIEW = PreviewSettings(every=SAVE.every, guidance=6.0)
+NONE = "none"  # of the files
+MOST_ENCODERS = 2  # that a HunyuanVideo has
 OPTIMISER = ("lr", "warmup", "decay", "weight_decay", "clip", "ema")
 
 
@@ -175,7 +177,17 @@ def _record(
 ) -> tuple[SaveSettings, PreviewSettings]:
     every = 0 if record == "no previews" else preview_every
     previews = {name.removeprefix("preview_"): value for name, value in custom.items()}
-    return SaveSettings(save_every, keep), replace(PREVIEW, every=every, **previews)
+    return SaveSettings(save_every, keep), replace(PREVIEW, every=every, **_own_previews(**previews))
+
+
+def _own_previews(prompts: str = "", vae: str = NONE, **custom) -> dict[str, Any]:
+    """The settings with the prompts one by one, and the files where they are."""
+    encoders = [custom.pop(f"text_encoder{number + 1}", NONE) for number in range(MOST_ENCODERS)]
+    return custom | {
+        "prompts": tuple(line.strip() for line in prompts.splitlines() if line.strip()),
+        "text_encoders": tuple(file_path("text_encoders", name) for name in encoders if name != NONE),
+        "vae": "" if vae == NONE else file_path("vae", vae),
+    }
 
 
 def _optimizer_inputs() -> list[io.Input]:
@@ -198,4 +210,34 @@ def _record_inputs() -> list[io.Input]:
         setting_input(PreviewSettings, name, f"preview_{name}", default=getattr(PREVIEW, name))
         for name in ("every", "steps", "shift", "guidance")
     ]
-    return [setting_input(SaveSettings, "every", "save_every"), setting_input(SaveSettings, "keep"), *previews]
+    saves = [setting_input(SaveSettings, "every", "save_every"), setting_input(SaveSettings, "keep")]
+    return [*saves, *previews, *_own_preview_inputs()]
+
+
+def _own_preview_inputs() -> list[io.Input]:
+    """Prompts of one's own, and previews as videos."""
+    encoders = [
+        _file_input(
+            "text_encoders",
+            f"preview_text_encoder{number + 1}",
+            "One of the text encoders that the dataset was built with, for prompts of your own.",
+        )
+        for number in range(MOST_ENCODERS)
+    ]
+    vae = _file_input("vae", "preview_vae", "The VAE of the model: previews are videos too. none: only pictures.")
+    sizes = [
+        setting_input(PreviewSettings, name, f"preview_{name}", step=step)
+        for name, step in (("width", 16), ("height", 16), ("frames", 1))
+    ]
+    prompts = io.String.Input(
+        "preview_prompts",
+        default="",
+        multiline=True,
+        tooltip="Your own prompts, one a line. Empty: those of the dataset's samples.",
+    )
+    return [prompts, *encoders, vae, *sizes]
+
+
+def _file_input(folder: str, id: str, tooltip: str) -> io.Input:
+    names = [NONE, *folder_paths.get_filename_list(folder)]
+    return io.Combo.Input(id, options=names, default=NONE, tooltip=f"{tooltip} In models/{folder}.")

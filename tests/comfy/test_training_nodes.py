@@ -106,10 +106,18 @@ def told(pack, monkeypatch):
     return texts
 
 
+OWN_PREVIEWS = {f"preview_{name}": 0 for name in ("width", "height", "frames")} | {
+    "preview_prompts": "",
+    "preview_text_encoder1": "none",
+    "preview_text_encoder2": "none",
+    "preview_vae": "none",
+}
+
+
 def previews_at_the_end(iteration: int) -> dict:
     """The input `record` that makes them."""
     steps = {"preview_every": iteration, "preview_steps": 1, "preview_shift": 5.0, "preview_guidance": 3.0}
-    return {"record": "custom", "save_every": 1, "keep": 2} | steps
+    return {"record": "custom", "save_every": 1, "keep": 2} | steps | OWN_PREVIEWS
 
 
 def during(out: Path, found: str, act) -> None:
@@ -182,6 +190,22 @@ def test_the_run_is_the_one_that_the_inputs_describe(predictor_run, output):
     assert (settings.algorithm, settings.data.batch, sum(iterations)) == ("predictor", 2, 3)
     assert (settings.optimizer.lr, settings.cfg.guidance, settings.preview.every) == (1e-3, (1.0, 5.0), 3)
     assert predictor_run[1].startswith("Done. The result is in")
+
+
+def test_prompts_of_ones_own_reach_the_run_one_by_one_and_files_with_their_paths(pack, tmp_path, monkeypatch):
+    for folder, name in (("text_encoders", "llm.safetensors"), ("vae", "the_vae.safetensors")):
+        (tmp_path / name).touch()
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, folder, ([str(tmp_path)], {".safetensors"}))
+    chosen = {"preview_text_encoder1": "llm.safetensors", "preview_vae": "the_vae.safetensors", "preview_width": 64}
+    record = previews_at_the_end(3) | {"preview_prompts": " A cat. \n\nA dog.\n", **chosen}
+    _, preview = pack("nodes.training_inputs")._record(**record)
+    assert (preview.prompts, preview.width, preview.frames) == (("A cat.", "A dog."), 64, 0)
+    assert preview.text_encoders == (str(tmp_path / "llm.safetensors"),)
+    assert preview.vae == str(tmp_path / "the_vae.safetensors")
+    with pytest.raises(ValueError, match="'prompts' has texts, but 'text_encoders' names no files"):
+        pack("nodes.training_inputs")._record(**record | {"preview_text_encoder1": "none"})
+    with pytest.raises(ValueError, match="There is no file 'gone.safetensors' in models/vae"):
+        pack("nodes.training_inputs")._record(**record | {"preview_vae": "gone.safetensors"})
 
 
 def test_a_finished_run_shows_its_curves_and_previews(predictor_run, pack, output):

@@ -1,6 +1,7 @@
 """Previews of a run's own prompts, and as videos: by real, small text encoders and VAEs in real files."""
 
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import small_networks
 import torch
+from PIL import Image, ImageChops
 from safetensors.torch import load, load_file, save_file
 
 from disca.toy.dataset import ToyDataset
@@ -21,6 +23,7 @@ from disca.training.contract.settings import (
     SaveSettings,
     Settings,
 )
+from disca.training.contract.yaml_settings import write_settings
 from disca.training.data.dataset import DatasetWriter, open_dataset
 
 sys.path.insert(1, os.path.dirname(__file__))
@@ -49,6 +52,8 @@ CAPTION, OTHER = "A red square moves left.", "A blue circle rests."
 ENCODERS = {"1.0": ("clip_l", "llama"), "1.5": ("qwen25_7b", "byt5_small")}
 TIMES = torch.tensor([1.0, 0.5, 0.0])
 CAPTION_PIXELS = 16
+
+needs_gloo = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 
 
 class Files:
@@ -274,6 +279,13 @@ def pickled(folder: Path) -> str:
     return str(path)
 
 
+def damaged(folder: Path) -> str:
+    path = folder / "damaged.safetensors"
+    save_file({"decoder.conv_in.conv.weight": torch.zeros(8, 8)}, path)
+    cut_short(path)
+    return str(path)
+
+
 @pytest.mark.parametrize(
     "wrong, told",
     [
@@ -283,8 +295,13 @@ def pickled(folder: Path) -> str:
         (lambda files, _: {"text_encoders": (files.path("vae-1.0"),)}, "768 values per token"),
         (lambda files, _: {"vae": files.path("vae-1.5")}, "has 32 latent channels, but HunyuanVideo 1.0 has 16"),
         (lambda files, _: {"vae": files.path("llama")}, "The VAE file is none that ComfyUI knows"),
-        (lambda files, folder: {"vae": pickled(folder)}, "is not a .safetensors file that is there"),
-        (lambda files, folder: {"text_encoders": (pickled(folder),)}, "is not a .safetensors file that is there"),
+        (lambda files, folder: {"vae": pickled(folder)}, "is not a .safetensors file, but one that can run code"),
+        (lambda files, folder: {"vae": damaged(folder)}, "is cut short or damaged"),
+        (lambda files, folder: {"text_encoders": (damaged(folder),)}, "is cut short or damaged"),
+        (
+            lambda files, folder: {"text_encoders": (pickled(folder),)},
+            "is not a .safetensors file, but one that can run",
+        ),
     ],
 )
 def test_files_that_do_not_fit_are_refused_before_the_network_is_loaded(tmp_path, files, wrong, told):
@@ -356,3 +373,34 @@ def test_prompts_of_a_size_of_their_own_have_no_first_frame(files):
     assert scene.noise.shape == scene.batch["latent"].shape == (1, 32, 3, 2, 5)
     assert scene.batch["concat"].shape == (1, 33, 3, 2, 5) and not scene.batch["concat"].any()
     assert "clip_fea" not in scene.batch and "clip_fea" not in scene.null
+
+
+def launched(settings: Settings, folder: Path) -> subprocess.CompletedProcess:
+    """The command on two processes, as a user starts it."""
+    write_settings(settings, folder / "run.yaml")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "-m", "disca.training", str(folder / "run.yaml")],
+        capture_output=True, text=True, env=environment, timeout=1800, cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+
+
+@needs_gloo
+def test_two_processes_sample_the_prompts_that_one_has_encoded(tmp_path, files):
+    settings = files.own(tmp_path / "two", OTHER)
+    prepare_previews(settings, open_dataset(settings.data.path))  # small encoders are known to this process only
+    done = launched(settings, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    train(files.own(tmp_path / "one", OTHER), chosen)
+    assert previews_in(tmp_path / "two").keys() == previews_in(tmp_path / "one").keys() == {"step-000000.png"}
+    one, two = (Image.open(tmp_path / name / "previews" / "step-000000.png") for name in ("one", "two"))
+    assert max(high for _, high in ImageChops.difference(one, two).getextrema()) <= 2  # of 255
+
+
+@needs_gloo
+def test_where_prompts_cannot_be_encoded_both_processes_end(tmp_path, files):
+    done = launched(files.own(tmp_path / "run", OTHER, text_encoders=(files.path("vae-1.0"),)), tmp_path)
+    assert done.returncode != 0
+    assert "values per token, but HunyuanVideo 1.0 takes" in done.stderr + done.stdout
+    assert "The main process could not begin, and says why." in done.stderr + done.stdout

@@ -3,9 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
 from hashlib import sha256
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +18,6 @@ from ..records.run_folder import RunFolder
 from .texts import TextEncoder, load_text_encoder
 from .vae import free_models, load_vae, require_vae
 
-ENDINGS = (".safetensors", ".sft")
 KEY, CONTENT = "prompts", "content"  # in the header: hashes of what was encoded by which files, and of what came of it
 BLOCKS, BLOCK_BYTES = 256, 4096  # of a file of weights, spread over it, that tell it from others
 FAR = 0.5  # of the dataset's empty prompt: other precisions of the same weights are a few percent from it
@@ -34,7 +31,6 @@ def prepare_previews(settings: Settings, dataset: Samples) -> None:
     preview = settings.preview
     if not preview.every:
         return
-    require_weights([*preview.text_encoders, *filter(None, [preview.vae])])
     with torch.random.fork_rng(devices=[]):  # what is drawn for the training stays the same
         try:
             if preview.vae:
@@ -43,13 +39,6 @@ def prepare_previews(settings: Settings, dataset: Samples) -> None:
                 _keep_texts(settings, dataset)
         finally:
             free_models()
-
-
-def require_weights(paths: Sequence[str]) -> None:
-    """ValueError unless each is a safetensors file: reading another may run code that somebody put into it."""
-    for path in paths:
-        if not path.lower().endswith(ENDINGS) or not Path(path).is_file():
-            raise ValueError(f"{quoted(path)} is not a .safetensors file that is there. Give the path of one.")
 
 
 def read_texts(settings: Settings, dataset: Samples) -> list[Sample]:

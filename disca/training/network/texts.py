@@ -12,6 +12,7 @@ from torch import Tensor
 from ...messages import cause, listing, quoted
 from ...models.checks import family_of_model
 from ...models.family import FAMILIES
+from ...weights.files import open_weights
 from ..data.dataset import TEXT, Sample
 
 NAMES = {  # ComfyUI's conditions -> the network's inputs
@@ -52,7 +53,9 @@ def one_block(family: str) -> dict[str, Any]:
 
 
 def load_text_encoder(family: str, paths: Sequence[str]) -> "TextEncoder":
-    """The text encoders of a family, of the files at these paths; ValueError if they are of another."""
+    """The text encoders of a family, in these safetensors files; ValueError if they are of another."""
+    for path in paths:
+        open_weights(path)
     return TextEncoder(model_without_weights(family), load_clip(family, paths))
 
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ...models.family import FAMILIES
+from ...weights.files import open_weights
 
 
 def load_vae(path: str) -> comfy.sd.VAE:
-    """The VAE in a file."""
+    """The VAE in a safetensors file."""
+    open_weights(path)  # ComfyUI would read other files too, and of damaged ones say less
     state, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     return comfy.sd.VAE(sd=state, metadata=metadata)
 
