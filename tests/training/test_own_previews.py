@@ -42,7 +42,8 @@ from disca.training.engine.loop import train
 from disca.training.network import texts
 from disca.training.network.export import export_network
 from disca.training.network.roles import add_embedder
-from disca.training.network.sample_prompts import MOST_BYTES, prepare_previews, read_texts
+from disca.training.network.sample_prompts import prepare_previews, read_texts
+from disca.training.network.vae import Decoder, free_models
 from disca.training.network.velocity import Network
 from disca.training.records.run_folder import RunFolder
 
@@ -239,12 +240,12 @@ def other_prompts(path: Path) -> None:
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, path, {"prompts": "of another run"})
 
 
-def huge(path: Path) -> None:
+def with_more_behind(path: Path) -> None:
     with path.open("ab") as file:
-        file.truncate(MOST_BYTES + 1)
+        file.truncate(path.stat().st_size + 2**20)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, cut_short, one_bit, other_prompts, huge])
+@pytest.mark.parametrize("damage", [Path.unlink, cut_short, one_bit, other_prompts, with_more_behind])
 def test_prompts_that_are_not_whole_are_encoded_again(tmp_path, files, damage):
     settings = files.own(tmp_path, OTHER)
     dataset = open_dataset(settings.data.path)
@@ -334,8 +335,11 @@ def test_a_run_whose_videos_cannot_be_made_goes_on_and_says_so_once(tmp_path, fi
     assert sum("The previews could not be made into videos" in line for line in caplog.messages) == 1
 
 
-def test_nothing_of_comfyui_stays_loaded_after_a_preview(tmp_path, files):
-    train(files.own(tmp_path, CAPTION, vae=files.path("vae-1.0")), chosen)
+def test_a_decoder_leaves_the_card_when_models_are_freed(files):
+    decoder = Decoder(files.path("vae-1.0"), "1.0")
+    decoder.frames(torch.zeros(16, 1, 2, 2))
+    assert len(comfy.model_management.current_loaded_models) == 1
+    free_models()
     assert comfy.model_management.current_loaded_models == []
 
 
@@ -355,6 +359,16 @@ class FirstFrames:
             "clip_fea": torch.full((5, 6), float(i)),
             "context": torch.zeros(7, 4),
         }
+
+
+def test_encoding_draws_no_random_number_of_the_training(tmp_path, files):
+    settings, dataset = files.own(tmp_path, OTHER, text_encoders=files.encoders("1.5")), FirstFrames()
+    dataset.null = texts.load_text_encoder("1.5", files.encoders("1.5")).null()
+    before = torch.get_rng_state()
+    prepare_previews(settings, dataset)
+    assert torch.equal(torch.get_rng_state(), before)
+    (text,) = read_texts(settings, dataset)
+    assert text.keys() == dataset.null.keys() and not torch.equal(text["context"], dataset.null["context"])
 
 
 def test_prompts_take_first_frames_of_the_samples_in_turn(files):

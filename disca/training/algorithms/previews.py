@@ -66,8 +66,7 @@ class Previews:
     def _write_videos(self, path: Path, rows: Mapping[str, Tensor], family: str) -> None:
         """Where they cannot be decoded or written the run goes on, and says so once."""
         try:
-            with torch.random.fork_rng(devices=[]):  # what is drawn for the training stays the same
-                write_videos(path, rows, Decoder(self._settings.vae, family))
+            write_videos(path, rows, Decoder(self._settings.vae, family))
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
             if not self._failed:
                 log.warning(f"The previews could not be made into videos ({cause(error)}). The training goes on.")

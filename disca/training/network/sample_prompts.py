@@ -21,7 +21,6 @@ from .vae import free_models, load_vae, require_vae
 KEY, CONTENT = "prompts", "content"  # in the header: hashes of what was encoded by which files, and of what came of it
 BLOCKS, BLOCK_BYTES = 256, 4096  # of a file of weights, spread over it, that tell it from others
 FAR = 0.5  # of the dataset's empty prompt: other precisions of the same weights are a few percent from it
-MOST_BYTES = 2**30
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def prepare_previews(settings: Settings, dataset: Samples) -> None:
     preview = settings.preview
     if not preview.every:
         return
-    with torch.random.fork_rng(devices=[]):  # what is drawn for the training stays the same
+    with torch.random.fork_rng(devices=[]):  # text encoders draw weights before they have them: the training is not to
         try:
             if preview.vae:
                 require_vae(load_vae(preview.vae), dataset.family)
@@ -45,8 +44,6 @@ def read_texts(settings: Settings, dataset: Samples) -> list[Sample]:
     """The text inputs of each prompt of the run; ValueError if its folder does not hold just these, whole."""
     path, preview = RunFolder(settings.out).prompts, settings.preview
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}
             if found.get(KEY) != _key(preview, dataset):

@@ -34,7 +34,7 @@ def require_vae(vae: comfy.sd.VAE, family: str) -> None:
 
 
 class Decoder:
-    """A family's VAE, which is in memory until it is `freed`."""
+    """A family's VAE in a file, which stays on the card until `free_models`."""
 
     def __init__(self, path: str, family: str):
         self._vae, self._format = load_vae(path), FAMILIES[family].latent_format()
@@ -47,7 +47,7 @@ class Decoder:
 
 
 def free_models() -> None:
-    """Takes off the card, and out of memory, what ComfyUI has loaded and nobody holds any more."""
+    """Takes off the card what ComfyUI has loaded, and out of memory what of it nobody holds any more."""
     comfy.model_management.unload_all_models()
     gc.collect()
     comfy.model_management.soft_empty_cache()
