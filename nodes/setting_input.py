@@ -20,7 +20,7 @@ def setting_input(section: type, name: str, id: str = "", **changed: Any) -> io.
         options = {"options": list(get_args(field.annotation))} | options
     if "options" in options:
         return io.Combo.Input(id or name, **options)
-    if field.annotation is str or get_origin(field.annotation) is dict:
+    if field.annotation is str or isinstance(options["default"], str):
         return io.String.Input(id or name, **options)
     least, most = limits_of(field)
     if field.annotation is int:

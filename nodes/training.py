@@ -6,17 +6,18 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..disca.host.compat import room
 from ..disca.training.contract.method_settings import MeanFlowSettings, PairSettings, PredictorSettings
-from ..disca.training.contract.settings import LoraSettings, Settings
+from ..disca.training.contract.settings import Settings
 from .setting_input import method_input, range_inputs, setting_input
 from .training_inputs import (
     guidance_inputs,
-    run_settings,
+    more_input,
     shared_inputs,
     source_inputs,
     start_input,
     valid_sources,
     weights_input,
 )
+from .training_run import lora_settings, run_settings
 from .types import TRAINING_CATEGORY, DiscaPredictor
 
 PREDICTOR = ("delta_max", "depth", "form", "start", "gan_weight", "gan_ramp", "gan_cap")
@@ -42,6 +43,7 @@ class DiscaTrainPredictor(io.ComfyNode):
                 *guidance_inputs(advanced=True),
                 *shared_inputs(),
                 start_input(),
+                more_input(),
                 DiscaPredictor.Input(
                     "predictor", optional=True, tooltip="A Predictor to go on from. Without one a new one is trained."
                 ),
@@ -94,6 +96,7 @@ class DiscaTrainMeanFlow(io.ComfyNode):
                 *guidance_inputs(advanced=True),
                 *shared_inputs(),
                 start_input(),
+                more_input(),
             ],
             outputs=[io.Model.Output(), io.String.Output(display_name="report", tooltip=REPORT)],
             is_output_node=True,
@@ -107,7 +110,7 @@ class DiscaTrainMeanFlow(io.ComfyNode):
     def execute(
         cls, method: dict, iterations: int, weights: dict, guidance_low: float, guidance_high: float, **shared
     ) -> io.NodeOutput:
-        sections = {"meanflow": _meanflow(**method), "iterations": iterations, "lora": _lora(**weights)}
+        sections = {"meanflow": _meanflow(**method), "iterations": iterations, "lora": lora_settings(**weights)}
         return _train(run_settings("meanflow", guidance=(guidance_low, guidance_high), **sections, **shared))
 
 
@@ -127,6 +130,7 @@ class DiscaTrainCFG(io.ComfyNode):
                 weights_input(),
                 *shared_inputs(),
                 start_input(),
+                more_input(),
             ],
             outputs=[io.Model.Output(), io.String.Output(display_name="report", tooltip=REPORT)],
             is_output_node=True,
@@ -140,7 +144,7 @@ class DiscaTrainCFG(io.ComfyNode):
     def execute(
         cls, guidance_low: float, guidance_high: float, iterations: int, weights: dict, **shared
     ) -> io.NodeOutput:
-        sections = {"iterations": iterations, "lora": _lora(**weights)}
+        sections = {"iterations": iterations, "lora": lora_settings(**weights)}
         return _train(run_settings("cfg", guidance=(guidance_low, guidance_high), **sections, **shared))
 
 
@@ -160,10 +164,6 @@ def _predictor(method: str, own: dict[str, Any], **custom) -> PredictorSettings:
 
 def _meanflow(method: str, **custom) -> MeanFlowSettings:
     return MeanFlowSettings(**custom) if method == "custom" else MeanFlowSettings(preset=method)
-
-
-def _lora(weights: str, **adapters) -> LoraSettings:
-    return LoraSettings(**adapters)
 
 
 def _predictor_inputs() -> list[io.Input]:

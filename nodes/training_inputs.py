@@ -1,19 +1,15 @@
-"""Inputs that the training nodes share, and the settings that they stand for."""
-
-from dataclasses import replace
-from typing import Any
+"""Inputs that the training nodes share."""
 
 import folder_paths
 from comfy_api.v0_0_2 import io
 
-from ..disca.host.compat import require, room
-from ..disca.host.folders import file_path
-from ..disca.messages import quoted
-from ..disca.server.folders import dataset_folder, known_sources, run_folder
-from ..disca.training.budget.memory import CARDS, fitted
+from ..disca.host.compat import require
+from ..disca.server.folders import known_sources
+from ..disca.training.budget.memory import CARDS
 from ..disca.training.contract.method_settings import CfgSettings
 from ..disca.training.contract.settings import (
     DataSettings,
+    LogSettings,
     LoraSettings,
     MemorySettings,
     ModelSettings,
@@ -21,15 +17,17 @@ from ..disca.training.contract.settings import (
     PreviewSettings,
     SaveSettings,
     Settings,
+    ValidationSettings,
 )
-from ..disca.training.contract.torch_names import SHORT, optimisers, schedules
-from ..disca.training.contract.yaml_settings import read_options
+from ..disca.training.contract.torch_names import optimisers, schedules
 from .setting_input import range_inputs, setting_input
 from .types import NOTHING_THERE
 
 SIZES = {f"{size} GB": float(size) for size in CARDS}
-SAVE = SaveSettings()
+SAVE, VALIDATION = SaveSettings(), ValidationSettings()
 PREVIEW = PreviewSettings(every=SAVE.every, guidance=6.0)
+NONE = "none"  # of the files
+MOST_ENCODERS = 2  # that a HunyuanVideo has
 
 
 def source_inputs(run: str, tooltip: str) -> list[io.Input]:
@@ -62,6 +60,18 @@ def start_input() -> io.Input:
     )
 
 
+def more_input() -> io.Input:
+    """Further datasets."""
+    return io.String.Input(
+        "more_datasets",
+        default="",
+        multiline=True,
+        optional=True,
+        advanced=True,
+        tooltip="Further datasets, one a line. cats x 3: the samples of cats come three times as often.",
+    )
+
+
 def valid_sources(model: str | None, dataset: str | None, run: str | None) -> bool | str:
     """True if these can be trained with; a sentence or ValueError else. None: comes by a link."""
     require("training")
@@ -76,7 +86,17 @@ def guidance_inputs(advanced: bool) -> list[io.Input]:
 
 def weights_input() -> io.Input:
     """A LoRA or all weights."""
-    lora = [setting_input(LoraSettings, "rank", default=64, min=1), setting_input(LoraSettings, "alpha")]
+    lora = [
+        setting_input(LoraSettings, "rank", default=64, min=1),
+        setting_input(LoraSettings, "alpha"),
+        _file_input("loras", "lora_name", "A LoRA to start from, of any trainer. none: a new one."),
+        io.String.Input(
+            "targets",
+            default="",
+            optional=True,
+            tooltip="Names of layers that get adapters, with * for anything and a space between two. Empty: all.",
+        ),
+    ]
     return io.DynamicCombo.Input(
         "weights",
         options=[io.DynamicCombo.Option("LoRA", lora), io.DynamicCombo.Option("all", [])],
@@ -117,79 +137,6 @@ def shared_inputs() -> list[io.Input]:
     ]
 
 
-def run_settings(
-    algorithm: str,
-    model_name: str,
-    dataset: str,
-    run: str,
-    guidance: tuple[float, float],
-    optimizer: dict,
-    memory: dict,
-    record: dict,
-    seed: int,
-    model: Any = None,
-    **sections,
-) -> Settings:
-    """The run that the inputs of a node describe; `sections` are fields of Settings that only this node sets."""
-    device, card = room("training").device()
-    moves, batch, accumulate = _optimizer(**optimizer)
-    save, preview = _record(**record)
-    settings = Settings(
-        algorithm=algorithm,
-        out=run_folder(run),
-        data=DataSettings(path=dataset_folder(dataset), batch=batch, accumulate=accumulate),
-        model=ModelSettings(
-            path=file_path("diffusion_models", model_name) if model is None else room("training").file_of_model(model),
-            dtype="fp32" if device == "cpu" else "bf16",
-        ),
-        seed=seed,
-        optimizer=moves,
-        cfg=CfgSettings(guidance),
-        save=save,
-        preview=preview,
-        device=device,
-        **sections,
-    )
-    return _saving_memory(settings, card, **memory)
-
-
-def _saving_memory(
-    settings: Settings, card: float, memory: str, adamw_8bit: bool = False, fp8: bool = False, **custom
-) -> Settings:
-    if memory == "custom":
-        return replace(
-            settings,
-            model=replace(settings.model, weight_dtype="fp8_e4m3fn" if fp8 else "default"),
-            optimizer=_in_8_bits(settings.optimizer) if adamw_8bit else settings.optimizer,
-            memory=MemorySettings(**custom),
-        )
-    if settings.device == "cpu" or "://" in settings.data.path:
-        return settings
-    return fitted(settings, SIZES.get(memory, card))
-
-
-def _in_8_bits(optimizer: OptimiserSettings) -> OptimiserSettings:
-    if optimizer.name not in SHORT:
-        raise ValueError(f"adamw_8bit is on, but the optimizer is {quoted(optimizer.name)}. Choose one of them.")
-    return replace(optimizer, name="adamw_8bit")
-
-
-def _optimizer(
-    optimizer: str, batch: int = 1, accumulate: int = 1, options: str = "", decay_options: str = "", **custom
-) -> tuple[OptimiserSettings, int, int]:
-    texts = {"options": options, "decay_options": decay_options}
-    written = {name: read_options(name, text) for name, text in texts.items()}
-    return OptimiserSettings(**custom, **written), batch, accumulate
-
-
-def _record(
-    record: str, save_every: int = SAVE.every, keep: int = SAVE.keep, preview_every: int = SAVE.every, **custom
-) -> tuple[SaveSettings, PreviewSettings]:
-    every = 0 if record == "no previews" else preview_every
-    previews = {name.removeprefix("preview_"): value for name, value in custom.items()}
-    return SaveSettings(save_every, keep), replace(PREVIEW, every=every, **previews)
-
-
 def _optimizer_inputs() -> list[io.Input]:
     shared = [setting_input(OptimiserSettings, name) for name in ("weight_decay", "clip", "ema")]
     return [
@@ -202,6 +149,7 @@ def _optimizer_inputs() -> list[io.Input]:
         setting_input(OptimiserSettings, "name", options=optimisers(), optional=True),
         setting_input(OptimiserSettings, "options", default="", optional=True),
         setting_input(OptimiserSettings, "decay_options", default="", optional=True),
+        setting_input(DataSettings, "caption_dropout", optional=True),
     ]
 
 
@@ -212,6 +160,7 @@ def _memory_inputs() -> list[io.Input]:
         io.Boolean.Input("fp8", default=False, tooltip="Keeps weights that are not trained in fp8."),
         setting_input(MemorySettings, "offload_activations"),
         setting_input(MemorySettings, "swap_blocks"),
+        setting_input(ModelSettings, "compile_blocks", optional=True),
     ]
 
 
@@ -220,4 +169,40 @@ def _record_inputs() -> list[io.Input]:
         setting_input(PreviewSettings, name, f"preview_{name}", default=getattr(PREVIEW, name))
         for name in ("every", "steps", "shift", "guidance")
     ]
-    return [setting_input(SaveSettings, "every", "save_every"), setting_input(SaveSettings, "keep"), *previews]
+    saves = [setting_input(SaveSettings, "every", "save_every"), setting_input(SaveSettings, "keep")]
+    others = [
+        setting_input(ValidationSettings, "samples", "validation_samples", optional=True),
+        setting_input(ValidationSettings, "every", "validation_every", optional=True),
+        setting_input(LogSettings, "wandb", optional=True),
+    ]
+    return [*saves, *previews, *_own_preview_inputs(), *others]
+
+
+def _own_preview_inputs() -> list[io.Input]:
+    """Prompts of one's own, and previews as videos."""
+    encoders = [
+        _file_input(
+            "text_encoders",
+            f"preview_text_encoder{number + 1}",
+            "One of the text encoders that the dataset was built with, for prompts of your own.",
+        )
+        for number in range(MOST_ENCODERS)
+    ]
+    vae = _file_input("vae", "preview_vae", "The VAE of the model: previews are videos too. none: only pictures.")
+    sizes = [
+        setting_input(PreviewSettings, name, f"preview_{name}", step=step, optional=True)
+        for name, step in (("width", 16), ("height", 16), ("frames", 1))
+    ]
+    prompts = io.String.Input(
+        "preview_prompts",
+        default="",
+        multiline=True,
+        optional=True,
+        tooltip="Your own prompts, one a line. Empty: those of the dataset's samples.",
+    )
+    return [prompts, *encoders, vae, *sizes]
+
+
+def _file_input(folder: str, id: str, tooltip: str) -> io.Input:
+    names = [NONE, *folder_paths.get_filename_list(folder)]
+    return io.Combo.Input(id, options=names, default=NONE, optional=True, tooltip=f"{tooltip} In models/{folder}.")

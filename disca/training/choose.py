@@ -15,6 +15,8 @@ from .contract.protocol import Made, Samples, Training
 from .contract.settings import DataSettings, Settings
 from .data.dataset import Dataset, open_dataset, require_fits
 from .data.mixture import Mixture, Source, mixed
+from .engine.distributed import Processes
+from .network.sample_prompts import prepare_previews
 
 TRAININGS: dict[str, type[Training]] = {  # by the names in contract/costs.py
     "flow": FlowMatching,
@@ -25,10 +27,11 @@ TRAININGS: dict[str, type[Training]] = {  # by the names in contract/costs.py
 }
 
 
-def chosen(settings: Settings, device: torch.device) -> Made:
-    """The training that the settings ask for, its samples, and those held out."""
+def chosen(settings: Settings, processes: Processes) -> Made:
+    """The training that the settings ask for, its samples, and those held out; previews are prepared before that."""
     dataset, held_out = open_samples(settings)
-    return Made(make_training(settings, dataset, device), dataset, held_out)
+    processes.main_first(lambda: prepare_previews(settings, dataset))
+    return Made(make_training(settings, dataset, processes.device), dataset, held_out)
 
 
 def make_training(settings: Settings, dataset: Samples, device: torch.device) -> Training:

@@ -107,10 +107,18 @@ def told(pack, monkeypatch):
     return texts
 
 
+OWN_PREVIEWS = {f"preview_{name}": 0 for name in ("width", "height", "frames")} | {
+    "preview_prompts": "",
+    "preview_text_encoder1": "none",
+    "preview_text_encoder2": "none",
+    "preview_vae": "none",
+}
+
+
 def previews_at_the_end(iteration: int) -> dict:
     """The input `record` that makes them."""
     steps = {"preview_every": iteration, "preview_steps": 1, "preview_shift": 5.0, "preview_guidance": 3.0}
-    return {"record": "custom", "save_every": 1, "keep": 2} | steps
+    return {"record": "custom", "save_every": 1, "keep": 2} | steps | OWN_PREVIEWS
 
 
 def during(out: Path, found: str, act) -> None:
@@ -183,6 +191,49 @@ def test_the_run_is_the_one_that_the_inputs_describe(predictor_run, output):
     assert (settings.algorithm, settings.data.batch, sum(iterations)) == ("predictor", 2, 3)
     assert (settings.optimizer.lr, settings.cfg.guidance, settings.preview.every) == (1e-3, (1.0, 5.0), 3)
     assert predictor_run[1].startswith("Done. The result is in")
+
+
+def test_the_settings_of_other_trainers_reach_the_run(pack, tmp_path, monkeypatch):
+    (tmp_path / "start.safetensors").touch()
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"}))
+    run = pack("nodes.training_run")
+    moves, data = run._optimizer("custom", lr=0.1, batch=2, caption_dropout=0.2, name="torch.optim.SGD",
+                                 options="momentum: 0.9", decay="torch.optim.lr_scheduler.StepLR",
+                                 decay_options="step_size: 5")  # fmt: skip
+    assert data == {"batch": 2, "caption_dropout": 0.2}
+    assert (moves.options, moves.decay_options) == ({"momentum": 0.9}, {"step_size": 5})
+    _, _, validation, log = run._record("custom", validation_samples=3, validation_every=7, wandb="cats")
+    assert (validation.samples, validation.every, log.wandb) == (3, 7, "cats")
+    lora = run.lora_settings("LoRA", rank=4, lora_name="start.safetensors", targets="*attn* *mlp*")
+    assert (lora.path, lora.targets) == (str(tmp_path / "start.safetensors"), ("*attn*", "*mlp*"))
+    assert [(source.path, source.repeats) for source in run._sources("toy://shapes\n\n toy://shapes x 3")] == [
+        ("toy://shapes", 1),
+        ("toy://shapes", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line, said", [("cats x many", "has the line 'cats x many'"), ("no cats", "no dataset 'no cats'")]
+)
+def test_a_line_that_names_no_dataset_is_refused(line, said, pack):
+    with pytest.raises(ValueError, match=said):
+        pack("nodes.training_run")._sources(line)
+
+
+def test_prompts_of_ones_own_reach_the_run_one_by_one_and_files_with_their_paths(pack, tmp_path, monkeypatch):
+    for folder, name in (("text_encoders", "llm.safetensors"), ("vae", "the_vae.safetensors")):
+        (tmp_path / name).touch()
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, folder, ([str(tmp_path)], {".safetensors"}))
+    chosen = {"preview_text_encoder1": "llm.safetensors", "preview_vae": "the_vae.safetensors", "preview_width": 64}
+    record = previews_at_the_end(3) | {"preview_prompts": " A cat. \n\nA dog.\n", **chosen}
+    _, preview, *_ = pack("nodes.training_run")._record(**record)
+    assert (preview.prompts, preview.width, preview.frames) == (("A cat.", "A dog."), 64, 0)
+    assert preview.text_encoders == (str(tmp_path / "llm.safetensors"),)
+    assert preview.vae == str(tmp_path / "the_vae.safetensors")
+    with pytest.raises(ValueError, match="'prompts' has texts, but 'text_encoders' names no files"):
+        pack("nodes.training_run")._record(**record | {"preview_text_encoder1": "none"})
+    with pytest.raises(ValueError, match="There is no file 'gone.safetensors' in models/vae"):
+        pack("nodes.training_run")._record(**record | {"preview_vae": "gone.safetensors"})
 
 
 def test_a_finished_run_shows_its_curves_and_previews(predictor_run, pack, output):

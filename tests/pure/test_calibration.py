@@ -77,7 +77,7 @@ def test_the_content_that_the_damaged_ones_are_made_of_is_whole(tmp_path):
         (CONTENT | {"shift": -1}, "'shift' is -1, but must be at least 0."),
         (CONTENT | {"size": [704, 704]}, "'size' has 2 numbers, but must have 3: width, height and frames."),
         (CONTENT | {"size": [704, 704, True]}, "'size' is True, but must be a whole number."),
-        (CONTENT | {"values": 1}, "'values' is 1, but must be a list of numbers."),
+        (CONTENT | {"values": 1}, "'values' is 1, but must be a list."),
         (CONTENT | {"values": [1.0, None, 1.0]}, "'values' is None, but must be a finite number."),
         (CONTENT | {"values": [1.0, math.nan, 1.0]}, "'values' is nan, but must be a finite number."),
         (CONTENT | {"values": [1.0, math.inf, 1.0]}, "'values' is inf, but must be a finite number."),

@@ -110,6 +110,17 @@ def test_settings_read_back_as_they_were_written(written, tmp_path):
         ("seed: " + "[" * 3000, "line 5: more than 20 groups or lists stand in one another."),
         ("seed: " + "{a: " * 3000, "line 5: more than 20 groups or lists stand in one another."),
         ("preview:\n  seeds: [" + "1, " * 100 + "1]", "line 6: 'seeds' is "),
+        ("preview:\n  prompts: a cat", "line 6: 'prompts' is 'a cat', but must be a list."),
+        ("preview:\n  prompts: [" + "a cat, " * 10_000 + "]", "line 6: 'prompts' is ['a cat', 'a cat', 'a cat', "),
+        ("preview:\n  prompts: [" + "cat " * 10_000 + "]", "line 6: 'prompts' is 'cat cat"),
+        ("preview:\n  prompts: [3]", "line 6: 'prompts' is 3, but must be a text."),
+        ("preview:\n  prompts: [a cat]", "line 6: 'prompts' has texts, but 'text_encoders' names no "),
+        ("preview:\n  text_encoders: [none.safetensors]", "line 6: 'text_encoders' is 'none.safetensors', but there "),
+        ("preview:\n  text_encoders: [a, a, a, a, a]", "line 6: 'text_encoders' is "),
+        ("preview:\n  vae: none.safetensors", "line 6: 'vae' is 'none.safetensors', but there is nothing at"),
+        ("preview:\n  frames: 24", "line 6: 'frames' is 24, but must be 4n + 1 or 0. Set 25, for example."),
+        ("preview:\n  width: 850", "line 6: 'width' is 850, but must be a multiple of 16."),
+        ("preview:\n  height: 8192", "line 6: 'height' is 8192, but must be at most 4096."),
         ("preview:\n  seeds: []", "line 6: 'seeds' is [], but must be a list of at least 1."),
     ],
 )
@@ -191,15 +202,15 @@ def settings_of(section: type) -> Iterator[tuple[str, FieldInfo]]:
             yield name, field
 
 
-def _is_numbers(kind) -> bool:
-    if get_origin(kind) is tuple:
-        kind = get_args(get_args(kind)[0])[0]  # of what it is a list of, without its limits
-    return kind in (int, float)
+def kind(field: FieldInfo) -> type:
+    """What the setting is, or what it is a list of."""
+    is_list = get_origin(field.annotation) is tuple
+    return FieldInfo.from_annotation(get_args(field.annotation)[0]).annotation if is_list else field.annotation
 
 
 def test_every_number_of_the_settings_has_limits_and_every_setting_a_description():
     every = [*settings_of(Settings)]
-    numbers = [field for _, field in every if _is_numbers(field.annotation)]
+    numbers = [field for _, field in every if kind(field) in (int, float)]
     assert len(numbers) > 35 and all(least < most for least, most in map(limits_of, numbers))
     assert [name for name, field in every if not field.description] == []
 

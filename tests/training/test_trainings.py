@@ -149,7 +149,7 @@ def test_a_lora_run_leaves_its_base_as_it_was(tmp_path, files, algorithm):
     run = settings(tmp_path, algorithm, path, lora=LoraSettings(rank=2))
     training = make_training(run, ToyDataset(), CPU)
     before = {name: weight.clone() for name, weight in training.networks.student.module.state_dict().items()}
-    made = train(run, lambda settings, device: (training, ToyDataset()))
+    made = train(run, lambda settings, processes: (training, ToyDataset()))
     assert (made / "lora.safetensors").stat().st_size > 0
     after = training.networks.student.module.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}

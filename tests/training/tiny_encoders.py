@@ -16,7 +16,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from disca.models.family import FAMILIES
-from disca.training.network.encoder import one_block
+from disca.training.network.texts import one_block
 
 WIDTH = 32
 LLM = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 4}

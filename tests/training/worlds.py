@@ -21,6 +21,7 @@ if __name__ == "__main__":
 from disca.training.contract.protocol import Loss, Trainable
 from disca.training.contract.settings import DataSettings, ModelSettings, OptimiserSettings, SaveSettings, Settings
 from disca.training.engine import checkpoints
+from disca.training.engine.distributed import Processes
 from disca.training.engine.loop import train
 
 WIDTH = 4
@@ -47,7 +48,7 @@ class Points:
 def given(training, dataset):
     """What makes the loop's training and samples, where they are there already."""
 
-    def make(settings: Settings, device: torch.device):
+    def make(settings: Settings, processes: Processes):
         training.prepare(settings)
         return training, dataset
 

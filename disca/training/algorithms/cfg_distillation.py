@@ -11,7 +11,7 @@ from ..network.conditions import condition_of, latents, without_prompt
 from ..network.export import exported_model
 from .distillation import StudentTraining
 from .losses import cfg_distillation_loss
-from .previews import Previews, distance, one_call, original
+from .previews import distance, one_call, original
 
 
 class CfgDistillation(StudentTraining):
@@ -50,11 +50,10 @@ class CfgDistillation(StudentTraining):
 
     def preview(self, path: Path | None) -> dict[str, float]:
         """Teacher with guidance, and student."""
-        previews = Previews(self.settings.preview, self.dataset, self.device)
         scale, takes_r = self.settings.preview.guidance, self.networks.teacher_takes_r
         rows = {
-            "teacher": original(self.networks.teaching, previews, scale, self.networks.lora, takes_r),
-            "student": one_call(self.networks.student, previews, scale, takes_r=takes_r),
+            "teacher": original(self.networks.teaching, self.previews, scale, self.networks.lora, takes_r),
+            "student": one_call(self.networks.student, self.previews, scale, takes_r=takes_r),
         }
-        previews.write(path, rows, self.networks.student.module)
+        self.previews.write(path, rows, self.networks.student.module)
         return {"student to teacher": distance(rows["student"], rows["teacher"])}

@@ -9,6 +9,7 @@ from ..contract.protocol import Samples, trainable
 from ..contract.settings import Settings
 from ..network.export import export_distilled
 from ..network.roles import Distillation, distillation
+from .previews import Previews
 
 LEARNING_RATE, LORA_LEARNING_RATE = 1e-5, 5e-5
 
@@ -23,6 +24,7 @@ class StudentTraining:
         self, settings: Settings, dataset: Samples, device: torch.device, networks: Distillation | None = None
     ):
         self.settings, self.dataset, self.device = settings, dataset, device
+        self.previews = Previews(settings, dataset, device)
         self.iterations = settings.iterations
         self.networks = networks or distillation(settings, device, added=self.embedder)
         self.network = self.networks.student

@@ -29,6 +29,7 @@ class FlowMatching:
 
     def __init__(self, settings: Settings, dataset: Samples, device: torch.device):
         self.settings, self.dataset, self.device = settings, dataset, device
+        self.previews = Previews(settings, dataset, device)
         self.iterations = settings.iterations
         self.network = base_network(settings, device)
         self.parts = {"network": trainable(self.network.module, settings.optimizer, LEARNING_RATE)}
@@ -47,14 +48,13 @@ class FlowMatching:
 
     def preview(self, path: Path | None) -> dict[str, float]:
         """Samples with and without guidance."""
-        previews = Previews(self.settings.preview, self.dataset, self.device)
         rows = {
-            "guidance 1": original(self.network, previews, 1.0),
+            "guidance 1": original(self.network, self.previews, 1.0),
             f"guidance {self.settings.preview.guidance:g}": original(
-                self.network, previews, self.settings.preview.guidance
+                self.network, self.previews, self.settings.preview.guidance
             ),
         }
-        previews.write(path, rows, self.network.module)
+        self.previews.write(path, rows, self.network.module)
         return {}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:

@@ -15,12 +15,14 @@ from ...schedule import parse_anchors
 from ..contract.protocol import Batch, Loss, Samples, trainable
 from ..contract.settings import Settings
 from ..contract.times import at_least_fp32
+from ..contract.velocity import Velocity
 from ..network.export import export_lesa, exported_lesa
 from ..network.roles import frozen_network, lesa_spec
 from ..network.velocity import Network
 from .full_runs import FullRun, FullRuns
 from .previews import Previews, distance
-from .sampling import CachedVelocity, own_velocity, sample
+from .sampling import CachedVelocity, own_velocity
+from .scenes import Scene
 
 LEARNING_RATE = 1e-4
 
@@ -33,6 +35,7 @@ class LesaTraining:
 
     def __init__(self, settings: Settings, dataset: Samples, device: torch.device, network: Network | None = None):
         self.settings, self.dataset, self.device = settings, dataset, device
+        self.previews = Previews(settings, dataset, device)
         self.network = network or frozen_network(settings, device)
         lesa = settings.lesa
         self.iterations = lesa.iterations
@@ -64,15 +67,17 @@ class LesaTraining:
 
     def preview(self, path: Path | None) -> dict[str, float]:
         """The model with every step in full, and with the experts on those that the plan leaves out."""
-        previews = Previews(self.settings.preview, self.dataset, self.device)
-        condition = previews.condition(self.network, self.settings.preview.guidance)
         times, takes_r = torch.tensor(self.sigmas), self.network.module.params.meanflow
-        u = CachedVelocity(self.network, condition, self.method, self.sigmas, self.experts, takes_r)
-        rows = {
-            "full": sample(own_velocity(self.network, condition), previews.noise, times),
-            "forecast": sample(u, previews.noise, times),
-        }
-        previews.write(path, rows, self.network.module)
+
+        def full(scene: Scene) -> Velocity:
+            return own_velocity(self.network, scene.condition(self.network, self.settings.preview.guidance))
+
+        def forecast(scene: Scene) -> Velocity:
+            condition = scene.condition(self.network, self.settings.preview.guidance)
+            return CachedVelocity(self.network, condition, self.method, self.sigmas, self.experts, takes_r)
+
+        rows = {"full": self.previews.sampled(full, times), "forecast": self.previews.sampled(forecast, times)}
+        self.previews.write(path, rows, self.network.module)
         return {"forecast to full": distance(rows["forecast"], rows["full"])}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:

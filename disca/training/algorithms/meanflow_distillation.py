@@ -15,7 +15,7 @@ from ..network.velocity import Condition
 from .derivative import central_difference, dual_numbers
 from .distillation import StudentTraining
 from .losses import adaptive_weight, meanflow_loss
-from .previews import Previews, distance, mean_flow, one_call
+from .previews import distance, mean_flow, one_call
 from .probe import probe_derivative
 
 
@@ -50,15 +50,14 @@ class MeanFlowDistillation(StudentTraining):
 
     def preview(self, path: Path | None) -> dict[str, float]:
         """Teacher and student with the same number of steps."""
-        previews = Previews(self.settings.preview, self.dataset, self.device)
         scale = self.settings.preview.guidance
         rows = {
             "teacher": one_call(
-                self.networks.teaching, previews, scale, self.networks.lora, self.networks.teacher_takes_r
+                self.networks.teaching, self.previews, scale, self.networks.lora, self.networks.teacher_takes_r
             ),
-            "student": mean_flow(self.networks.student, previews, scale),
+            "student": mean_flow(self.networks.student, self.previews, scale),
         }
-        previews.write(path, rows, self.networks.student.module)
+        self.previews.write(path, rows, self.networks.student.module)
         return {"student to teacher": distance(rows["student"], rows["teacher"])}
 
     @property

@@ -31,6 +31,7 @@ class PredictorTraining:
 
     def __init__(self, settings: Settings, dataset: Samples, device: torch.device, network: Network | None = None):
         self.settings, self.dataset, self.device = settings, dataset, device
+        self.previews = Previews(settings, dataset, device)
         self.network = network or frozen_network(settings, device)
         self.iterations = settings.predictor.mse_iterations + settings.predictor.gan_iterations
         module = self.network.module
@@ -89,13 +90,12 @@ class PredictorTraining:
 
     def preview(self, path: Path | None) -> dict[str, float]:
         """The model with every step in full, and with the Predictor on every other step."""
-        previews = Previews(self.settings.preview, self.dataset, self.device)
         scale = self.settings.preview.guidance
         rows = {
-            "full": mean_flow(self.network, previews, scale),
-            "predicted": cached(self.network, self.predictor, previews, scale),
+            "full": mean_flow(self.network, self.previews, scale),
+            "predicted": cached(self.network, self.predictor, self.previews, scale),
         }
-        previews.write(path, rows, self.network.module)
+        self.previews.write(path, rows, self.network.module)
         return {"predicted to full": distance(rows["predicted"], rows["full"])}
 
     def export(self, folder: Path, weights: dict[str, Tensor] | None) -> None:

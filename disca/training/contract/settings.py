@@ -1,8 +1,8 @@
 """A training run as data. `yaml_settings` reads and writes the one YAML file that describes the run."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from ...settings.fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
 from ...settings.section import section
@@ -12,6 +12,24 @@ from .torch_names import Options, require_optimiser, require_schedule
 
 Decay = Annotated[float, limits(0, 0.99999)]
 Seed = Annotated[int, limits(0, MOST_SEED)]
+MOST_PROMPT = 10_000  # characters: far more than any family reads of them
+MOST_ENCODERS = 4
+MOST_SIDE, MOST_FRAMES = 4096, 1025
+Prompt = Annotated[Text, Field(max_length=MOST_PROMPT)]
+AS_DATASET = "of videos of your own prompts. 0: as in the dataset."
+
+
+def _whole_latents(frames: int) -> int:
+    if frames and frames % 4 != 1:
+        raise ValueError(f"'frames' is {frames:d}, but must be 4n + 1 or 0. Set {frames // 4 * 4 + 1:d}, for example.")
+    return frames
+
+
+def _side(name: str) -> Any:
+    return Field(
+        0, ge=0, le=MOST_SIDE, multiple_of=16, strict=True, description=f"{name} {AS_DATASET}",
+        json_schema_extra={"step": 16},
+    )  # fmt: skip
 
 
 @section
@@ -141,11 +159,32 @@ class PreviewSettings:
 
     every: int = number(0, 0, MANY, "Iterations between previews. 0: none.")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=MOST_LISTED)] = Field(
-        (0, 1), description="One preview is sampled from each."
+        (0, 1), description="One preview is sampled from each; prompts of your own take them in turn."
     )
     steps: int = number(8, 1, 1000, "Steps of a preview.")
     shift: float = number(5.0, 0.01, 100, "Shift of its sigmas.", 0.01)
     guidance: float = number(1.0, 0, 100, "Guidance scale of the previews, where the model has guidance.", 0.1)
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=MOST_LISTED)] = Field(
+        (), description="Your own prompts. Empty: those of the dataset's samples."
+    )
+    text_encoders: Annotated[tuple[Annotated[Text, location(needed=True)], ...], Field(max_length=MOST_ENCODERS)] = (
+        Field((), description="The safetensors files of the text encoders, for prompts of your own.")
+    )
+    vae: Annotated[Text, location()] = Field(
+        "", description="The safetensors file of the VAE, for previews as videos too. Empty: only pictures."
+    )
+    width: int = _side("Width")
+    height: int = _side("Height")
+    frames: Annotated[int, AfterValidator(_whole_latents)] = number(0, 0, MOST_FRAMES, f"Frames {AS_DATASET}")
+
+    @model_validator(mode="after")
+    def _can_encode(self):
+        if self.prompts and not self.text_encoders:
+            raise ValueError(
+                "'prompts' has texts, but 'text_encoders' names no files to encode them with. "
+                "Name those of the model's text encoders, or leave out the prompts."
+            )
+        return self
 
 
 @section

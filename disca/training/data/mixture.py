@@ -27,7 +27,8 @@ class Mixture:
     def __init__(self, datasets: Sequence[Any], numbers: Tensor):
         self.datasets, self._numbers = datasets, numbers
         self._starts = [*accumulate(map(len, datasets), initial=0)]
-        self.null = datasets[0].null  # that of all: they are from the same encoders
+        first = datasets[0]  # all are from the same encoders
+        self.family, self.encoder, self.null = first.family, first.encoder, first.null
         content = json.dumps([dataset.fingerprint for dataset in datasets]).encode()
         self.fingerprint = sha256(content + numbers.numpy().tobytes()).hexdigest()
 

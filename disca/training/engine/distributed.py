@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,6 +63,17 @@ class Processes:
         all_given = [torch.empty_like(given) for _ in range(self.size)]
         dist.all_gather(all_given, given)
         return [json.loads(bytes(each.cpu().tolist()).rstrip(b"\0")) for each in all_given]
+
+    def main_first(self, act: Callable[[], object]) -> None:
+        """Has the main process act while the others wait; where that fails, each raises."""
+        failure = None
+        try:
+            if self.is_main:
+                act()
+        except (OSError, ValueError, RuntimeError) as error:
+            failure = error
+        if self.any(failure is not None):
+            raise failure or RuntimeError("The main process could not begin, and says why.")
 
     def barrier(self) -> None:
         """Waits until all processes are here."""

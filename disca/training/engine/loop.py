@@ -29,13 +29,13 @@ MOST_ACCUMULATED = 2**16  # batches of an iteration: a checkpoint may say anythi
 
 def train(
     settings: Settings,
-    make: Callable[[Settings, torch.device], tuple],
+    make: Callable[[Settings, Processes], tuple],
     stop: Callable[[], bool] = lambda: False,
     resume_from: int | None = None,
 ) -> Path:
     """Trains to the end, or until `stop` says so, from the newest checkpoint on, or from that of an iteration.
 
-    Gives the folder of the last export. `make` gives what `Made` consists of.
+    Gives the folder of the last export. `make` gives what `Made` consists of; the run's folder is this run's by then.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -44,7 +44,7 @@ def train(
         )
     with process_group(settings.device) as processes, _locked(Path(settings.out), processes):
         torch.manual_seed(settings.seed)
-        run = TrainingRun(settings, Made(*make(settings, processes.device)), processes, resume_from)
+        run = TrainingRun(settings, Made(*make(settings, processes)), processes, resume_from)
         try:
             return run.go(stop)
         finally:

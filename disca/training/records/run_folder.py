@@ -17,6 +17,7 @@ class RunFolder:
         self.state = self.path / "state.json"  # where the run stands now
         self.curves = self.path / "curves.png"
         self.previews = self.path / "previews"
+        self.prompts = self.path / "prompts.safetensors"  # encoded, those of the settings for previews
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.export = self.path / "export"  # what the inference nodes load
