@@ -2,6 +2,7 @@
 
     COMFYUI_PATH=... python benchmarks/find_schedules.py                      shift 1, 2 and 5, three seeds
     COMFYUI_PATH=... python benchmarks/find_schedules.py --shifts 5 --prompts 1 --method reuse
+    COMFYUI_PATH=... python benchmarks/find_schedules.py --full-steps 4 5 6
 
 Lists are found on `--prompts` scenes and run on `--held-out` others with other noise; a seed is other noise for both.
 Errors are squared distances to the video with all 20 steps in full, relative to the squared video. Of the lists found
@@ -140,11 +141,15 @@ class Held:
 
 
 @torch.no_grad()
-def compare(held: Held) -> tuple[Figures, dict[int, Steps]]:
-    """For every published list, its error and those of the lists found, on scenes held out; and the lists kept."""
+def compare(held: Held, budgets: Sequence[int]) -> tuple[Figures, dict[int, Steps]]:
+    """For so many full steps, the errors of the published list and of those found, on scenes held out; and the lists.
+
+    A number of full steps that has no published list is compared with the published list of 8.
+    """
     measured, figures, lists = held.measure(), {}, {}
     run = cache(lambda anchors: held.error(anchors, measured))
-    for budget, preset in PUBLISHED.items():
+    for budget in budgets:
+        preset = PUBLISHED.get(budget, PUBLISHED[CARRIED])
         by_drift, by_misses = (choices[budget - 1] for choices in measured.choices())
         asked = measured.choices(), [Listed(preset.listed, "published")], run
         lists[budget], moved = (Search(*asked, thorough).best(budget) for thorough in (False, True))
@@ -192,6 +197,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--held-out", type=int, default=32)
+    parser.add_argument("--full-steps", type=int, nargs="+", default=[*PUBLISHED])
     parser.add_argument("--method", choices=["DisCa", *WHATS], default="DisCa")
     options = parser.parse_args()
     models, found = shipped(), defaultdict(list)
@@ -200,11 +206,12 @@ def main() -> None:
         held, lists = {}, {}
         for shift in options.shifts:
             held[shift] = Held(models, options.method, shift, seed, options.prompts, options.held_out)
-            figures, lists[shift] = compare(held[shift])
+            figures, lists[shift] = compare(held[shift], options.full_steps)
             for budget, errors in figures.items():
                 found[shift, budget].append(errors)
-        for line in carried(held, {shift: kept[CARRIED] for shift, kept in lists.items()}):
-            say(line)
+        if CARRIED in options.full_steps:
+            for line in carried(held, {shift: kept[CARRIED] for shift, kept in lists.items()}):
+                say(line)
     for (shift, budget), rows in sorted(found.items()):
         say(f"{f'shift {shift:g}, {budget} of {STEPS}, mean of {len(rows)} seeds':64s} {figures_of(rows)}")
 

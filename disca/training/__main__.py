@@ -1,6 +1,7 @@
 """python -m disca.training run.yaml: trains what the file describes; the same under torchrun.
 
     python -m disca.training run.yaml --plan                        what it needs in memory and time, without training
+    python -m disca.training --reference > run.yaml                 every setting with its default, to start from
     python -m disca.training run.yaml --resume-from 500             goes on from an earlier checkpoint than the last
     torchrun --nproc-per-node=8 -m disca.training run.yaml          several GPUs of one machine
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nnodes=1:4 --nproc-per-node=8 --rdzv-backend=c10d \
@@ -22,6 +23,7 @@ from types import FrameType
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .console import speak
+from .contract.reference import reference
 from .contract.settings import Settings
 from .contract.yaml_settings import read_settings
 from .network.comfy import choose_device, prepare_comfy
@@ -32,11 +34,17 @@ log = logging.getLogger("disca.training")
 def main(arguments: list[str], stop: Callable[[], bool] = lambda: False) -> int:
     """The command, which `stop` may end too; 0 if all went well, 2 if settings or machine do not allow the run."""
     parser = argparse.ArgumentParser(prog="python -m disca.training", description=__doc__.splitlines()[0])
-    parser.add_argument("settings", help="the YAML file that describes the run")
+    parser.add_argument("settings", nargs="?", help="the YAML file that describes the run")
+    parser.add_argument("--reference", action="store_true", help="print every setting with its default, and end")
     parser.add_argument("--plan", action="store_true", help="print what the run needs in memory and time, and end")
     parser.add_argument("--resume-from", type=int, metavar="ITERATION", help="go on from this checkpoint, not the last")
     options = parser.parse_args(arguments)
     speak()
+    if options.reference:
+        sys.stdout.write(reference())
+        return 0
+    if options.settings is None:
+        parser.error("name the YAML file that describes the run; --reference prints one to start from")
     try:
         settings = read_settings(options.settings)
         device = choose_device(settings.device)

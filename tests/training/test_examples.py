@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from disca.toy import WEIGHTS
+from disca.training.contract.reference import reference
 from disca.training.contract.yaml_settings import read_settings
 from disca.training.toy_chain import STAGES, stage_settings
 
@@ -28,6 +29,15 @@ def test_it_describes_a_run(example, tmp_path):
         (place / written["data"]["path"]).mkdir(parents=True)
     settings = read_settings(copy)
     assert settings.algorithm == written["algorithm"]
+
+
+def test_the_file_of_all_settings_is_what_the_command_prints_and_reads_back_as_the_defaults(tmp_path):
+    text = (FOLDER / "all_settings.yaml").read_text(encoding="utf-8")
+    assert text == reference(), "run: python -m disca.training --reference > training/all_settings.yaml"
+    (tmp_path / "data" / "my_dataset").mkdir(parents=True)
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "short.yaml").write_text("algorithm: predictor\nout: runs/my_run\ndata: {path: data/my_dataset}\n")
+    assert read_settings(tmp_path / "run.yaml") == read_settings(tmp_path / "short.yaml")
 
 
 def test_a_stage_of_the_toy_chain_alone_starts_from_the_shipped_weights():

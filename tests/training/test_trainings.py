@@ -27,11 +27,13 @@ from disca.training.contract.settings import (
     Settings,
 )
 from disca.training.contract.times import Draws
+from disca.training.contract.yaml_settings import read_settings
 from disca.training.data.dataset import DatasetWriter, collate, open_dataset
 from disca.training.engine.loop import train
-from disca.training.network.conditions import guided_condition, without_prompt
+from disca.training.network.conditions import guided_condition
 from disca.training.network.export import export_network
 from disca.training.network.roles import add_embedder, new_predictor, predictor_spec
+from disca.training.toy_chain import PACK
 from disca.training.toy_weights import SUMS, sha256, ship
 from disca.weights.files import open_weights
 from disca.weights.predictor_file import read_predictor, write_predictor
@@ -254,21 +256,20 @@ def test_a_batch_trains_as_its_samples_do_one_by_one(tmp_path, files, algorithm,
         assert (whole - expected).norm() <= 1e-4 * expected.norm() + 1e-7
 
 
-def test_flow_matching_leaves_out_a_tenth_of_the_prompts_at_times_that_lean_to_noise(tmp_path):
+def test_flow_matching_tells_the_captions_at_times_that_lean_to_noise(tmp_path):
     run = settings(tmp_path, "flow", "", model=ModelSettings(toy="tiny", dtype="fp32"))
-    dataset = ToyDataset()
-    samples = [dataset[i] for i in range(4)]
-    many = collate(samples * 100, list(range(400)))[0]
-    training = make_training(run, dataset, CPU)
+    many = collate([ToyDataset()[i] for i in range(4)] * 100, list(range(400)))[0]
+    training = make_training(run, ToyDataset(), CPU)
     seen = []
     training.network.velocity = lambda x_t, t, r, condition: seen.append((t, condition)) or x_t
     next(training.losses(many, 0))
     ((t, condition),) = seen
-    null = without_prompt(many, dataset.null)
-    dropped = torch.stack([(condition[name] == null[name]).flatten(1).all(1) for name in condition]).all(0)
-    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.05)
-    assert all(torch.equal(condition[name][~dropped], many[name][~dropped]) for name in condition)
+    assert all(torch.equal(condition[name], many[name]) for name in condition)
     assert t.median().item() == pytest.approx(SHIFT / (1.0 + SHIFT), abs=0.05)
+
+
+def test_the_toys_base_model_learns_from_empty_captions_too():
+    assert read_settings(PACK / "training" / "toy" / "base.yaml").data.caption_dropout == 0.1
 
 
 @pytest.mark.parametrize(
