@@ -199,6 +199,31 @@ def test_a_draft_that_is_rejected_runs_again_in_full_and_is_counted(attached, lo
     assert torch.equal(rejecting, sample("hv10_t2v", load("hv10_t2v")[0])[0])
 
 
+@pytest.mark.parametrize("case", recipes.CASES)
+def test_a_rejected_draft_of_one_video_leaves_one_that_was_due_in_full_as_it_is(
+    case, attached, sample, pack, monkeypatch
+):
+    """In one call both run in full then: what is kept of the one is its own run's, whatever the other's draft was."""
+    verifier, run = pack("disca.methods.adaptive.speca")._Verifier, pack("disca.host.running.run").Run
+    checked, decider_of = verifier.checked, run._decider
+    patched = attached(case, "SpeCa", {"threshold": 100.0, "floor": 100.0, "fewest": 0, "most": 2, "runs": "this step"})
+    alone, _ = sample(case, patched)
+
+    def refusing(decider, now, drafted, exact):
+        return checked(decider, now, drafted, exact) and not getattr(decider, "refuses", False)
+
+    def watched(self, row):
+        found = decider_of(self, row)
+        found.refuses = row.video == 1
+        return found
+
+    monkeypatch.setattr(verifier, "checked", refusing)
+    monkeypatch.setattr(run, "_decider", watched)
+    both, report = sample(case, patched, latent_image=graph.empty_latent(case, 2))
+    assert "made again in full" in report
+    assert graph.relative_error(both[:1], alone) < 1e-5
+
+
 def test_a_method_that_looks_inside_blocks_needs_blocks_that_it_knows(pack, monkeypatch, load):
     family = pack("disca.models.family")
     kinds = tuple(replace(kind, sites=()) for kind in family.HUNYUANVIDEO_15.kinds)

@@ -1,6 +1,6 @@
 """One network call: the rows in it, what each of them decides, and what becomes of the blocks."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -67,12 +67,16 @@ class Call:
         blocked: str | None,
         blocks: int | None = None,
         decided: Mapping[Row, int] | None = None,
+        kept: Collection[Row] = (),
     ):
-        """`latent` is what goes into the network; `decided` is given where the call is made again."""
+        """`latent` is what goes into the network; `decided` is given where the call is made again.
+
+        Of rows that are `kept` everything is there already: they ran in full before.
+        """
         self.run, self.sigma, self.conditions = evaluation.run, evaluation.sigma, conditions
         self.reason: str | None = evaluation.reason if not evaluation.keep else None
         self.ran: set[Hashable] = set()  # keys of blocks
-        self._evaluation, self._latent, self._decided = evaluation, latent, decided
+        self._evaluation, self._latent, self._decided, self._kept = evaluation, latent, decided, kept
         self._blocks = blocks  # how many there are to run; None: nobody watches them
         self._call_blocked = blocked
         self._blocked = blocked or evaluation.reason
@@ -144,7 +148,7 @@ class Call:
             else:
                 answered = passage.output(self._latent[numbers], out[numbers])
                 out = out.index_copy(0, torch.tensor(numbers, device=out.device), answered)
-            if isinstance(passage, FullPassage) and self._keeps:
+            if isinstance(passage, FullPassage) and passage.kept:
                 self._show(passage, out)
         return out
 
@@ -155,8 +159,10 @@ class Call:
 
     def again(self) -> "Call":
         """The call that makes up for them: they run in full, the others as before."""
-        decided = dict(zip(self._rows, self._ways, strict=True)) | dict.fromkeys(self.rejected, FULL)
-        return Call(self._evaluation, self.conditions, self._latent, self._call_blocked, self._blocks, decided)
+        decided = dict(zip(self._rows, self._ways, strict=True))
+        kept = [row for row, way in decided.items() if way == FULL]
+        decided |= dict.fromkeys(self.rejected, FULL)
+        return Call(self._evaluation, self.conditions, self._latent, self._call_blocked, self._blocks, decided, kept)
 
     def run_natively(self, reason: str) -> None:
         """The method answers and keeps nothing in this call."""
@@ -201,14 +207,15 @@ class Call:
             self._ways.append(way)
             if reason is not None and self.reason is None:
                 self.reason = reason
-            groups.setdefault((way, () if way == FULL else self.run.full_steps(row)), []).append(number)
+            keeps = self._keeps and row not in self._kept
+            groups.setdefault((way, () if way == FULL else self.run.full_steps(row), keeps), []).append(number)
         step = self._evaluation.step
-        for (way, _), numbers in groups.items():
+        for (way, _, keeps), numbers in groups.items():
             members = [self._rows[number] for number in numbers]
             if way == FULL:
-                if self._keeps:
+                if keeps:
                     self.run.begin(members, step, self._signature)
-                passage = FullPassage(self.run, step, members, numbers, self._signals, self._keeps)
+                passage = FullPassage(self.run, step, members, numbers, self._signals, keeps)
             else:
                 checked = self.run.method.when.checks and self._decided is None
                 passage = CachedPassage(self.run, step, members, numbers, self._signals, way, checked)

@@ -50,6 +50,7 @@ class FullPassage(Passage):
 
     def __init__(self, run: "Run", step: int, rows, numbers, signals: Signals, kept: bool):
         super().__init__(run, step, rows, numbers, signals)
+        self.kept = kept
         self._method = run.method if kept else None
         self._sees = run.method.when.sees if kept else ()
         self._given: dict[int, list[Tensor]] = {}  # what went into the stretch of a way
