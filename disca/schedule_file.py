@@ -63,11 +63,28 @@ def require_fits(schedule: Schedule, family: str, sigmas: Sequence[float]) -> No
         )
 
 
+def other_method(schedule: object, method: str) -> str | None:
+    """A warning if a schedule was found with another method, whose errors are others."""
+    if not isinstance(schedule, Found) or schedule.method == method:
+        return None
+    return (
+        f"The schedule {quoted(schedule.name)} was found with {quoted(schedule.method)}; its error there says nothing "
+        f"of {quoted(method)}. DisCa Find Schedule finds one for it"
+    )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links that lead in a circle
+        return False
+
+
 def schedule_path(folder: Path, name: str) -> Path:
     """Where a schedule of that name lies: in the folder or one inside of it; ValueError for any other place."""
     require_folder_name("name", name)
     path = folder / (name if name.endswith(ENDING) else name + ENDING)
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not _lies_in(path, folder):
         raise ValueError(
             f"{quoted(name)} is a link out of the folder {quoted(folder)}. Put the schedule itself into the folder."
         )

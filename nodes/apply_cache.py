@@ -37,7 +37,8 @@ class DiscaApplyCache(io.ComfyNode):
             category=CATEGORY,
             description="Lets a feature cache stand in for parts of a HunyuanVideo model on most steps: no training, "
             "no further files. A MODEL has one cache, the last that was applied.",
-            search_aliases=[cache.title for cache in OFFERED.values()] + ["hunyuanvideo", "faster", "speed", "caching"],
+            search_aliases=[cache.title for cache in OFFERED.values()]
+            + ["feature cache", "cache", "hunyuanvideo", "faster", "speed", "caching"],
             inputs=[
                 io.Model.Input("model", tooltip="A HunyuanVideo 1.0 or 1.5 model, with or without MeanFlow."),
                 io.DynamicCombo.Input(

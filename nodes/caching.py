@@ -9,7 +9,7 @@ from ..disca.limits import CACHE_DEVICES
 from ..disca.schedule import PRESETS, Interval, Schedule, parse_anchors
 from ..disca.schedule_file import read_schedule
 from .speed import speed_inputs, speed_up
-from .types import CATEGORY, NOTHING_THERE, DiscaPredictor, DiscaSchedule
+from .types import CATEGORY, DiscaPredictor, DiscaSchedule
 
 PRESET_TOOLTIP = (
     "Which steps run in full, each list for the number of steps in its name. (ours): not the authors' list. "
@@ -128,7 +128,7 @@ def _plan_input() -> io.Input:
                         "schedule_name",
                         options=schedule_names(),
                         tooltip="A schedule that DisCa Find Schedule saved, in output/disca/schedules. It is for runs "
-                        f"of its model family, steps and shift. {NOTHING_THERE}",
+                        "of its model family, steps and shift. A new one is listed once the page is reloaded.",
                     )
                 ],
             ),

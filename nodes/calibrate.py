@@ -31,7 +31,15 @@ class DiscaCalibrate(io.ComfyNode):
             category=CATEGORY,
             description="Measures a model for TeaCache or MagCache: runs it in full, and saves what they go by for "
             "DisCa Apply Cache.",
-            search_aliases=["calibration", "teacache coefficients", "magcache ratios", "mag_ratios", "measure"],
+            search_aliases=[
+                "calibrate teacache",
+                "calibrate magcache",
+                "calibration",
+                "teacache coefficients",
+                "magcache ratios",
+                "mag_ratios",
+                "measure",
+            ],
             inputs=[*_run_inputs(), *_file_inputs(), *_optional_inputs()],
             outputs=[
                 io.String.Output(

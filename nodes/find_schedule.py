@@ -35,7 +35,7 @@ class DiscaFindSchedule(io.ComfyNode):
             category=CATEGORY,
             description="Measures on your prompts which steps a model with a cache has to run in full, and keeps a "
             "list that is no worse there than the published one.",
-            search_aliases=["anchors", "optimize schedule", "calibrate", "auto schedule", "search"],
+            search_aliases=["feature cache", "anchors", "optimize schedule", "calibrate", "auto schedule", "search"],
             inputs=[*_run_inputs(), _goal_input(), *_optional_inputs()],
             outputs=[
                 DiscaSchedule.Output(display_name="schedule"),
@@ -164,7 +164,7 @@ def _optional_inputs() -> list[io.Input]:
             "save_as",
             default="",
             optional=True,
-            tooltip="A name for its file in output/disca/schedules, which DisCa Cache Schedule loads (press R). One of "
-            "that name is replaced. Empty: no file.",
+            tooltip="A name for its file in output/disca/schedules, which DisCa Cache Schedule loads once the page is "
+            "reloaded. One of that name is replaced. Empty: no file.",
         ),
     ]

@@ -13,6 +13,7 @@ from disca.schedule_file import (
     MOST_BYTES,
     Found,
     MeasuredOn,
+    other_method,
     read_schedule,
     require_fits,
     schedule_path,
@@ -229,3 +230,17 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
     (tmp_path / "inside" / "cats.json").symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(ValueError, match="'cats' is a link out of the folder"):
         schedule_path(tmp_path / "inside", "cats")
+
+
+def test_links_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    (tmp_path / "looped").symlink_to("looped")
+    for name in ("loop", "looped/cats"):
+        with pytest.raises(ValueError, match="is a link out of the folder"):
+            schedule_path(tmp_path, name)
+
+
+def test_a_schedule_of_another_method_is_told_as_such():
+    schedule = replace(FOUND, name="mine", method="RFC-Lite")
+    assert other_method(schedule, "RFC-Lite") is None and other_method(Anchors((0, 1)), "FORA") is None
+    assert "'mine' was found with 'RFC-Lite'; its error there says nothing of 'FORA'" in other_method(schedule, "FORA")

@@ -118,7 +118,7 @@ def _calls(asked: Asked, reach: int, rivals: Sequence[Listed]) -> Calls:
 
 def _estimate(expected: Calls, asked: Asked) -> str:
     plain = asked.steps * len(asked.positives)
-    runs = f"as {expected.full / plain:.1f} runs in full, and {expected.answered:d} answered calls"
+    runs = f"as {expected.full / plain:.1f} runs in full, and {expected.answered:d} cached steps"
     open_ended = asked.thorough or asked.goal.allowed_error is not None
     more = ", and more for each further list that is tried" if open_ended else ""
     return f"finding the schedule takes about as long {runs}{more}"
@@ -140,7 +140,7 @@ def _notes(method: Method, way: Way) -> list[str]:
 def _spent(calls: Calls, seconds: float, scenes: Scenes) -> str:
     videos = len(scenes.positives) * len(scenes.noise)
     on = "a video" if videos == 1 else f"{videos:d} videos"
-    return f"{calls.full:d} calls in full and {calls.answered:d} answered ones in {seconds:.3g} s, on {on}"
+    return f"{calls.full:d} calls in full and {calls.answered:d} cached steps in {seconds:.3g} s, on {on}"
 
 
 def _found(

@@ -20,7 +20,7 @@ from ...models.checks import (
 from ...models.family import family_of
 from ...report import Report
 from ...schedule import first_steps
-from ...schedule_file import require_fits
+from ...schedule_file import other_method, require_fits
 from . import progress, samplers
 from .features import FeatureStore
 from .memory import require_room
@@ -99,7 +99,7 @@ def _new_run(model: ModelPatcher, options: dict, sampler, sigmas: list[float], m
         run.report.only_full = ALL_FULL if attachment.method else NO_METHOD
     warnings = [samplers.require_keeps_r(sampler)] if family.takes_r(network) else []
     if method is not None:
-        warnings.append(method.notice(sigmas, family.name))
+        warnings += [method.notice(sigmas, family.name), other_method(method.when.listing(), method.name)]
     run.report.warnings += [warning for warning in warnings if warning]
     for warning in run.report.warnings:
         logger.warning("DisCa: %s", warning)
