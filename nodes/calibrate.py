@@ -1,5 +1,6 @@
 """Calibrate."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -12,6 +13,7 @@ from ..disca.methods.adaptive.findings import drawn, told
 from ..disca.methods.adaptive.measuring import MEASURED
 from ..disca.methods.seam.cache import Cache
 from ..disca.methods.seam.method import Method
+from ..disca.methods.seam.when import Rule
 from ..disca.server import calibrations
 from ..disca.settings.fields import fields_of
 from .run_inputs import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
@@ -110,7 +112,11 @@ def made_for(model, method: Method, settings: dict) -> Method:
         return method
     found = calibrations.load(settings[SETTING])
     room("calibration").require_made_for(model, found, method.name)
-    return replace(method, notice=found.notice)
+
+    def warning(when: Rule, sigmas: Sequence[float], family: str) -> str | None:
+        return found.notice(sigmas, family) if when == method.when else None  # a list takes the place of its rule
+
+    return replace(method, warning=warning)
 
 
 def _run_inputs() -> list[io.Input]:

@@ -157,7 +157,7 @@ def test_what_it_costs_is_said_before_it_starts(cached, find, caplog):
         find(HV10, cached(HV10), 2)
     said = next(message for message in caplog.messages if "finding the schedule" in message)
     # in full 5, 3 from step 2 on, 3 lists of 2; answered 2 a step left out but for the first of each stretch, 1, 3 x 3
-    assert said == "DisCa: finding the schedule takes about as long as 2.8 runs in full, and 26 answered calls"
+    assert said == "DisCa: finding the schedule takes about as long as 2.8 runs in full, and 26 cached steps"
 
 
 @pytest.fixture

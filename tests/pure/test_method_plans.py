@@ -25,20 +25,20 @@ def full(name: str, steps: int, preset: str | None = None, **settings) -> list[i
 @pytest.mark.parametrize(
     ("name", "preset", "steps", "expected"),
     [
-        ("FORA", "DisCa paper, low speed", 50, [*range(0, 50, 3)]),  # 17
-        ("FORA", "DisCa paper, high speed", 50, [*range(0, 50, 6)]),  # 9, as the paper's FLOPs say
+        ("FORA", "DisCa, low speed", 50, [*range(0, 50, 3)]),  # 17
+        ("FORA", "DisCa, high speed", 50, [*range(0, 50, 6)]),  # 9, as the paper's FLOPs say
         ("FORA", "TaylorSeer repo", 50, [*range(0, 50, 5)]),
-        ("FORA", "DisCa paper, high speed", 20, [0, 6, 12, 18]),
-        ("FORA", "DisCa paper, low speed", 8, [0, 3, 6]),
-        ("Delta-DiT", "DisCa paper, low speed", 50, [*range(0, 50, 5)]),
-        ("Delta-DiT", "DisCa paper, high speed", 50, [0, 8, 16, 24, 32, 40, 48]),
-        ("Delta-DiT", "DisCa paper, high speed", 8, [0]),
-        ("PAB", "DisCa paper, low speed", 50, [*range(0, 50, 5)]),
-        ("PAB", "DisCa paper, high speed", 50, [0, 8, 16, 24, 32, 40, 48]),
-        ("PAB", "DisCa paper, low speed", 20, [0, 5, 10, 15]),
+        ("FORA", "DisCa, high speed", 20, [0, 6, 12, 18]),
+        ("FORA", "DisCa, low speed", 8, [0, 3, 6]),
+        ("Delta-DiT", "DisCa, low speed", 50, [*range(0, 50, 5)]),
+        ("Delta-DiT", "DisCa, high speed", 50, [0, 8, 16, 24, 32, 40, 48]),
+        ("Delta-DiT", "DisCa, high speed", 8, [0]),
+        ("PAB", "DisCa, low speed", 50, [*range(0, 50, 5)]),
+        ("PAB", "DisCa, high speed", 50, [0, 8, 16, 24, 32, 40, 48]),
+        ("PAB", "DisCa, low speed", 20, [0, 5, 10, 15]),
         ("ToCa", "TaylorSeer repo", 50, [*range(0, 50, 5)]),
         ("DuCa", "TaylorSeer repo", 20, [0, 5, 10, 15]),
-        ("TaylorSeer", "DisCa paper, high speed", 50, [0, 1, 2, 8, 14, 20, 26, 32, 38, 44]),
+        ("TaylorSeer", "DisCa, high speed", 50, [0, 1, 2, 8, 14, 20, 26, 32, 38, 44]),
         ("LESA", "paper, low speed", 50, [0, 1, 2, 3, 9, 16, 23, 30, 37, 44]),
         ("LESA", "paper, high speed", 50, [0, 1, 2, 3, 10, 18, 26, 34, 42]),
         ("LESA", "paper, low speed", 20, [0, 1, 2, 3, 9, 16]),
@@ -154,5 +154,5 @@ def test_rfc_holds_two_inputs():
 
 
 def test_without_a_threshold_rfc_goes_by_its_interval():
-    assert full("RFC", 50, interval=6, warmup=3) == full("TaylorSeer", 50, "DisCa paper, high speed")
+    assert full("RFC", 50, interval=6, warmup=3) == full("TaylorSeer", 50, "DisCa, high speed")
     assert METHODS["RFC"](threshold=0.5).rule().sees == (MODULATED,)

@@ -23,7 +23,7 @@ from random_prompts import Drawing  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from test_soak import Job, outcome_of, prompt_of  # noqa: E402
 
-PROMPTS = {"short": 40, "full": 1000}
+PROMPTS = {"short": 60, "full": 1000}
 REFERENCE_EVERY = 50
 PATIENCE = 10.0  # seconds until a prompt that still runs is interrupted
 DEADLINE = 600.0  # seconds until it counts as hung

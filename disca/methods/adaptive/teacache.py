@@ -94,8 +94,8 @@ class TeaCache(Cache):
     source = "Liu et al. 2024, arXiv 2411.19108"
     presets = {
         "released, slow": {"calibration": "HunyuanVideo 1.0", "threshold": 0.1},
-        "DisCa paper, low speed": {"calibration": "HunyuanVideo 1.0", "threshold": 0.15},
-        "DisCa paper, high speed": {"calibration": "HunyuanVideo 1.0", "threshold": 0.4},
+        "DisCa, low speed": {"calibration": "HunyuanVideo 1.0", "threshold": 0.15},
+        "DisCa, high speed": {"calibration": "HunyuanVideo 1.0", "threshold": 0.4},
     }
 
     threshold: float = number(0.15, 0, 100, "A step runs in full when changes add up to this. 0: every step.", 0.01)

@@ -17,8 +17,8 @@ class DeltaDit(Cache):
     source = "Chen et al. 2024, arXiv 2406.01125"
     scheduled = True
     presets = {
-        "DisCa paper, low speed": {"interval": 5, "warmup": 1},
-        "DisCa paper, high speed": {"interval": 8, "warmup": 1},
+        "DisCa, low speed": {"interval": 5, "warmup": 1},
+        "DisCa, high speed": {"interval": 8, "warmup": 1},
     }
 
     interval: int = interval(5)

@@ -17,8 +17,8 @@ class Fora(Cache):
     source = "Selvaraju et al. 2024, arXiv 2407.01425"
     scheduled = True
     presets = {
-        "DisCa paper, low speed": {"interval": 3, "warmup": 1},
-        "DisCa paper, high speed": {"interval": 6, "warmup": 1},
+        "DisCa, low speed": {"interval": 3, "warmup": 1},
+        "DisCa, high speed": {"interval": 6, "warmup": 1},
         "TaylorSeer repo": {"interval": 5, "warmup": 1},
     }
 

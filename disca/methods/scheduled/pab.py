@@ -44,8 +44,8 @@ class Pab(Cache):
     source = "Zhao et al. 2024, arXiv 2408.12588"
     scheduled = True
     presets = {
-        "DisCa paper, low speed": {"interval": 5, "warmup": 1, "low": 0.0, "high": 1000.0},
-        "DisCa paper, high speed": {"interval": 8, "warmup": 1, "low": 0.0, "high": 1000.0},
+        "DisCa, low speed": {"interval": 5, "warmup": 1, "low": 0.0, "high": 1000.0},
+        "DisCa, high speed": {"interval": 8, "warmup": 1, "low": 0.0, "high": 1000.0},
     }
 
     interval: int = interval(5)

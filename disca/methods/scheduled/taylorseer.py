@@ -20,8 +20,8 @@ class TaylorSeer(Cache):
     source = "Liu et al. 2025, arXiv 2503.06923"
     scheduled = True
     presets = {
-        "DisCa paper, low speed": {"interval": 3, "warmup": 3, "order": 1},
-        "DisCa paper, high speed": {"interval": 6, "warmup": 3, "order": 1},
+        "DisCa, low speed": {"interval": 3, "warmup": 3, "order": 1},
+        "DisCa, high speed": {"interval": 6, "warmup": 3, "order": 1},
     }
 
     order: int = number(1, 0, 2, ORDER)
