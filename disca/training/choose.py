@@ -30,7 +30,8 @@ TRAININGS: dict[str, type[Training]] = {  # by the names in contract/costs.py
 def chosen(settings: Settings, processes: Processes) -> Made:
     """The training that the settings ask for, its samples, and those held out; previews are prepared before that."""
     dataset, held_out = open_samples(settings)
-    processes.main_first(lambda: prepare_previews(settings, dataset))
+    elsewhere = RuntimeError("The main process could not begin, and says why.")
+    processes.main_first(lambda: prepare_previews(settings, dataset), elsewhere)
     return Made(make_training(settings, dataset, processes.device), dataset, held_out)
 
 
@@ -56,5 +57,7 @@ def open_samples(settings: Settings) -> tuple[Samples, Samples | None]:
 
 def open_sources(data: DataSettings) -> list[Source]:
     """The datasets of the run."""
-    named = [(data.path, data.repeats), *((source.path, source.repeats) for source in data.more)]
-    return [Source(ToyDataset() if path == TOY else open_dataset(path, data.cache), times) for path, times in named]
+    return [
+        Source(ToyDataset() if source.path == TOY else open_dataset(source.path, data.cache), source.repeats)
+        for source in data.sources
+    ]

@@ -1,6 +1,9 @@
 """Optimisers and schedules by the names of PyTorch and torchao, and their state in a checkpoint."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,3 +156,10 @@ def test_options_are_read_from_a_line(text, options):
 def test_a_line_that_says_no_options_is_refused(text):
     with pytest.raises(ValueError, match="'options' is .* Write it as 'momentum: 0.9, nesterov: true'."):
         read_options("options", text)
+
+
+def test_the_settings_load_without_pytorchs_compiler():
+    """It takes seconds, and ComfyUI loads them when it starts."""
+    code = "import sys, disca.training.contract.settings; sys.exit('torch._dynamo' in sys.modules)"
+    pack = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=pack, check=False).returncode == 0

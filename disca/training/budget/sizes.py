@@ -113,11 +113,11 @@ def _sample_shapes(data: DataSettings) -> list[dict[str, tuple[int, ...]]]:
     from ..data.dataset import open_dataset
 
     shapes = []
-    for path in (data.path, *(source.path for source in data.more)):
-        if path == TOY:
+    for source in data.sources:
+        if source.path == TOY:
             shapes.append({name: tuple(tensor.shape) for name, tensor in ToyDataset()[0].items()})
         else:
-            shapes += [item.shapes for item in open_dataset(path, data.cache).index.items]
+            shapes += [item.shapes for item in open_dataset(source.path, data.cache).index.items]
     return shapes
 
 

@@ -70,6 +70,11 @@ class DataSettings:
     )
     caption_dropout: float = number(0.0, 0, 1, "Share of samples that come with the empty caption.", 0.01)
 
+    @property
+    def sources(self) -> tuple[SourceSettings, ...]:
+        """All datasets of the run, the first among them."""
+        return (SourceSettings(self.path, self.repeats), *self.more)
+
 
 @section
 class OptimiserSettings:

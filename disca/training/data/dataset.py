@@ -99,13 +99,14 @@ def collate(samples: list[Sample], positions: list[int]) -> list[Batch]:
 
 def unconditional(batch: Batch, null: Sample) -> Batch:
     """The batch with the text of the empty caption; first frames stay."""
-    kept = {name: tensor for name, tensor in batch.items() if name not in TEXT}
     size, device = len(batch["latent"]), batch["latent"].device
-    return kept | {name: tensor.to(device).expand(size, *tensor.shape) for name, tensor in null.items()}
+    return without_caption(
+        batch, {name: tensor.to(device).expand(size, *tensor.shape) for name, tensor in null.items()}
+    )
 
 
 def without_caption(sample: Sample, null: Sample) -> Sample:
-    """The sample with the text of the empty caption; a first frame stays."""
+    """The sample, or batch, with the text of the empty caption; a first frame stays."""
     return {name: tensor for name, tensor in sample.items() if name not in TEXT} | null
 
 

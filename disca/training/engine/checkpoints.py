@@ -80,15 +80,14 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
 
 def at(folder: Path, iteration: int) -> Path:
     """The checkpoint of that iteration; ValueError that names those there are if it is not there, or not whole."""
-    for found in _steps(folder):
-        if _iteration(found) == iteration:
-            return found
-    there = [_iteration(found) for found in _steps(folder)]
+    there = {_iteration(found): found for found in _steps(folder)}
+    if iteration in there:
+        return there[iteration]
     if not there:
         raise ValueError(f"There is no checkpoint in {quoted(folder)} yet. Leave out the iteration to go on from.")
     raise ValueError(
         f"There is no checkpoint of iteration {iteration:d} in {quoted(folder)}. There are those of "
-        f"{listing(there, 20)}: choose one of them. save.keep says how many are kept."
+        f"{listing([*there], 20)}: choose one of them. save.keep says how many are kept."
     )
 
 

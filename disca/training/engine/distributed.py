@@ -64,8 +64,8 @@ class Processes:
         dist.all_gather(all_given, given)
         return [json.loads(bytes(each.cpu().tolist()).rstrip(b"\0")) for each in all_given]
 
-    def main_first(self, act: Callable[[], object]) -> None:
-        """Has the main process act while the others wait; where that fails, each raises."""
+    def main_first(self, act: Callable[[], object], otherwise: Exception) -> None:
+        """Has the main process act while the others wait; where it fails it says why, and they raise `otherwise`."""
         failure = None
         try:
             if self.is_main:
@@ -73,7 +73,7 @@ class Processes:
         except (OSError, ValueError, RuntimeError) as error:
             failure = error
         if self.any(failure is not None):
-            raise failure or RuntimeError("The main process could not begin, and says why.")
+            raise failure or otherwise
 
     def barrier(self) -> None:
         """Waits until all processes are here."""

@@ -54,14 +54,10 @@ def train(
 @contextmanager
 def _locked(out: Path, processes: Processes) -> Iterator[None]:
     """The run's folder, which the main process holds for all; FolderInUseError in each if another run has it."""
-    lock, failure = run_lock(out), None
-    try:
-        if processes.is_main:
-            lock.acquire()
-    except (FolderInUseError, OSError) as error:
-        failure = error
-    if processes.any(failure is not None):
-        raise failure or FolderInUseError("The main process could not take the run's folder, and says why.")
+    lock = run_lock(out)
+    processes.main_first(
+        lock.acquire, FolderInUseError("The main process could not take the run's folder, and says why.")
+    )
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ def make_optimiser(settings: OptimiserSettings, params: Iterable[nn.Parameter], 
     if settings.weight_decay and "weight_decay" not in known:
         raise ValueError(f"optimizer.weight_decay is set, but {quoted(settings.name)} has none. Set it to 0.")
     if uses_torchao(settings.name):
-        return _adjustable(found)(_groups(params), **options, bf16_stochastic_round=True)
+        return _adjustable(found, params)(_groups(params), **options, bf16_stochastic_round=True)
     kept = sorted({str(parameter.dtype) for parameter in params if parameter.dtype != torch.float32})
     if kept:
         raise ValueError(
@@ -60,8 +60,9 @@ def _groups(params: list[nn.Parameter]) -> list[dict]:
     return [{"params": group} for group in groups if group]
 
 
-def _adjustable(found: type[Optimizer]) -> type[Optimizer]:
+def _adjustable(found: type[Optimizer], params: list[nn.Parameter]) -> type[Optimizer]:
     """torchao's with a learning rate that may be a number, repeatable rounding, and no compiler on the CPU."""
+    compiles = torch.utils._triton.has_triton() and all(parameter.is_cuda for parameter in params)
 
     class Adjustable(found):
         def _new_buffer(self, p, signed):
@@ -69,11 +70,9 @@ def _adjustable(found: type[Optimizer]) -> type[Optimizer]:
             return super()._new_buffer(p.float() if isinstance(p, DTensor) else p, signed)
 
         def step(self, closure=None):
-            params = [parameter for group in self.param_groups for parameter in group["params"]]
             for group in self.param_groups:
                 group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
             done = int(max((state["step"] for state in self.state.values() if state), default=0))
-            compiles = torch.utils._triton.has_triton() and all(parameter.is_cuda for parameter in params)
             stance = nullcontext() if compiles else torch.compiler.set_stance("force_eager")
             with stance, torch.random.fork_rng():
                 torch.manual_seed(done)  # the rounding of bf16 weights: the same after a resume
