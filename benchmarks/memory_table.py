@@ -8,7 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from disca.training.budget.memory import CARDS, GB, Job, cheapest, peak, total_operations
+from disca.training.budget.memory import GB, Job, cheapest, peak
+from disca.training.budget.plan import CARDS, total_operations
 from disca.training.budget.sizes import PUBLISHED
 from disca.training.contract.settings import DataSettings, Settings
 

@@ -5,7 +5,7 @@ from comfy_api.v0_0_2 import io
 
 from ..disca.host.compat import require
 from ..disca.server.folders import known_sources
-from ..disca.training.budget.memory import CARDS
+from ..disca.training.budget.plan import CARDS
 from ..disca.training.contract.method_settings import CfgSettings
 from ..disca.training.contract.settings import (
     DataSettings,

@@ -7,7 +7,7 @@ from ..disca.host.compat import room
 from ..disca.host.folders import file_path
 from ..disca.messages import quoted
 from ..disca.server.folders import dataset_folder, run_folder
-from ..disca.training.budget.memory import fitted
+from ..disca.training.budget.plan import fitted
 from ..disca.training.contract.method_settings import CfgSettings
 from ..disca.training.contract.settings import (
     DataSettings,

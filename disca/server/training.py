@@ -12,7 +12,7 @@ from ..messages import cause, quoted
 from ..models.source import file_of_model as file_of_model
 from ..models.source import file_of_predictor as file_of_predictor
 from ..toy.dataset import TOY
-from ..training.budget.memory import table
+from ..training.budget.plan import table
 from ..training.contract.settings import Settings
 from ..training.contract.yaml_settings import write_settings
 from ..training.records.lock import RUN, FolderLock, run_lock

@@ -70,9 +70,9 @@ class Interrupt:
 
 
 def _plan(settings: Settings) -> int:
-    from .budget import memory
+    from .budget.plan import table
 
-    sys.stdout.write(f"{memory.table(settings)}\n")
+    sys.stdout.write(f"{table(settings)}\n")
     return 0
 
 

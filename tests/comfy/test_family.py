@@ -131,7 +131,13 @@ def test_a_method_with_a_network_of_its_own_is_not_attached_without_it(wan, pack
 
 
 def test_every_room_imports_with_the_row_in_place(wan, pack):
-    for name in ("training.budget.sizes", "training.budget.memory", "training.network.encoder", "training.build"):
+    for name in (
+        "training.budget.sizes",
+        "training.budget.memory",
+        "training.budget.plan",
+        "training.network.encoder",
+        "training.build",
+    ):
         importlib.reload(pack(f"disca.{name}"))
 
 

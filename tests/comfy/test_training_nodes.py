@@ -432,14 +432,14 @@ def test_a_dataset_that_is_not_there_is_named_with_those_that_are(train, output)
 
 
 def test_a_card_size_gives_settings_that_fit_on_it(pack, tmp_path):
-    memory, settings = pack("disca.training.budget.memory"), pack("disca.training.contract.settings")
+    plan, settings = pack("disca.training.budget.plan"), pack("disca.training.contract.settings")
     published = pack("disca.training.budget.sizes").PUBLISHED
     run = settings.Settings("predictor", out=str(tmp_path), data=settings.DataSettings(path=""))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "sizes_of_run", lambda run: published["1.5"])
-        small, large = (memory.fitted(run, card) for card in (24, 141))
+        patch.setattr(plan, "sizes_of_run", lambda run: published["1.5"])
+        small, large = (plan.fitted(run, card) for card in (24, 141))
         with pytest.raises(ValueError, match="does not fit on a card of 2 GB"):
-            memory.fitted(run, 2)
+            plan.fitted(run, 2)
     assert small.optimizer.name == "adamw_8bit" and small.model.weight_dtype == "fp8_e4m3fn"
     assert large == run and vars(large.memory) == vars(MemorySettings())
 

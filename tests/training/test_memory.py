@@ -8,7 +8,7 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch.autograd.graph import saved_tensors_hooks
 
-from disca.training.budget import memory
+from disca.training.budget import memory, plan
 from disca.training.budget.memory import GB, Job, Savings, cheapest, operations, peak
 from disca.training.budget.sizes import PUBLISHED, sizes_of
 from disca.training.contract.method_settings import PairSettings
@@ -106,12 +106,12 @@ def test_weights_are_counted_from_the_files_shapes(family):
 @pytest.mark.parametrize("family", ["1.0", "1.5"])
 @pytest.mark.parametrize("job", [PREDICTOR, ADVERSARIAL, LORA, FULL], ids=["mse", "gan", "lora", "full"])
 def test_a_larger_card_never_needs_more_savings(family, job):
-    chosen = [cheapest(PUBLISHED[family], job, card) for card in memory.CARDS]
+    chosen = [cheapest(PUBLISHED[family], job, card) for card in plan.CARDS]
     first = next((i for i, savings in enumerate(chosen) if savings), len(chosen))
     assert all(savings for savings in chosen[first:])
     needs = [gigabytes(family, job, savings) for savings in chosen[first:]]
     assert needs == sorted(needs)
-    assert all(need <= card for need, card in zip(needs, [*memory.CARDS][first:], strict=True))
+    assert all(need <= card for need, card in zip(needs, [*plan.CARDS][first:], strict=True))
 
 
 def test_a_card_of_24_gb_trains_the_predictor_of_1_5():
@@ -120,9 +120,9 @@ def test_a_card_of_24_gb_trains_the_predictor_of_1_5():
 
 
 def test_the_table_names_the_settings_for_each_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "sizes_of_run", lambda settings: PUBLISHED["1.5"])
+    monkeypatch.setattr(plan, "sizes_of_run", lambda settings: PUBLISHED["1.5"])
     settings = Settings("predictor", out=str(tmp_path), data=DataSettings(path=""))
-    lines = memory.table(settings).splitlines()
+    lines = plan.table(settings).splitlines()
     assert "8.33 billion weights, 50,290 tokens" in lines[0]
     assert [line.split("GB")[0].strip() for line in lines[-4:]] == ["24", "48", "80", "141"]
     assert "model.weight_dtype: fp8_e4m3fn" in lines[-4] and "nothing to be saved" in lines[-1]
@@ -131,7 +131,7 @@ def test_the_table_names_the_settings_for_each_card(tmp_path, monkeypatch):
 def test_the_whole_run_takes_as_long_for_each_sample_of_an_iteration(tmp_path):
     """7.1 hours of one H100 for 200 + 100 iterations of one sample."""
     settings = Settings("predictor", out=str(tmp_path), data=DataSettings(path="", accumulate=4))
-    hours = memory.total_operations(PUBLISHED["1.5"], settings) / memory.CARDS[80] / 3600
+    hours = plan.total_operations(PUBLISHED["1.5"], settings) / plan.CARDS[80] / 3600
     assert hours == pytest.approx(4 * 7.1, rel=0.03)
 
 
@@ -140,12 +140,12 @@ def test_tokens_are_those_of_the_largest_sample(tmp_path):
         for frames in (1, 5):
             writer.add(f"{frames}", {"latent": torch.zeros(4, frames, 16, 16), "context": torch.zeros(4, 8)})
     settings = Settings("meanflow", out="", data=DataSettings(path=str(tmp_path)), model=ModelSettings(toy="tiny"))
-    assert f"{5 * 8 * 8 + 4} tokens, batch 1" in memory.table(settings)
+    assert f"{5 * 8 * 8 + 4} tokens, batch 1" in plan.table(settings)
 
 
 def test_a_toy_run_is_planned_too():
     settings = Settings("flow", out="", data=DataSettings(path="toy://shapes"), model=ModelSettings(toy="tiny"))
-    assert f"{6 * 4 * 4 + 8} tokens, batch 1" in memory.table(settings)
+    assert f"{6 * 4 * 4 + 8} tokens, batch 1" in plan.table(settings)
 
 
 def _saved_units(family: str, kind: str) -> float:

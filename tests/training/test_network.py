@@ -1,5 +1,8 @@
 """The network while training: the same numbers as ComfyUI's, right gradients, right derivatives."""
 
+import gc
+from functools import partial
+
 import pytest
 import small_networks
 import torch
@@ -165,6 +168,44 @@ def test_taps_are_the_image_tokens_after_their_blocks(family):
     assert [tap.shape[1] for tap in taps] == [tokens, tokens]
     torch.testing.assert_close(taps[1], features[0][:, -tokens:])
     assert not torch.allclose(taps[0], taps[1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("made", ["taps", "features", "velocity", "answered"])
+def test_what_a_pass_made_is_gone_with_its_graph(family, made):
+    """Not when Python next looks for cycles: on a card that is many passes later."""
+    network, (x, t, r, condition) = Network(small_networks.network(family)), small_networks.inputs(family, batch=2)
+    x.requires_grad_(True)
+    kept = [tensor.detach() for tensor in network.velocity_and_features(x, t, r, condition)[1]]
+    weight = torch.ones(1, requires_grad=True)
+    gc.collect()
+    gc.disable()
+    try:
+        before = living()
+        if made == "taps":
+            outputs = network.taps(x, t, r, condition, network.blocks)
+        elif made == "features":
+            outputs = network.velocity_and_features(x, t, r, condition)[1]
+        elif made == "velocity":
+            outputs = [network.velocity(x, t, r, condition)]
+        else:
+            answer = partial(scaled, weight, kept)
+            outputs = [network.answered_velocity(answer, x, t, r, condition)]
+        torch.autograd.grad(sum(output.sum() for output in outputs), weight if made == "answered" else x)
+        del outputs
+        assert living() == before
+    finally:
+        gc.enable()
+
+
+def scaled(weight, features, tokens, context):
+    """An answer that a gradient reaches."""
+    return [weight * each for each in features]
+
+
+def living() -> int:
+    """How many tensors of an activation's size there are."""
+    return sum(type(each) is torch.Tensor and each.ndim == 3 for each in gc.get_objects())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from ...models.family import FAMILIES, Family
 from ...toy.dataset import TOY, ToyDataset
 from ..contract.settings import DataSettings, ModelSettings, Settings
 
+HEAD = 128  # of every HunyuanVideo
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -20,6 +22,7 @@ class Sizes:
     block_weights: int  # of those, the blocks'
     tokens: int  # image and text
     batch: int = 1
+    number: int = 2  # bytes of one in the network: bf16
 
     @property
     def kinds(self) -> list[tuple[BlockKind, int]]:
@@ -33,13 +36,23 @@ class Sizes:
 
     @property
     def unit(self) -> float:
-        """Bytes of one width of activations in bf16."""
-        return 2.0 * self.tokens * self.width * self.batch
+        """Bytes of one width of activations."""
+        return float(self.number * self.tokens * self.width * self.batch)
+
+    @property
+    def positions(self) -> float:
+        """Bytes of the rotary embedding: in fp32, for each token a 2x2 rotation of every pair of a head's numbers."""
+        return 4.0 * 4 * (HEAD // 2) * self.tokens
 
     def fusion_weights(self, features: int) -> int:
         """A Predictor's, which join now and the cache: a squared width more in each stream for each feature."""
         last, _ = self.kinds[-1]
         return (2 + features) * self.width**2 * len(last.streams)
+
+    @property
+    def largest_block_weights(self) -> int:
+        """Those of a block of the kind that has most."""
+        return max(kind.size.weights for kind, _ in self.kinds) * self.width**2
 
     @property
     def last_block_weights(self) -> float:
@@ -79,7 +92,8 @@ def sizes_of_run(settings: Settings) -> Sizes:
     sizes = sizes_of(weights)
     patch = weights[sizes.family.patches][2:]
     tokens = max(_tokens(shapes, patch, sizes.family.text_tokens) for shapes in _sample_shapes(settings.data))
-    return replace(sizes, tokens=tokens, batch=settings.data.batch)
+    number = {"bf16": 2, "fp32": 4}[settings.model.dtype]
+    return replace(sizes, tokens=tokens, batch=settings.data.batch, number=number)
 
 
 def sizes_of(weights: dict[str, tuple[int, ...]], tokens: int = 0) -> Sizes:

@@ -67,6 +67,11 @@ class TrainingCall:
             tokens = self._answered(tokens, place.context(args))
         return place.kind.answer(tokens)
 
+    def handed_over(self) -> Pass:
+        """What the pass kept, which this call has no more."""
+        kept, self.kept = self.kept, Pass([], [])
+        return kept
+
     def _answered(self, tokens: Sequence[Tensor], context: dict) -> Sequence[Tensor]:
         """The answer, recomputed in backward as the blocks are."""
         if self.recomputed and torch.is_grad_enabled():

@@ -112,7 +112,8 @@ class Network:
         }
         with _times_r(self.module, r):
             u = self.module(x, t * 1000.0, disable_time_r=r is None, transformer_options=options, **inputs)
-        return u[:, : x_t.shape[1]], call.kept
+        # the graph holds the call for recomputation: holding what the graph made, it would keep both alive
+        return u[:, : x_t.shape[1]], call.handed_over()
 
     def _cast(self, x: Tensor) -> Tensor:
         return x if self.dtype is None or not x.is_floating_point() else x.to(self.dtype)
