@@ -13,6 +13,7 @@ PACK = Path(__file__).resolve().parents[2]
 FLOORS = (  # a file imports from its own room and from lower floors
     ("nodes",),
     ("disca.server", "disca.calibrate"),
+    ("disca.evaluation",),
     ("disca.host",),
     ("disca.training",),
     ("disca.toy",),

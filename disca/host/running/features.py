@@ -92,8 +92,8 @@ class FeatureStore:
 
     def _hold(self, wanted: list[Tensor], held: list[Tensor]) -> list[Tensor]:
         """The wanted tensors as our own: those that are stay, the rest is copied, into what is no longer wanted."""
-        used = {tensor.untyped_storage().data_ptr() for tensor in wanted}
-        free = [old for old in held if old.untyped_storage().data_ptr() not in used]
+        used = {tensor.untyped_storage()._cdata for tensor in wanted}  # also where there is no memory, as when counted
+        free = [old for old in held if old.untyped_storage()._cdata not in used]
         mine = []
         for tensor in wanted:
             if not any(tensor is old for old in held):

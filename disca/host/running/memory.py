@@ -7,6 +7,7 @@ import psutil
 import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
+from torch._subclasses import FakeTensor
 
 from ...messages import quoted
 from ...methods.seam.method import OUTPUT, SITES, Method
@@ -24,7 +25,7 @@ def bytes_held(
 ) -> int:
     """What all rows together hold, for latents [B, C, T, H, W] and so many text tokens, numbers of `size` bytes."""
     width, _ = family.widths(network)
-    image = math.prod(side // part for side, part in zip(latent[2:], network.patch_size, strict=True))
+    image = math.prod(math.ceil(side / part) for side, part in zip(latent[2:], network.patch_size, strict=True))
     tokens = method.when.tensors * image
     numbers = method.when.latents * math.prod(latent[1:])
     for way in method.ways:
@@ -50,7 +51,8 @@ def require_room(model: ModelPatcher, method: Method, latent: torch.Size, conds:
     family = family_of_model(model)
     held = sum(bytes_held(method, family, network, latent, text, size) for text in texts)
     holds = f"{quoted(method.name)} holds {held / 1e9:.2f} GB in this run"
-    if held > (room := _room(model.load_device, cache)):
+    weightless = isinstance(next(network.parameters()), FakeTensor)  # a run that is counted
+    if held > (room := _room(model.load_device, cache)) and not weightless:
         raise ValueError(f"{holds}, but there is room for {room / 1e9:.2f} GB. {LITE}, or make a smaller video.")
     logger.info("DisCa: %s", holds)
     progress.show(holds)
