@@ -3,11 +3,11 @@
 import comfy.ops
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
+
+from ..weightless import is_weightless
 
 CASTING = (comfy.ops.disable_weight_init.Linear, comfy.ops.manual_cast.Linear)
 PLAIN = (nn.Linear, *CASTING)  # a subclass may compute in another way
-WEIGHTS = (Tensor, nn.Parameter, FakeTensor)  # the last has no memory, where operations are counted
 
 
 def has_plain_rows(linear: nn.Module) -> bool:
@@ -17,7 +17,8 @@ def has_plain_rows(linear: nn.Module) -> bool:
     beside the weight). A LoRA on the weight is no obstacle, put on before or in the layer's turn.
     """
     changed = "forward" in vars(linear) or linear._forward_hooks or linear._forward_pre_hooks
-    return type(linear) in PLAIN and type(linear.weight) in WEIGHTS and not changed
+    plain = type(linear.weight) in (Tensor, nn.Parameter) or is_weightless(linear.weight)
+    return type(linear) in PLAIN and plain and not changed
 
 
 def rows_from(linear: nn.Module, first: int, x: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ def test_a_full_step_of_the_published_network_takes_what_is_counted(family):
 def test_a_cached_step_takes_what_is_counted(family, name, small):
     shape, counter = small[family]
     method, compute = {name: rest for name, *rest in cost_table.methods(shape)}[name]
+    if name == "SpeCa":
+        compute = cost.NOTHING  # by a list it checks nothing
     for way in range(len(method.ways)):
         steps = cost_table.steps_to(method, way)
         counted = counter.steps(method, steps)[-1]
@@ -50,8 +52,8 @@ def test_every_method_is_in_the_table():
 
 
 @pytest.mark.parametrize("row", [*published.rows()], ids=lambda row: row.name)
-def test_the_papers_figure_is_ours_within_a_percent_or_it_is_said_why_not(row):
-    assert abs(row.apart) < 0.01 if row.ours is not None else row.reason
+def test_the_papers_figure_is_ours_within_three_thousandths_or_it_is_said_why_not(row):
+    assert abs(row.apart) < 0.003 if row.ours is not None else row.reason
 
 
 def test_a_predicted_step_takes_what_the_paper_says():

@@ -88,6 +88,11 @@ def test_a_finished_run_gives_its_export_again_and_can_be_made_longer(unbroken, 
     training = Regression()
     run(out, training=training)
     assert training.seen == []
+    exported = next((out / "export").glob("*.safetensors"))
+    content = exported.read_bytes()
+    exported.unlink()  # as a kill between the last checkpoint and its export would leave it
+    run(out)
+    assert exported.read_bytes() == content
     run(out, iterations=10)
     run(tmp_path / "longer", iterations=10)
     assert saved_bytes(out, 10) == saved_bytes(tmp_path / "longer", 10)
@@ -109,6 +114,21 @@ def test_a_checkpoint_that_is_not_there_is_answered_with_those_that_are(unbroken
         run(tmp_path / "out", resume_from=5)
     with pytest.raises(ValueError, match="There is no checkpoint in .* yet."):
         run(tmp_path / "new", resume_from=5)
+
+
+def test_a_checkpoint_that_is_asked_for_and_not_whole_is_named_with_the_others(unbroken, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(unbroken, out)
+    (out / "checkpoints" / "step-000006" / "meta.json").unlink()
+    with pytest.raises(ValueError, match=r"The checkpoint '.*step-000006' is not whole .* There are those of 6, 8"):
+        run(out, resume_from=6)
+
+
+def test_fewer_iterations_than_were_done_are_a_finished_run(unbroken, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(unbroken, out)
+    run(out, iterations=4)
+    assert json.loads((out / "state.json").read_text())["message"] == "Done"
 
 
 def test_each_epoch_sees_each_sample_once(tmp_path):

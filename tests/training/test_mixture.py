@@ -94,6 +94,17 @@ def test_the_fingerprint_tells_of_repeats_and_of_what_is_held_out():
     assert len(set(found)) == 4
 
 
+def test_a_validation_ends_when_the_training_is_to(tmp_path):
+    answers = iter([False, False, True])
+    training, chosen = Regression(), settings(tmp_path, batch=1)
+    training.prepare(chosen)
+    validation = Validation(training, Points(), chosen, None, ALONE)
+    assert validation.loss() is not None
+    seen = len(training.seen)
+    assert validation.loss(lambda: next(answers)) is None
+    assert len(training.seen) == seen + 2, "two batches of one sample"
+
+
 @pytest.mark.parametrize("held_out", [6, 7])
 def test_a_validation_that_empties_the_training_set_is_refused(held_out):
     with pytest.raises(ValueError, match=f"validation.samples is {held_out}, but there are 6 samples in all"):

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from disca.settings.fields import fields_of, limits_of
 from disca.training.contract.method_settings import CfgSettings, PairSettings, PredictorSettings
-from disca.training.contract.settings import DataSettings, OptimiserSettings, PreviewSettings, Settings
+from disca.training.contract.settings import DataSettings, LoraSettings, OptimiserSettings, PreviewSettings, Settings
 from disca.training.contract.yaml_settings import read_settings, write_settings
 
 
@@ -255,3 +255,11 @@ def test_a_key_that_is_misspelt_is_named_before_the_one_that_lacks(written):
 def test_a_tag_that_does_not_fit_is_no_error_of_ours(written, tag):
     with pytest.raises(ValueError, match="run.yaml, line 5: 'seed' is .* but must be a whole number."):
         read_settings(written(f"{RUN}seed: {tag}\n"))
+
+
+@pytest.mark.parametrize("algorithm", ["flow", "predictor", "lesa"])
+def test_a_lora_for_a_training_that_has_none_is_refused(algorithm):
+    with pytest.raises(
+        ValueError, match=f"lora.rank is 4, but algorithm: '{algorithm}' trains no LoRA. .* 'cfg'.*'meanflow'"
+    ):
+        Settings(algorithm, "out", DataSettings("toy://shapes"), lora=LoraSettings(rank=4))

@@ -163,3 +163,11 @@ def test_the_settings_load_without_pytorchs_compiler():
     code = "import sys, disca.training.contract.settings; sys.exit('torch._dynamo' in sys.modules)"
     pack = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=pack, check=False).returncode == 0
+
+
+def test_a_schedule_that_would_end_before_the_run_is_refused():
+    settings = OptimiserSettings(
+        decay="torch.optim.lr_scheduler.OneCycleLR", decay_options={"max_lr": 1e-3, "total_steps": 2}
+    )
+    with pytest.raises(ValueError, match="'total_steps' 2, but the run 4 iterations"):
+        LearningRate(settings, 4)

@@ -7,12 +7,12 @@ import psutil
 import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
-from torch._subclasses import FakeTensor
 
 from ...messages import quoted
 from ...methods.seam.method import OUTPUT, SITES, Method
 from ...models.checks import family_of_model
 from ...models.family import Family
+from ...weightless import is_weightless
 from . import progress
 
 LITE = "Take 'TaylorSeer-Lite' or another method that keeps only what comes out of the last block"
@@ -51,8 +51,8 @@ def require_room(model: ModelPatcher, method: Method, latent: torch.Size, conds:
     family = family_of_model(model)
     held = sum(bytes_held(method, family, network, latent, text, size) for text in texts)
     holds = f"{quoted(method.name)} holds {held / 1e9:.2f} GB in this run"
-    weightless = isinstance(next(network.parameters()), FakeTensor)  # a run that is counted
-    if held > (room := _room(model.load_device, cache)) and not weightless:
+    counted = is_weightless(next(network.parameters()))
+    if held > (room := _room(model.load_device, cache)) and not counted:
         raise ValueError(f"{holds}, but there is room for {room / 1e9:.2f} GB. {LITE}, or make a smaller video.")
     logger.info("DisCa: %s", holds)
     progress.show(holds)

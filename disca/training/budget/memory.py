@@ -61,7 +61,7 @@ class Job:
 class Savings:
     """The settings that trade something else for memory, from the cheapest to the dearest."""
 
-    recompute_blocks: bool = False  # the Predictor's blocks too; the network's always are
+    recompute_blocks: bool = False  # of what is trained: for a network the usual, for a Predictor to save memory
     adamw_8bit: bool = False
     fp8: bool = False
     offload: bool = False
@@ -112,7 +112,7 @@ def operations(sizes: Sizes, job: Job) -> float:
 def cheapest(sizes: Sizes, job: Job, card: float, gpus: int = 1) -> Savings | None:
     """The savings that cost least and fit on a card of so many GB; None if none do."""
     swaps = range(sizes.blocks + 1) if job.freezes and gpus == 1 else range(1)
-    checkpoints = (False, True) if job.cost.predictor else (False,)
+    checkpoints = (False, True) if job.cost.predictor else (True,)
     eight_bits = (False, True) if job.optimiser == "adamw" else (uses_torchao(job.optimiser),)
     switches = list(product((False, True), (False, True), eight_bits, checkpoints))
     choices = [(0, *chosen) for chosen in switches] + [(count, *chosen) for chosen in switches for count in swaps]
@@ -148,7 +148,10 @@ def _activations(sizes: Sizes, job: Job, savings: Savings) -> dict[str, float]:
     inputs = 0.0 if savings.offload else sizes.blocks * sizes.unit
     gathered = GATHERED * sizes.number * sizes.largest_block_weights if savings.gpus > 1 else 0.0
     if not job.cost.predictor:
-        block = (ADAPTED if job.rank else TRAINED) * BACKWARD * sizes.unit
+        saved = (ADAPTED if job.rank else TRAINED) * sizes.unit
+        if not savings.recompute_blocks:
+            return {"all blocks": sizes.blocks * saved + gathered, "tokens": 2 * sizes.unit}
+        block = BACKWARD * saved
         return {"block inputs": inputs, "one block": block + gathered, "tokens": 2 * sizes.unit}
     units = FUSION + job.depth * (1.0 if savings.recompute_blocks else TRAINED)
     own = {"Predictor": units * sizes.unit, "features": (1 + job.features) * sizes.unit}

@@ -19,16 +19,26 @@ class Cost:
     passes: int = 0  # of the network without gradient; a Predictor's are those of its pairs
     teacher: bool = True  # a second network, where all weights of the first are trained
     predictor: bool = False  # a Predictor is trained, as the section of that name says, and the network stays frozen
+    adapters: bool = False  # what is trained may be a LoRA
     outputs: bool = False  # what is trained is small and sees the frozen network's outputs only
 
 
 COSTS = {
     "flow": Cost(teacher=False),
-    "cfg": Cost(passes=2),
-    "meanflow": Cost(passes=3),
+    "cfg": Cost(passes=2, adapters=True),
+    "meanflow": Cost(passes=3, adapters=True),
     "predictor": Cost(predictor=True),
     "lesa": Cost(outputs=True),
 }
+
+
+def require_adapters(algorithm: str, rank: int) -> None:
+    """ValueError unless the training may be of a LoRA."""
+    if not COSTS[algorithm].adapters:
+        takes = listing([name for name, cost in COSTS.items() if cost.adapters], len(COSTS))
+        raise ValueError(
+            f"lora.rank is {rank:d}, but algorithm: {quoted(algorithm)} trains no LoRA. Leave it out, or take {takes}."
+        )
 
 
 def _known(name: str) -> str:

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from ...settings.fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
 from ...settings.section import section
-from .costs import Algorithm
+from .costs import Algorithm, require_adapters
 from .method_settings import CfgSettings, LesaSettings, MeanFlowSettings, PredictorSettings
 from .torch_names import Options, require_optimiser, require_schedule
 
@@ -218,8 +218,8 @@ class Settings:
     model: ModelSettings = ModelSettings()
     seed: int = number(0, 0, MOST_SEED, "Seed of all random numbers.")
     iterations: int = number(
-        1000, 1, MANY, "Iterations of the whole run."
-    )  # a Predictor and LESA have their own, in two phases
+        1000, 1, MANY, "Iterations of the whole run. A Predictor and LESA have their own, in two phases."
+    )
     optimizer: OptimiserSettings = OptimiserSettings()
     lora: LoraSettings = LoraSettings()
     cfg: CfgSettings = CfgSettings()
@@ -234,7 +234,9 @@ class Settings:
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one.")
 
     @model_validator(mode="after")
-    def _can_compile(self):
+    def _fits_together(self):
+        if self.lora.rank:
+            require_adapters(self.algorithm, self.lora.rank)
         if self.model.compile_blocks and self.algorithm == "meanflow" and self.meanflow.derivative == "dual":
             raise ValueError("Dual numbers do not go through compiled blocks. Turn off one of them.")
         return self

@@ -79,6 +79,16 @@ def require_schedule(name: str, options: dict[str, Any]) -> None:
         raise ValueError(f"'decay_options' are given, but {quoted(name)} takes none. Leave them out.")
 
 
+def require_whole(options: dict[str, Any], iterations: int) -> None:
+    """ValueError if a schedule would end before the run does."""
+    short = next((name for name in WHOLE_RUN[1:2] if options.get(name, iterations) < iterations), None)
+    if short:
+        raise ValueError(
+            f"optimizer.decay_options has {quoted(short)} {options[short]:d}, but the run {iterations:d} iterations: "
+            "the schedule ends with an error before. Leave it out: it is then as long as the run."
+        )
+
+
 def make_schedule(name: str, options: dict[str, Any], lr: float, iterations: int) -> LRScheduler:
     """The schedule over an optimiser of its own, whose learning rate is the one to take."""
     known = signature(find_class(name)).parameters

@@ -82,6 +82,13 @@ def at(folder: Path, iteration: int) -> Path:
     """The checkpoint of that iteration; ValueError that names those there are if it is not there, or not whole."""
     there = {_iteration(found): found for found in _steps(folder)}
     if iteration in there:
+        try:
+            read_meta(there[iteration])
+        except ValueError as error:
+            raise ValueError(
+                f"The checkpoint {quoted(there[iteration])} is not whole ({cause(error)}). There are those of "
+                f"{listing([*there], 20)}: choose another, or leave it out to go on from the newest whole one."
+            ) from None
         return there[iteration]
     if not there:
         raise ValueError(f"There is no checkpoint in {quoted(folder)} yet. Leave out the iteration to go on from.")
@@ -230,6 +237,8 @@ def _require_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any])
         changes = "; ".join(
             f"{quoted(key)} was {quoted(before.get(key))} and is {quoted(now.get(key))}" for key in differing[:8]
         )
+        if "the dataset" in differing:  # known by its hash
+            changes += " (what is in it by data.path, data.repeats, data.more and validation.samples)"
         raise ValueError(
             f"{quoted(folder)} is a checkpoint of another run: {changes}. "
             "Set these back to go on with it, or choose another 'out' folder to start anew."

@@ -3,7 +3,7 @@
 import math
 
 from ..contract.settings import OptimiserSettings
-from ..contract.torch_names import OWN_SCHEDULES, make_schedule, next_rate
+from ..contract.torch_names import OWN_SCHEDULES, make_schedule, next_rate, require_whole
 
 
 class LearningRate:
@@ -12,6 +12,7 @@ class LearningRate:
     def __init__(self, settings: OptimiserSettings, iterations: int):
         self._settings, self._iterations = settings, iterations
         self._schedule, self._stepped = None, 0
+        require_whole(settings.decay_options, iterations)
 
     def of(self, updates: int) -> float:
         """The rate of the update after so many: it rises evenly during the warm-up, and goes as the schedule says."""

@@ -94,9 +94,13 @@ class TrainingRun:
             self._begin()
         self.reporter.open_bar()
         stopped = False
+
+        def asked() -> bool:
+            return self.processes.any(stop() or self.folder.asked_to_stop())
+
         while not stopped and not self._is_done():
-            self._iterate()
-            stopped = self.processes.any(stop() or self.folder.asked_to_stop())
+            self._iterate(asked)
+            stopped = asked()
             if stopped or self._due(self.settings.save.every):
                 self.reporter.set_state("Saving")
                 self.results.save(self.progress)
@@ -143,7 +147,7 @@ class TrainingRun:
             self._preview()
         self.reporter.set_state("Training")
 
-    def _iterate(self) -> None:
+    def _iterate(self, asked_to_stop: Callable[[], bool]) -> None:
         started = time.monotonic()
         first, samples = self.progress.position, self.feed.samples
         positions = range(first, first + samples)
@@ -159,13 +163,15 @@ class TrainingRun:
         self.progress.position += samples
         line = self._line(outcome, rates, time.monotonic() - started)
         if self.validation and self._due(self.settings.validation.every):
-            self._validate(line)
+            self._validate(line, asked_to_stop)
         self.reporter.add_iteration(line)
         self._check(outcome.bad, positions)
 
-    def _validate(self, line: dict[str, Any]) -> None:
+    def _validate(self, line: dict[str, Any], asked_to_stop: Callable[[], bool]) -> None:
         self.reporter.set_state("Validating")
-        line["extra"]["validation"] = self.validation.loss()
+        loss = self.validation.loss(asked_to_stop)
+        if loss is not None:
+            line["extra"]["validation"] = loss
         self.reporter.set_state("Training")
 
     def _line(self, outcome: Outcome, rates: dict[str, float], seconds: float) -> dict[str, Any]:
@@ -205,7 +211,7 @@ class TrainingRun:
     def _end(self) -> None:
         if self.processes.is_main:
             self.folder.forget_stop()
-        done = self.progress.iteration == self.training.iterations
-        message = "Done" if done else f"Stopped at iteration {self.progress.iteration:d}; start again to go on"
+        stopped = f"Stopped at iteration {self.progress.iteration:d}; start again to go on"
+        message = "Done" if self._is_done() else stopped
         self.reporter.say(f"{message}. The result is in {quoted(self.folder.export)}.")
         self.reporter.set_state(message)

@@ -47,6 +47,8 @@ class Results:
         progress = checkpoints.load(self.saved, self.parts, self.ema, self.fingerprint, self.processes)
         done, of = progress.iteration, self.training.iterations
         self.reporter.say(f"Going on from {quoted(self.saved)}, iteration {done:d} of {of:d}.")
+        if done >= of and self.processes.is_main:  # nothing is left to do but this, which a kill may have prevented
+            checkpoints.publish(self.saved / checkpoints.EXPORT, self.folder.export)
         return progress
 
     def save(self, progress: Progress) -> None:

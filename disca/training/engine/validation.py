@@ -1,6 +1,6 @@
 """Validation: the loss on samples that are not trained on, at times and noise that stay the same."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import torch
@@ -21,11 +21,16 @@ class Validation:
         self._training, self._samples, self._settings = training, samples, settings
         self._ema, self._processes = ema, processes
 
-    def loss(self) -> float | None:
-        """The product's mean loss with the average of its weights; None if no sample gives a finite one."""
+    def loss(self, asked_to_stop: Callable[[], bool] = lambda: False) -> float | None:
+        """The product's mean loss with the average of its weights; None if none is finite, or it was to stop.
+
+        Whether to stop is asked before each batch, in all processes alike.
+        """
         total, count, product = 0.0, 0, next(iter(self._training.parts))
         with self._ema.in_place() if self._ema is not None else nullcontext(), torch.no_grad():
             for batch in self._batches():
+                if asked_to_stop():
+                    return None
                 for loss in self._training.losses(batch, BEFORE):
                     values = loss.value[torch.isfinite(loss.value)] if loss.name == product else loss.value[:0]
                     total, count = total + float(values.double().sum()), count + len(values)

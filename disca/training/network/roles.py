@@ -85,6 +85,8 @@ def distillation(settings: Settings, device: torch.device, added: str) -> Distil
 
 def frozen_network(settings: Settings, device: torch.device) -> Network:
     """The run's network, for a training that leaves it as it is."""
+    if not settings.model.path:
+        raise ValueError("model.path is empty, but this training looks at a MeanFlow model. Set it to that one's file.")
     return _load(settings, settings.model.path, device)
 
 

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensor  # has no numbers: a run on such is counted
+
+from ....weightless import is_weightless
 
 
 class Look(NamedTuple):
@@ -23,7 +24,7 @@ class Finite:
 
     def look(self, step: int | None, place: str, tensor: Tensor) -> None:
         """Notes whether all numbers of the tensor are finite."""
-        if tensor.is_floating_point() and tensor.numel() and not isinstance(tensor, FakeTensor):
+        if tensor.is_floating_point() and tensor.numel() and not is_weightless(tensor):
             ends = torch.stack(torch.aminmax(tensor))  # no copy of the tensor, and NaN comes through
             self._looks.append(Look(step, place, torch.isfinite(ends).all()))
 
