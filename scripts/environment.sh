@@ -47,7 +47,8 @@ build_python() {
 }
 
 build_test_packages() {
-    "$TOOLS/uv" pip install --python "$PYTHON" --target "$1" "${TEST_PINS[@]}"
+    "$TOOLS/uv" pip install --python "$PYTHON" --target "$1" "${TEST_PINS[@]}" &&
+        "$TOOLS/uv" pip install --python "$PYTHON" --target "$1" --no-deps "${LOOSE_PINS[@]}"
 }
 
 runs_comfyui() { [ -x "$1" ] && "$1" -c 'import torch, torchvision, aiohttp, safetensors, comfy_aimdo' 2>/dev/null; }
@@ -88,7 +89,7 @@ set_up() {
 set_up_tests() {
     set_up
     local folder
-    folder="$DISCA_CACHE/tests-$(hash_of "${TEST_PINS[@]}" "$("$PYTHON" -V)")"
+    folder="$DISCA_CACHE/tests-$(hash_of "${TEST_PINS[@]}" "${LOOSE_PINS[@]}" "$("$PYTHON" -V)")"
     build "$folder" build_test_packages
     export PYTHONPATH="$folder${PYTHONPATH:+:$PYTHONPATH}"
     find_chromium

@@ -10,7 +10,7 @@ from ..methods.seam.method import Method
 from ..models.family import FAMILIES
 from ..schedule import Anchors
 from . import published
-from .cost import NOTHING, Cost, Shape, cached_step, full_step, held, predictor
+from .cost import NOTHING, Cost, Shape, block, cached_step, full_step, held, predictor
 from .published import TERA
 
 SIZES = {"1.0": ((704, 704, 129), 256), "1.5": ((848, 480, 121), 1000)}  # pixels and tokens of text
@@ -47,21 +47,24 @@ def lines(shape: Shape, count: bool = False) -> Iterator[str]:
         for way in range(len(method.ways)):
             cached = cached_step(shape, method, way, compute=compute)
             speed = STEPS / (EIGHT + (STEPS - EIGHT) * cached.products / full.products)
-            said = f"{name:22s} {cached.products / TERA:10,.2f} T {cached.products / full.products:13.2%} {speed:7.2f}x"
+            title = f"{name}, by turns {way + 1:d}" if len(method.ways) > 1 else name
+            said = (
+                f"{title:22s} {cached.products / TERA:10,.2f} T {cached.products / full.products:13.2%} {speed:7.2f}x"
+            )
             yield f"{said} {held(shape, method) / 1e9:8.2f}" + (
                 f"  {_counted(counter, method, way)}" if counter else ""
             )
 
 
 def methods(shape: Shape) -> Iterator[tuple[str, Method, Cost]]:
-    """Every method, full in as many first steps as it needs, and what a network of its own takes."""
+    """Every method, full in as many first steps as it needs, and what its own network or its rule's check takes."""
     for name, features in COMPUTE.items():
         rule = AtAnchors(Anchors(tuple(range(features))))
         yield name, disca(rule, features), predictor(shape, features=features)
     rule = AtAnchors(Anchors((0,)))
     for name, cache in METHODS.items():
         if not (method := cache().method(rule)).computes:
-            yield name, method, NOTHING
+            yield name, method, block(shape, shape.places[-1]) if cache().rule().checks else NOTHING
 
 
 def paper() -> Iterator[str]:

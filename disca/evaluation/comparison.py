@@ -1,0 +1,65 @@
+"""Two videos compared by every measure, and what a user sees of it: lines, a strip, the difference, a plot."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..curve import curve
+from .ffmpeg import by_ffmpeg
+from .metrics import Metric, Missing, flicker, jitter, ms_ssim, psnr, require_comparable, ssim
+from .vmaf import vmaf
+
+Measure = Callable[[Tensor, Tensor], Metric | Missing]
+
+MEASURES: dict[str, Measure] = {
+    "PSNR": psnr,
+    "SSIM": ssim,
+    "MS-SSIM": ms_ssim,
+    "flicker": flicker,
+    "jitter": jitter,
+    "FFmpeg's SSIM": partial(by_ffmpeg, "ssim"),
+    "FFmpeg's XPSNR": partial(by_ffmpeg, "xpsnr"),
+    "VMAF": vmaf,
+}
+GAIN = 4.0  # of the difference: what the eye would not see
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured of a video against the reference, both [T, H, W, 3] in 0..1."""
+
+    reference: Tensor
+    video: Tensor
+    found: Sequence[Metric | Missing]
+
+    @property
+    def text(self) -> str:
+        """A line for each measure."""
+        return "\n".join(one.line for one in self.found)
+
+    @property
+    def difference(self) -> Tensor:
+        """How far each colour is apart, four times as bright."""
+        return (GAIN * (self.video - self.reference).abs()).clamp(0.0, 1.0)
+
+    @property
+    def strip(self) -> Tensor:
+        """The reference, the video and their difference beside each other, frame by frame."""
+        return torch.cat([self.reference, self.video, self.difference], dim=2)
+
+    def plot(self) -> Image.Image:
+        """PSNR and what moves on its own, over the frames."""
+        psnr_of = next(one for one in self.found if isinstance(one, Metric))
+        points = [(float(frame), min(value, 100.0)) for frame, value in enumerate(psnr_of.frames)]
+        return curve(psnr_of.name, "frame", {"PSNR": points})
+
+
+def compared(reference: Tensor, video: Tensor) -> Comparison:
+    """By every measure there is, those that cannot be taken with the reason; ValueError if the two do not match."""
+    require_comparable(reference, video)
+    reference, video = (one.float().clamp(0.0, 1.0) for one in (reference, video))
+    return Comparison(reference, video, [measure(reference, video) for measure in MEASURES.values()])
