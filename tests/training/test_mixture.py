@@ -94,6 +94,11 @@ def test_the_fingerprint_tells_of_repeats_and_of_what_is_held_out():
     assert len(set(found)) == 4
 
 
+def test_repeats_that_would_fill_memory_are_refused():
+    with pytest.raises(ValueError, match="are 1,000,000,000 samples, more than 100,000,000.* Repeat less"):
+        mixed([Source(ToyDataset(), 1000)], 0, 0)
+
+
 def test_a_validation_ends_when_the_training_is_to(tmp_path):
     answers = iter([False, False, True])
     training, chosen = Regression(), settings(tmp_path, batch=1)

@@ -160,7 +160,8 @@ def _activations(sizes: Sizes, job: Job, savings: Savings) -> dict[str, float]:
         return own | {"one block": max(recomputed, gathered)}
     # the heads let go of what they saved before the first block is recomputed, and all blocks before the Predictor is
     tapped, heads = TAPPED * job.discriminator_blocks * sizes.unit, job.discriminator_blocks * _head(sizes)
-    judged = tapped + max(heads, FROZEN * BACKWARD * sizes.unit + gathered)
+    at_work = gathered * (GATHERED - 1) / GATHERED  # the largest come last in the backward pass: there is no next
+    judged = tapped + max(heads, FROZEN * BACKWARD * sizes.unit + at_work)
     return own | {"adversarial term": max(inputs + judged, recomputed)}
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import is_dataclass
 from textwrap import wrap
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import TypeAdapter
@@ -45,7 +45,10 @@ def _commented(text: str, indent: str) -> list[str]:
 
 
 def _told(field: FieldInfo) -> str:
-    """What the setting is; of a list of sections, their keys too."""
-    inner = (*get_args(field.annotation), None)[0]
+    """What the setting is; of a list of sections, their keys too, and of a choice what there is to choose."""
+    among = get_args(field.annotation)
+    if get_origin(field.annotation) is Literal:
+        return field.description + " One of " + ", ".join(map(str, among)) + "."
+    inner = (*among, None)[0]
     keys = " Keys: " + ", ".join(fields_of(inner)) + "." if is_dataclass(inner) else ""
     return field.description + keys

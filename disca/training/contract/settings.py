@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from ...settings.fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
 from ...settings.section import section
-from .costs import Algorithm, require_adapters
+from .costs import COSTS, Algorithm, require_adapters
 from .method_settings import CfgSettings, LesaSettings, MeanFlowSettings, PredictorSettings
 from .torch_names import Options, require_optimiser, require_schedule
 
@@ -212,7 +212,7 @@ class LogSettings:
 class Settings:
     """A whole training run."""
 
-    algorithm: Annotated[Algorithm, Field(description="What is trained.")]
+    algorithm: Annotated[Algorithm, Field(description=f"What is trained: {', '.join(COSTS)}.")]
     out: Annotated[Text, location(exists=False, needed=True), Field(description="The run's folder.")]
     data: DataSettings
     model: ModelSettings = ModelSettings()

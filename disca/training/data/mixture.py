@@ -21,6 +21,9 @@ class Source(NamedTuple):
     repeats: int = 1
 
 
+MOST_SAMPLES = 100_000_000  # of eight bytes each
+
+
 class Mixture:
     """Samples of several datasets: those with these numbers, which count through all of them."""
 
@@ -68,6 +71,11 @@ def mixed(sources: Sequence[Source], held_out: int, seed: int) -> tuple[Any, Mix
     chosen = torch.tensor([order(total, seed, place) for place in range(held_out)], dtype=torch.int64)
     repeats = torch.cat([torch.full((len(dataset),), times) for dataset, times in sources])
     repeats[chosen] = 0
+    if (in_all := int(repeats.sum())) > MOST_SAMPLES:
+        raise ValueError(
+            f"With their repeats the datasets are {in_all:,d} samples, more than {MOST_SAMPLES:,d}: the numbers would "
+            "not fit in memory. Repeat less; what counts is how often one dataset comes beside another."
+        )
     numbers = torch.arange(total).repeat_interleave(repeats)
     return Mixture(datasets, numbers), Mixture(datasets, chosen) if held_out else None
 
