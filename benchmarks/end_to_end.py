@@ -78,7 +78,7 @@ def show(name: str, seconds: float, reference: float, theory: float, memory: int
 def predicted_share(size: Size) -> float:
     """Operations of a predicted step over those of a full one."""
     shape = Sizes(size.row, size.width, size.blocks, 0, 0, size.tokens)
-    return shape.predictor(depth=2) / sum(shape.forward())
+    return shape.predictor(depth=2, features=1) / sum(shape.forward())
 
 
 if __name__ == "__main__":
