@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 
-from disca.evaluation.comparison import MEASURES, compared
-from disca.evaluation.ffmpeg import by_ffmpeg
-from disca.evaluation.metrics import K1, K2, Metric, Missing, flicker, jitter, ms_ssim, psnr, similarity, ssim
-from disca.evaluation.vmaf import vmaf
+from disca.evaluation.videos.comparison import MEASURES, compared
+from disca.evaluation.videos.ffmpeg import by_ffmpeg
+from disca.evaluation.videos.metrics import K1, K2, Metric, Missing, flicker, jitter, ms_ssim, psnr, similarity, ssim
+from disca.evaluation.videos.vmaf import vmaf
 
 T, H, W = 4, 48, 64
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .metrics import Metric, Missing, require_comparable
+from .metrics import Metric, Missing
 
 RATE = 24  # the filters go by frames; any rate will do
 LOG = {  # filter -> the numbers in a line of its log that are a frame's; of one for each plane, the worst counts
@@ -23,7 +23,6 @@ FORMATS = {"psnr": "gbrp", "ssim": "gbrp", "xpsnr": "yuv444p"}
 
 def by_ffmpeg(name: str, reference: Tensor, video: Tensor) -> Metric | Missing:
     """What FFmpeg's filter of that name says of videos [T, H, W, 3] in 0..1, which it sees in 8 bits."""
-    require_comparable(reference, video)
     if name not in av.filter.filters_available:
         return Missing(f"FFmpeg's {name}", "the FFmpeg in PyAV is without that filter")
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from ..messages import listing
+from ...messages import listing
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM (Wang et al. 2004): a Gaussian
 K1, K2 = 0.01, 0.03
@@ -55,9 +55,9 @@ def require_comparable(reference: Tensor, video: Tensor) -> None:
         if one.ndim != 4 or one.shape[-1] != 3 or 0 in one.shape:
             found = listing(one.shape, shown=str)
             raise ValueError(f"The {name} video has the shape {found}. Give one of [frames, height, width, 3].")
-        if not torch.isfinite(one).all():
+        low, high = (float(end) for end in torch.aminmax(one))  # NaN comes through
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"The {name} video has NaN or infinity in it. See where that came from first.")
-        low, high = (float(end) for end in torch.aminmax(one))
         if low < -RANGE or high > 1.0 + RANGE:
             raise ValueError(f"The {name} video goes from {low:.3g} to {high:.3g}, but colours are 0 to 1. Scale it.")
     if len(reference) != len(video):

@@ -8,14 +8,13 @@ from pathlib import Path
 from torch import Tensor
 
 from .ffmpeg import RATE, eight_bits, escaped
-from .metrics import Metric, Missing, require_comparable
+from .metrics import Metric, Missing
 
 NAME = "VMAF"
 
 
 def vmaf(reference: Tensor, video: Tensor) -> Metric | Missing:
     """0 to 100 for each frame, of videos [T, H, W, 3] in 0..1."""
-    require_comparable(reference, video)
     try:
         library = importlib.import_module("imageio_ffmpeg")
         library.get_ffmpeg_exe()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..curve import curve
+from ...curve import curve
 from .ffmpeg import by_ffmpeg
 from .metrics import Metric, Missing, flicker, jitter, ms_ssim, psnr, require_comparable, ssim
 from .vmaf import vmaf
@@ -25,6 +25,7 @@ MEASURES: dict[str, Measure] = {
     "FFmpeg's XPSNR": partial(by_ffmpeg, "xpsnr"),
     "VMAF": vmaf,
 }
+MOST_DECIBELS = 100.0  # in a plot
 GAIN = 4.0  # of the difference: what the eye would not see
 
 
@@ -52,10 +53,10 @@ class Comparison:
         return torch.cat([self.reference, self.video, self.difference], dim=2)
 
     def plot(self) -> Image.Image:
-        """PSNR and what moves on its own, over the frames."""
-        psnr_of = next(one for one in self.found if isinstance(one, Metric))
-        points = [(float(frame), min(value, 100.0)) for frame, value in enumerate(psnr_of.frames)]
-        return curve(psnr_of.name, "frame", {"PSNR": points})
+        """PSNR over the frames; one without an error stands at 100 dB."""
+        measured = self.found[0]
+        points = [(float(frame), min(value, MOST_DECIBELS)) for frame, value in enumerate(measured.frames)]
+        return curve(measured.name, "frame", {"PSNR": points})
 
 
 def compared(reference: Tensor, video: Tensor) -> Comparison:
