@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 from toy_world import FIRST, GUIDANCE, SAMPLES, SHIFT, Toy, distance, mean_and_deviation
 
 from comfy.model_patcher import ModelPatcher  # isort: skip
 from disca.host import attach, sampling  # isort: skip
+from disca.host.counting import ATTENTION  # isort: skip
 from disca.host.running.run import KEY, ON_REPORT  # isort: skip
 from disca.meanflow import shifted_sigmas  # isort: skip
 from disca.methods import METHODS  # isort: skip
@@ -140,13 +141,6 @@ class Shipped:
                 noise, torch.zeros_like(noise), sampling.sampler(), sigmas, disable_pbar=True, seed=0
             )
         return Ran(samples, next(iter(reports), None), counter.get_total_flops())
-
-
-def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_, **__) -> int:
-    return sdpa_flop_count(q, k, v)
-
-
-ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}  # PyTorch counts that of GPUs only
 
 
 def variants(world: Shipped, names: Sequence[str]) -> Iterator[tuple[str, str, Method]]:

@@ -10,49 +10,30 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import sharded  # prepares ComfyUI
+import torch
+from torch.profiler import ProfilerActivity, profile
 
-from disca.training.network.comfy import prepare_comfy
-
-prepare_comfy("cpu")
-
-import torch  # noqa: E402
-from torch.profiler import ProfilerActivity, profile  # noqa: E402
-
-from disca.training.budget import memory  # noqa: E402
-from disca.training.budget.sizes import sizes_of_run  # noqa: E402
-from disca.training.choose import chosen  # noqa: E402
-from disca.training.contract.method_settings import PredictorSettings  # noqa: E402
-from disca.training.contract.settings import (  # noqa: E402
-    DataSettings,
-    LoraSettings,
-    MemorySettings,
-    ModelSettings,
-    OptimiserSettings,
-    PreviewSettings,
-    SaveSettings,
-    Settings,
-)
-from disca.training.engine.loop import train  # noqa: E402
+from disca.training.budget import memory
+from disca.training.budget.sizes import sizes_of_run
+from disca.training.choose import chosen
+from disca.training.contract.method_settings import PredictorSettings
+from disca.training.contract.settings import DataSettings, OptimiserSettings, PreviewSettings, SaveSettings, Settings
+from disca.training.engine.loop import train
 
 UPDATE = "aten::_fused_adamw_"  # the moments are there from the first one on
 
 
 def settings(algorithm: str, start: str, out: str, rank: int, data: str) -> Settings:
     """Two iterations."""
-    return Settings(
-        algorithm=algorithm,
-        out=out,
+    return replace(
+        sharded.settings(algorithm, start, out, 1, rank),
         data=DataSettings(data),
-        model=ModelSettings(path=start, dtype="fp32"),
         optimizer=OptimiserSettings(lr=1e-4, warmup=0, ema=0.9),
-        memory=MemorySettings(recompute_blocks=True),
         save=SaveSettings(every=100),
         preview=PreviewSettings(every=0),
         predictor=PredictorSettings(mse_iterations=1, gan_iterations=1, full_steps=2),
-        lora=LoraSettings(rank=rank),
         iterations=2,
-        device="cpu",
     )
 
 

@@ -1,14 +1,15 @@
 """The plan's memory is what trainings are measured to hold, on one process and on two."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import small_networks
 import torch
+
+sys.path.insert(1, str(Path(__file__).parent))
+from worlds import launched
 
 from disca.training.contract.settings import DataSettings, Settings
 from disca.training.data.dataset import DatasetWriter
@@ -47,16 +48,13 @@ def runs(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_the_plan_is_within_a_tenth_of_what_is_measured(processes, runs, tmp_path):
+@pytest.mark.parametrize(("processes", "least"), [(1, 0.9), (2, 0.8)])
+def test_what_is_measured_is_at_most_a_tenth_above_the_plan_and_little_below(processes, least, runs, tmp_path):
+    """How much of the next block is there while one is at work hangs on how the processes come along."""
     outs = {name: tmp_path / name for name in runs}
     given = [(algorithm, start, str(outs[name]), rank, data) for name, (algorithm, start, rank, data) in runs.items()]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes:d}"]
-    command = [sys.executable, *(torchrun if processes > 1 else []), str(PROGRAM), json.dumps(given)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
+    launched(PROGRAM, json.dumps(given), processes=processes)
     for name, out in outs.items():
         for rank in range(processes):
             peak = json.loads((out / f"peak-{rank:d}.json").read_text())
-            assert peak["measured"] == pytest.approx(peak["planned"], rel=0.1), f"{name}, process {rank:d}"
+            assert least <= peak["measured"] / peak["planned"] <= 1.1, f"{name}, process {rank:d}: {peak}"

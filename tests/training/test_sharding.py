@@ -1,8 +1,6 @@
 """The real trainings in several processes: what lies where, equal passes, and the numbers of one process."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +8,9 @@ import pytest
 import small_networks
 import torch
 from safetensors.torch import load_file
+
+sys.path.insert(1, str(Path(__file__).parent))
+from worlds import launched
 
 from disca.toy.network import new_network
 from disca.training.contract.settings import DataSettings, Settings
@@ -66,12 +67,7 @@ def trained(starts, tmp_path_factory):
 
 def launch(processes: int, runs: list[tuple[str, str, str, int]]) -> None:
     """Trains with as many samples an iteration on any number of processes."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes:d}"]
-    arguments = [str(PROGRAM), str(SAMPLES // processes), json.dumps(runs)]
-    command = [sys.executable, *(torchrun if processes > 1 else []), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
+    launched(PROGRAM, str(SAMPLES // processes), json.dumps(runs), processes=processes)
 
 
 def weights(name: str, out: Path) -> dict[str, torch.Tensor]:

@@ -137,9 +137,15 @@ def saved_bytes(out: Path, iteration: int) -> bytes:
 
 def program(*arguments: str, two: bool = False, restarts: int = 2) -> str:
     """Runs the small training as a program, or as two under torchrun; gives what it told."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
+    return launched(Path(__file__), *arguments, processes=2 if two else 1, restarts=restarts)
+
+
+def launched(file: Path, *arguments: str, processes: int, restarts: int = 0) -> str:
+    """Runs a program, as several under torchrun where there are; gives what it told."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone"]
+    torchrun += [f"--nproc-per-node={processes:d}", f"--max-restarts={restarts:d}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *(torchrun if two else []), __file__, *arguments]
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(file), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -146,7 +146,8 @@ def _activations(sizes: Sizes, job: Job, savings: Savings) -> dict[str, float]:
     if job.cost.outputs:
         return {"one block": FROZEN * sizes.unit, "tokens": 2 * sizes.unit}
     inputs = 0.0 if savings.offload else sizes.blocks * sizes.unit
-    gathered = GATHERED * sizes.number * sizes.largest_block_weights if savings.gpus > 1 else 0.0
+    largest = sizes.number * sizes.largest_block_weights if savings.gpus > 1 else 0.0
+    gathered = GATHERED * largest
     if not job.cost.predictor:
         saved = (ADAPTED if job.rank else TRAINED) * sizes.unit
         if not savings.recompute_blocks:
@@ -160,8 +161,8 @@ def _activations(sizes: Sizes, job: Job, savings: Savings) -> dict[str, float]:
         return own | {"one block": max(recomputed, gathered)}
     # the heads let go of what they saved before the first block is recomputed, and all blocks before the Predictor is
     tapped, heads = TAPPED * job.discriminator_blocks * sizes.unit, job.discriminator_blocks * _head(sizes)
-    at_work = gathered * (GATHERED - 1) / GATHERED  # the largest come last in the backward pass: there is no next
-    judged = tapped + max(heads, FROZEN * BACKWARD * sizes.unit + at_work)
+    at_work = FROZEN * BACKWARD * sizes.unit + gathered - largest  # which comes last going back: there is no next
+    judged = tapped + max(heads, at_work)
     return own | {"adversarial term": max(inputs + judged, recomputed)}
 
 

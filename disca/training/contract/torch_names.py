@@ -81,10 +81,10 @@ def require_schedule(name: str, options: dict[str, Any]) -> None:
 
 def require_whole(options: dict[str, Any], iterations: int) -> None:
     """ValueError if a schedule would end before the run does."""
-    short = next((name for name in WHOLE_RUN[1:2] if options.get(name, iterations) < iterations), None)
-    if short:
+    steps = options.get("total_steps", iterations)
+    if steps < iterations:
         raise ValueError(
-            f"optimizer.decay_options has {quoted(short)} {options[short]:d}, but the run {iterations:d} iterations: "
+            f"optimizer.decay_options has 'total_steps' {steps:d}, but the run {iterations:d} iterations: "
             "the schedule ends with an error before. Leave it out: it is then as long as the run."
         )
 
