@@ -134,3 +134,12 @@ def test_the_strip_has_reference_video_and_four_times_their_difference():
     assert strip.shape == (T, H, 3 * W, 3)
     levels = [float(strip[0, 0, place, 0]) for place in (0, W, 2 * W)]
     assert levels == pytest.approx([0.5, 0.6, 0.4], abs=1e-6)
+
+
+def test_a_video_on_which_xpsnr_would_end_the_process_is_not_measured_by_it():
+    """Its blocks have no size below 2025 pixels, and it divides by that."""
+    small, least = (torch.rand(2, side, 45, 3, generator=torch.Generator().manual_seed(0)) for side in (44, 45))
+    assert by_ffmpeg("xpsnr", small, small.flip(0)).line.endswith(
+        "not measured, it needs 2025 pixels and the video has 1980"
+    )
+    assert by_ffmpeg("xpsnr", least, least.flip(0)).overall > 0.0

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .metrics import Metric, Missing
 
+XPSNR_FROM = 2025  # pixels; with fewer its blocks have no size, and it ends the process
 RATE = 24  # the filters go by frames; any rate will do
 LOG = {  # filter -> the numbers in a line of its log that are a frame's; of one for each plane, the worst counts
     "psnr": r"psnr_avg:(\S+)",
@@ -25,6 +26,8 @@ def by_ffmpeg(name: str, reference: Tensor, video: Tensor) -> Metric | Missing:
     """What FFmpeg's filter of that name says of videos [T, H, W, 3] in 0..1, which it sees in 8 bits."""
     if name not in av.filter.filters_available:
         return Missing(f"FFmpeg's {name}", "the FFmpeg in PyAV is without that filter")
+    if name == "xpsnr" and (pixels := reference[0, ..., 0].numel()) < XPSNR_FROM:
+        return Missing(f"FFmpeg's {name}", f"it needs {XPSNR_FROM:d} pixels and the video has {pixels:d}")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         _run(name, log, reference, video)
