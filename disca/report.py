@@ -32,6 +32,8 @@ class Report:
         default_factory=lambda: defaultdict(lambda: [0, 0])
     )  # condition, video -> steps cached, steps in full
 
+    theory: float | None = None  # the speed-up that the run's operations speak for, if somebody has reckoned it
+
     @property
     def calls(self) -> int:
         """All calls that the network or the method answered."""
@@ -40,14 +42,15 @@ class Report:
     @property
     def speedup(self) -> float | None:
         """Time of all calls had each been full (at the median full call), over their measured time."""
-        spent = self._seconds
+        spent = self.seconds
         if not self.seconds_full or spent <= 0.0:
             return None
         others = median(self.seconds_full) * len(self.seconds_predicted)
         return (sum(self.seconds_full) + others) / spent
 
     @property
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
+        """In the network, in all calls."""
         return sum(self.seconds_full) + sum(self.seconds_predicted) + sum(self.seconds_rejected)
 
     @property
@@ -111,9 +114,10 @@ class Report:
             facts.append(f"full: {median(self.seconds_full):.3g} s each")
         if self.seconds_predicted:
             facts.append(f"{self.word}: {median(self.seconds_predicted):.3g} s each")
-        if self._seconds:
-            facts.append(f"total: {self._seconds:.3g} s in the network")
+        if self.seconds:
+            facts.append(f"total: {self.seconds:.3g} s in the network")
         if self._compares():
             calls = f"all {self.calls:d} calls in full, each as long as this run's full ones (estimated)"
             facts.append(f"compared with: {calls}")
+            facts += [f"by its operations: {self.theory:.1f}x"] if self.theory else []
         return [*facts, f"features held: {self.bytes_held / 1e6:.1f} MB"] if self.bytes_held else facts

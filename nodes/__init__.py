@@ -3,9 +3,10 @@
 from .apply_cache import DiscaApplyCache
 from .caching import DiscaApplyPredictor, DiscaCacheSchedule
 from .calibrate import DiscaCalibrate
-from .checks import check
+from .compare import DiscaCompareMethods, DiscaCompareVideos, DiscaTileVideos
 from .dataset import DiscaBuildDataset
 from .find_schedule import DiscaFindSchedule
+from .inputs.checks import check
 from .loaders import DiscaLoadDCM, DiscaLoadLora, DiscaLoadModel, DiscaLoadPredictor
 from .sampling import DiscaMeanFlowSampler, DiscaMeanFlowSigmas, DiscaSample
 from .speed import DiscaAttention
@@ -33,6 +34,9 @@ NODES = [
     DiscaLoadDCM,
     DiscaCalibrate,
     DiscaFindSchedule,
+    DiscaCompareMethods,
+    DiscaCompareVideos,
+    DiscaTileVideos,
 ]
 
 for node in NODES:

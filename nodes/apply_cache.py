@@ -13,9 +13,9 @@ from ..disca.methods.seam.method import Method
 from ..disca.schedule import Schedule
 from ..disca.settings.fields import fields_of
 from .calibrate import fingerprint, made_for, with_files, with_values
-from .setting_input import setting_input
+from .inputs.setting import setting_input
+from .inputs.types import CATEGORY, DiscaSchedule
 from .speed import speed_inputs, speed_up
-from .types import CATEGORY, DiscaSchedule
 
 CUSTOM = "custom"
 OFFERED = {name: cache for name, cache in METHODS.items() if not cache().method().computes}  # the others need a file

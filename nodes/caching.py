@@ -8,8 +8,8 @@ from ..disca.host.folders import schedule_file, schedule_names
 from ..disca.limits import CACHE_DEVICES
 from ..disca.schedule import PRESETS, Interval, Schedule, parse_anchors
 from ..disca.schedule_file import read_schedule
+from .inputs.types import CATEGORY, DiscaPredictor, DiscaSchedule
 from .speed import speed_inputs, speed_up
-from .types import CATEGORY, DiscaPredictor, DiscaSchedule
 
 PRESET_TOOLTIP = (
     "Which steps run in full, each list for the number of steps in its name. (ours): not the authors' list. "

@@ -16,8 +16,8 @@ from ..disca.methods.seam.method import Method
 from ..disca.methods.seam.when import Rule
 from ..disca.server import calibrations
 from ..disca.settings.fields import fields_of
-from .run_inputs import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
-from .types import CATEGORY
+from .inputs.run import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
+from .inputs.types import CATEGORY
 
 MOST_PROMPTS = 32
 MORE_PROMPTS = "Further prompts, each a run more: one can mislead, four are better."

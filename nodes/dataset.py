@@ -9,7 +9,7 @@ from ..disca.messages import quoted
 from ..disca.models.family import FAMILIES
 from ..disca.server.folders import new_dataset_folder
 from ..disca.training.data.windows import KINDS, MOST_CLIPS, MOST_FRAMES, Windows
-from .types import NOTHING_THERE, TRAINING_CATEGORY
+from .inputs.types import NOTHING_THERE, TRAINING_CATEGORY
 
 NEWEST_FIRST = sorted(FAMILIES, reverse=True)
 SIZES = {  # name -> width, height, frames

@@ -7,8 +7,8 @@ from ..disca.host.compat import require, room
 from ..disca.host.folders import schedule_file
 from ..disca.messages import quoted
 from ..disca.schedule_file import write_schedule
-from .run_inputs import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
-from .types import CATEGORY, DiscaSchedule
+from .inputs.run import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
+from .inputs.types import CATEGORY, DiscaSchedule
 
 MOST_STEPS = 100  # the lists of two anchors are 4950
 MOST_PROMPTS = 16

@@ -7,7 +7,7 @@ from ..disca.host import compat
 from ..disca.host.compat import room
 from ..disca.host.folders import PREDICTORS, file_path, known_name
 from ..disca.limits import WEIGHT_DTYPES
-from .types import CATEGORY, NOTHING_THERE, DiscaPredictor
+from .inputs.types import CATEGORY, NOTHING_THERE, DiscaPredictor
 
 
 class DiscaLoadModel(io.ComfyNode):

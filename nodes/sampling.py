@@ -5,8 +5,8 @@ from comfy_api.v0_0_2 import io
 from ..disca.host import compat
 from ..disca.host.compat import room
 from ..disca.meanflow import require_denoise, shifted_sigmas
-from .run_inputs import UNCONNECTED, cfg_input, require_guidance
-from .types import CATEGORY
+from .inputs.run import UNCONNECTED, cfg_input, require_guidance
+from .inputs.types import CATEGORY
 
 SAMPLE_ALIASES = [
     "sampler", "ksampler", "hunyuan", "hunyuanvideo", "few steps", "turbo", "distilled", "meanflow",
@@ -99,6 +99,9 @@ class DiscaSample(io.ComfyNode):
     ) -> io.NodeOutput:
         sigmas = shifted_sigmas(steps, shift, denoise)
         latent, report = room("sampling").sample(model, positive, negative, cfg, latent_image, seed, sigmas)
+        if report and not compat.missing("theory"):
+            speed_up = room("theory").speed_up_of_run
+            report.theory = speed_up(model, positive, latent["samples"], sigmas.tolist(), report)
         return io.NodeOutput(latent, str(report or compat.lack("attach") or "DisCa: nothing to denoise"))
 
 

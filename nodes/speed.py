@@ -5,7 +5,7 @@ from comfy_api.v0_0_2 import io
 from ..disca.host import compat
 from ..disca.host.compat import room
 from ..disca.limits import ATTENTION
-from .types import CATEGORY
+from .inputs.types import CATEGORY
 
 
 class DiscaAttention(io.ComfyNode):

@@ -4,7 +4,7 @@ from comfy_api.v0_0_2 import io
 
 from ..disca.host.compat import room
 from ..disca.toy.world import COLOURS, DIRECTIONS, SHAPES, SPEEDS
-from .types import TOY_CATEGORY, DiscaPredictor
+from .inputs.types import TOY_CATEGORY, DiscaPredictor
 
 ATTRIBUTES = {"shape": SHAPES, "colour": COLOURS, "direction": DIRECTIONS, "speed": SPEEDS}
 OBJECTS = {"front": ("circle", "red", "right", "medium"), "back": ("square", "blue", "up left", "slow")}

@@ -7,8 +7,8 @@ from comfy_api.v0_0_2 import io, ui
 from ..disca.host.compat import room
 from ..disca.training.contract.method_settings import MeanFlowSettings, PairSettings, PredictorSettings
 from ..disca.training.contract.settings import Settings
-from .setting_input import method_input, range_inputs, setting_input
-from .training_inputs import (
+from .inputs.setting import method_input, range_inputs, setting_input
+from .inputs.training import (
     guidance_inputs,
     more_input,
     shared_inputs,
@@ -17,8 +17,8 @@ from .training_inputs import (
     valid_sources,
     weights_input,
 )
-from .training_run import lora_settings, run_settings
-from .types import TRAINING_CATEGORY, DiscaPredictor
+from .inputs.training_run import lora_settings, run_settings
+from .inputs.types import TRAINING_CATEGORY, DiscaPredictor
 
 PREDICTOR = ("delta_max", "depth", "form", "start", "gan_weight", "gan_ramp", "gan_cap")
 PREDICTOR += ("lr_discriminator", "discriminator_blocks")

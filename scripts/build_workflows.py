@@ -17,9 +17,10 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from comfy_server import PACK, Server, serve
 from frontend import Interface, interface, place_model
-from graph_parts import COMPARE, QUICKSTART, TRAINING, Graph, Node
+from graph_parts import COMPARE, METHODS, QUICKSTART, TRAINING, Graph, Node
 from graphs import GRAPHS
 from graphs_caches import COMPARED
+from graphs_compare import FILM
 from graphs_toy import RESULTS, run_toy
 from graphs_training import CLIPS
 from thumbnails import draw_thumbnail
@@ -169,6 +170,8 @@ def results_of(graph: Graph, server: Server) -> dict[str, Image.Image] | None:
         return {RESULTS[name]: frames[2] for name, frames in run_toy(server).items()}
     if graph.name == COMPARE:
         return {COMPARED[name]: frames[2] for name, frames in run_toy(server, COMPARE, COMPARED).items()}
+    if graph.name == METHODS:
+        return {"": run_toy(server, METHODS, [FILM])[FILM][2]}
     if graph.name == TRAINING:
         with Image.open(TRAINED) as preview:
             halves = [(0, top, preview.width // 2, top + preview.height // 2) for top in (0, preview.height // 2)]

@@ -14,6 +14,7 @@ DISCA_15 = "DisCa 4 HunyuanVideo 1.5 image to video"
 UNCACHED_15 = "DisCa 5 HunyuanVideo 1.5 without Predictor"
 TRAINING = "DisCa 6 Train a Predictor"
 COMPARE = "DisCa 7 Compare two caches"
+METHODS = "DisCa 8 Compare methods"
 
 
 class Model(NamedTuple):

@@ -9,6 +9,7 @@ from graph_parts import (
     DISTILLED_15,
     LLAVA,
     MEANFLOW_10,
+    METHODS,
     PREDICTOR_10,
     PREDICTOR_15,
     QUICKSTART,
@@ -30,6 +31,7 @@ from graph_parts import (
     video,
 )
 from graphs_caches import NOTE_CACHES, caches_groups
+from graphs_compare import NOTE_METHODS, methods_groups
 from graphs_toy import NOTE_TOY, quickstart_toy_groups
 from graphs_training import NOTE_TRAINING, training_groups
 from thumbnails import Thumbnail
@@ -198,5 +200,12 @@ GRAPHS = [
         NOTE_CACHES,
         (350, 600),
         Thumbnail("Compare two caches", "a tiny model", "no downloads", "a red circle before a blue square, two seeds"),
+    ),
+    Graph(
+        METHODS,
+        methods_groups(),
+        NOTE_METHODS,
+        (380, 800),
+        Thumbnail("Compare methods", "table and chart", "no downloads", "a red circle, a blue square, eight ways"),
     ),
 ]

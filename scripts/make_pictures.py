@@ -17,6 +17,7 @@ from frontend import Interface, interface, place_model
 from graph_parts import DISCA_10, DISTILLED_15, Graph, Group, Model, Node
 from graphs import GRAPHS, hunyuanvideo10_groups, hunyuanvideo15_groups
 from graphs_caches import caches_groups
+from graphs_compare import methods_groups
 from graphs_toy import quickstart_toy_groups, run_toy
 from graphs_training import CLIPS
 from thumbnails import Thumbnail
@@ -90,6 +91,9 @@ TRAINING = Group(
 )
 TRAINED = [*HV15, TRAINING]
 CACHES = caches_groups()
+VIDEOS = {"reference": ("decode_full", 0), "video": ("decode_taylor", 0)}
+COMPARED = [*CACHES, Group("", WIDTH, [[Node("metrics", "DiscaCompareVideos", VIDEOS)]])]
+METHODS = methods_groups()
 SCENES = {
     "DiscaLoadModel": Scene(HV10, [["model"], ["apply"]]),
     "DiscaLoadPredictor": Scene(HV10, [["predictor"], ["apply"]]),
@@ -97,6 +101,9 @@ SCENES = {
     "DiscaLoadLora": Scene(WITH_LORA, [["model"], ["lora"], ["applied"]]),
     "DiscaCacheSchedule": Scene(HV10, [["schedule"], ["apply"]]),
     "DiscaApplyCache": Scene(CACHES, [["models"], ["apply_taylor"], ["sample_taylor"]]),
+    "DiscaCompareMethods": Scene(METHODS, [["models", "guidance"], ["compare"]]),
+    "DiscaCompareVideos": Scene(COMPARED, [["decode_full", "decode_taylor"], ["metrics"]]),
+    "DiscaTileVideos": Scene(METHODS, [["decode"], ["tile"], ["show"]]),
     "DiscaFindSchedule": Scene(FOUND, [["apply"], ["find"]]),
     "DiscaApplyPredictor": Scene(HV10, [["model", "predictor", "schedule"], ["apply"]]),
     "DiscaMeanFlowSigmas": Scene(HV10, [["sigmas"], ["sample"]]),

@@ -34,10 +34,13 @@ class Shape:
     latent: tuple[int, ...]
     text: int
     changes: tuple[tuple[str, object], ...] = ()  # to the published network, in ComfyUI's words
+    loaded: nn.Module | None = None  # a network that is there, in place of the published one
 
     @cached_property
     def network(self) -> nn.Module:
-        """The network, without memory for its weights."""
+        """The network; the published one has no memory for its weights."""
+        if self.loaded is not None:
+            return self.loaded
         with torch.device("meta"):
             return self.family.network(**dict(self.changes))
 

@@ -10,7 +10,7 @@ from ..methods.scheduled.disca import disca
 from ..methods.scheduled.lesa import LesaCache, in_its_runs
 from ..methods.seam.anchors import AtAnchors
 from ..methods.seam.method import SITES, Method
-from ..methods.seam.when import MODULATED
+from ..methods.seam.when import MODULATED, Rule
 from ..models.checks import LoadedLesa, LoadedPredictor, family_of_model, require_match, require_meanflow
 from ..schedule import Anchors, Schedule
 from .running import blocks, wrappers
@@ -30,13 +30,17 @@ def attach_predictor(
     model: ModelPatcher, predictor: LoadedPredictor | LoadedLesa, schedule: Schedule, cache_device: str = "auto"
 ) -> ModelPatcher:
     """A clone of the MODEL that runs the transformer on the schedule's anchors and the Predictor on the other steps."""
-    rule = AtAnchors(schedule)
+    if isinstance(predictor, LoadedPredictor):
+        require_meanflow(model)
+        require_match(model, predictor.spec)
+    return attach(model, answered_by(predictor, AtAnchors(schedule)), cache_device, predictor.patcher)
+
+
+def answered_by(predictor: LoadedPredictor | LoadedLesa, rule: Rule) -> Method:
+    """The method whose answers the Predictor gives."""
     if isinstance(predictor, LoadedLesa):
-        method = in_its_runs(LesaCache().method(rule), predictor.spec.steps, predictor.spec.shift)
-        return attach(model, method, cache_device, predictor.patcher)
-    require_meanflow(model)
-    require_match(model, predictor.spec)
-    return attach(model, disca(rule, predictor.spec.features), cache_device, predictor.patcher)
+        return in_its_runs(LesaCache().method(rule), predictor.spec.steps, predictor.spec.shift)
+    return disca(rule, predictor.spec.features)
 
 
 def attach(
@@ -70,6 +74,13 @@ def with_counters(model: ModelPatcher) -> ModelPatcher:
     """A clone of the MODEL whose runs are counted and timed; one that has a method keeps it."""
     require_meanflow(model)
     return model.clone() if model.get_attachment(KEY) else _wrap(model, Attachment())
+
+
+def plain(model: ModelPatcher) -> ModelPatcher:
+    """A clone of the MODEL that runs in full, whatever was on it, its runs counted and timed."""
+    model = _wrap(model, Attachment())
+    model.set_additional_models(KEY, [])
+    return model
 
 
 def with_anchors(model: ModelPatcher, anchors: tuple[int, ...]) -> ModelPatcher:

@@ -102,6 +102,15 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         "comfy.samplers": ("CFGGuider.predict_noise sampling_function", ""),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
     },
+    "comparing": {
+        "comfy.model_base": ("BaseModel.process_latent_in", ""),
+        "comfy.model_management": (
+            "soft_empty_cache throw_exception_if_processing_interrupted InterruptProcessingException",
+            "",
+        ),
+        "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
+    },
+    "theory": {},
     "speed": {
         "comfy.ldm.modules.attention": ("", "optimized_attention_override skip_reshape skip_output_reshape"),
         "comfy_api.torch_helpers": ("set_torch_compile_wrapper", ""),

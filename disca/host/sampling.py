@@ -1,5 +1,7 @@
 """The MeanFlow sampler, and a whole sampling run with its report."""
 
+from collections.abc import Callable
+
 import comfy.model_management
 import comfy.sample
 import comfy.utils
@@ -15,6 +17,8 @@ from ..models.checks import family_of_model, require_channels, require_meanflow,
 from ..report import Report
 from . import compat
 from .running.run import KEY, ON_REPORT
+
+Callback = Callable[[int, Tensor, Tensor, int], None]  # step, the video expected, the latent, how many steps
 
 
 def sample_meanflow(model, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
@@ -65,21 +69,35 @@ def sample(
     model: ModelPatcher, positive, negative, cfg: float, latent: dict, seed: int, sigmas: Tensor
 ) -> tuple[dict, Report | None]:
     """The sampled latent and the run's report; no report if there was nothing to denoise or to count by."""
-    reports: list[Report] = []
+    model = model.clone()
     if not compat.missing("attach"):
         from .attach import with_counters  # would not load
 
         model = with_counters(model)
-        model.add_callback_with_key(ON_REPORT, KEY, reports.append)
+    callback = latent_preview.prepare_callback(model, max(1, len(sigmas) - 1))
+    return run(model, make_guider(model, positive, negative, cfg), latent, seed, sigmas, sampler(), callback)
+
+
+def run(
+    model: ModelPatcher,
+    guider: CFGGuider,
+    latent: dict,
+    seed: int,
+    sigmas: Tensor,
+    solver: KSAMPLER,
+    callback: Callback,
+) -> tuple[dict, Report | None]:
+    """The latent and the report of a run of the guider, whose MODEL is the caller's own; `callback` sees each step."""
+    reports: list[Report] = []
+    model.add_callback_with_key(ON_REPORT, KEY, reports.append)
     samples, noise = prepared(model, latent, seed)
-    guider = make_guider(model, positive, negative, cfg)
     samples = guider.sample(
         noise,
         samples,
-        sampler(),
+        solver,
         sigmas,
         denoise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, max(1, len(sigmas) - 1)),
+        callback=callback,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )

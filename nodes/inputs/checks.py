@@ -6,15 +6,15 @@ a node look at all of its inputs: when it is queued, as far as they are known th
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..disca.host import compat
-from ..disca.limits import require_choice, require_flag, require_number, require_text
-from ..disca.messages import cause, listing, quoted
+from ...disca.host import compat
+from ...disca.limits import require_choice, require_flag, require_number, require_text
+from ...disca.messages import cause, listing, quoted
 
 LINKED: dict[str, tuple[Callable[[Any], bool], str]] = {  # socket type -> whether it is one, what it is
     "MODEL": (
@@ -45,7 +45,8 @@ def check(node: type[io.ComfyNode]) -> None:
     def execute(cls: type[io.ComfyNode], *values: Any, **given: Any) -> io.NodeOutput:
         given |= dict(zip(list(inspect.signature(run).parameters)[1:], values, strict=False))
         try:
-            require_inputs(inputs(cls), given)
+            for each in one_by_one(cls, given):
+                require_inputs(inputs(cls), each)
             return run(cls, **given)
         except Exception as error:
             if _is_sayable(error):
@@ -53,7 +54,8 @@ def check(node: type[io.ComfyNode]) -> None:
             raise RuntimeError(f"{type(error).__name__}: {cause(error, _encoding())}") from None
 
     def validate_inputs(cls: type[io.ComfyNode], **given: Any) -> bool:
-        require_inputs(inputs(cls), given, queued=True)
+        for each in one_by_one(cls, given):
+            require_inputs(inputs(cls), each, queued=True)
         answer = own(cls, **{name: given.get(name, value) for name, value in unset.items()}) if own else True
         if answer is not True:
             raise ValueError(cause(answer))  # returned, ComfyUI would say it once for each input
@@ -61,6 +63,16 @@ def check(node: type[io.ComfyNode]) -> None:
 
     node.execute = classmethod(execute)
     node.validate_inputs = classmethod(validate_inputs)
+
+
+def one_by_one(node: type[io.ComfyNode], given: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What came in; of a node that takes lists each of it, the last of a list that is shorter again."""
+    if not node.define_schema().is_input_list:
+        yield given
+        return
+    lists = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    for number in range(max(map(len, lists.values()), default=1)):
+        yield {name: value[min(number, len(value) - 1)] if value else None for name, value in lists.items()}
 
 
 def require_inputs(wanted: list[io.Input], given: Mapping[str, Any], queued: bool = False) -> None:

@@ -6,7 +6,7 @@ from comfy_api.v0_0_2 import io
 from PIL import Image
 from torch import Tensor
 
-from ..disca.host.compat import room
+from ...disca.host.compat import room
 
 UNCONNECTED = object()  # of an input that takes a link, when a prompt is queued
 

@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from comfy_api.v0_0_2 import io
 
-from ..disca.settings.fields import fields_of, limits_of
+from ...disca.settings.fields import fields_of, limits_of
 
 ENDS = "Its lower end.", "Its upper end."
 ROUNDED = 0.01  # steps that are smaller only say how fast a number moves

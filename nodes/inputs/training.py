@@ -3,11 +3,11 @@
 import folder_paths
 from comfy_api.v0_0_2 import io
 
-from ..disca.host.compat import require
-from ..disca.server.folders import known_sources
-from ..disca.training.budget.plan import CARDS
-from ..disca.training.contract.method_settings import CfgSettings
-from ..disca.training.contract.settings import (
+from ...disca.host.compat import require
+from ...disca.server.folders import known_sources
+from ...disca.training.budget.plan import CARDS
+from ...disca.training.contract.method_settings import CfgSettings
+from ...disca.training.contract.settings import (
     DataSettings,
     LogSettings,
     LoraSettings,
@@ -19,8 +19,8 @@ from ..disca.training.contract.settings import (
     Settings,
     ValidationSettings,
 )
-from ..disca.training.contract.torch_names import optimisers, schedules
-from .setting_input import range_inputs, setting_input
+from ...disca.training.contract.torch_names import optimisers, schedules
+from .setting import range_inputs, setting_input
 from .types import NOTHING_THERE
 
 SIZES = {f"{size} GB": float(size) for size in CARDS}

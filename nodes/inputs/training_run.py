@@ -3,13 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from ..disca.host.compat import room
-from ..disca.host.folders import file_path
-from ..disca.messages import quoted
-from ..disca.server.folders import dataset_folder, run_folder
-from ..disca.training.budget.plan import fitted
-from ..disca.training.contract.method_settings import CfgSettings
-from ..disca.training.contract.settings import (
+from ...disca.host.compat import room
+from ...disca.host.folders import file_path
+from ...disca.messages import quoted
+from ...disca.server.folders import dataset_folder, run_folder
+from ...disca.training.budget.plan import fitted
+from ...disca.training.contract.method_settings import CfgSettings
+from ...disca.training.contract.settings import (
     DataSettings,
     LogSettings,
     LoraSettings,
@@ -22,9 +22,9 @@ from ..disca.training.contract.settings import (
     SourceSettings,
     ValidationSettings,
 )
-from ..disca.training.contract.torch_names import SHORT
-from ..disca.training.contract.yaml_settings import read_options
-from .training_inputs import MOST_ENCODERS, NONE, PREVIEW, SAVE, SIZES, VALIDATION
+from ...disca.training.contract.torch_names import SHORT
+from ...disca.training.contract.yaml_settings import read_options
+from .training import MOST_ENCODERS, NONE, PREVIEW, SAVE, SIZES, VALIDATION
 
 
 def run_settings(

@@ -30,7 +30,7 @@ MODULE = "module:"
 SECONDS = 200
 ROOMS = (
     *("loading", "lora", "dcm", "attach", "sampling", "calibration", "finding"),
-    *("speed", "training", "datasets", "toy"),
+    *("comparing", "speed", "training", "datasets", "toy"),
 )
 
 _codes: dict[str, CodeType] = {}
@@ -113,6 +113,7 @@ class Probe:
             "sampler": self._told(lambda: nodes.DiscaMeanFlowSampler.execute() and None),
             "calibrate": self._told(lambda: compat.room("calibration") and None),
             "find": self._told(lambda: compat.room("finding") and None),
+            "compare": self._told(lambda: compat.room("comparing") and None),
             "attention": self._told(lambda: nodes.DiscaAttention.execute(model, "cudnn", False) and None),
             "train": self._told(lambda: compat.room("training") and None),
             "build": self._told(lambda: compat.room("datasets") and None),

@@ -32,6 +32,7 @@ ROOMS = {  # what a node does when a name of the room is missing
         "sampler": "refused",
         "calibrate": "refused",
         "find": "refused",
+        "compare": "refused",
         "attention": "left",
         "train": "refused",
         "build": "refused",
@@ -40,17 +41,19 @@ ROOMS = {  # what a node does when a name of the room is missing
     "loading": {"apply": "native", "load": "refused", "dcm": "refused", "train": "refused", "toy": "refused"},
     "lora": {"lora": "refused", "dcm": "refused", "train": "refused"},
     "dcm": {"dcm": "refused"},
-    "attach": {"apply": "native", "calibrate": "refused", "find": "refused"},
-    "sampling": {"sample": "refused", "sampler": "refused", "calibrate": "refused", "find": "refused"},
+    "attach": {"apply": "native", "calibrate": "refused", "find": "refused", "compare": "refused"},
+    "sampling": dict.fromkeys(("sample", "sampler", "calibrate", "find", "compare"), "refused"),
     "calibration": {"calibrate": "refused"},
     "finding": {"find": "refused"},
+    "comparing": {"compare": "refused"},
     "speed": {"attention": "left"},
     "training": {"train": "refused"},
     "datasets": {"build": "refused"},
     "toy": {"toy": "refused"},
 }
 WORKS = {"apply": "predicted"} | dict.fromkeys(
-    ("load", "lora", "dcm", "sample", "sampler", "calibrate", "find", "attention", "train", "build", "toy"), "works"
+    ("load", "lora", "dcm", "sample", "sampler", "calibrate", "find", "compare", "attention", "train", "build", "toy"),
+    "works",
 )
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="every renamed ComfyUI is a forked process")

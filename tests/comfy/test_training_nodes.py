@@ -196,7 +196,7 @@ def test_the_run_is_the_one_that_the_inputs_describe(predictor_run, output):
 def test_the_settings_of_other_trainers_reach_the_run(pack, tmp_path, monkeypatch):
     (tmp_path / "start.safetensors").touch()
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"}))
-    run = pack("nodes.training_run")
+    run = pack("nodes.inputs.training_run")
     moves, data = run._optimizer("custom", lr=0.1, batch=2, caption_dropout=0.2, name="torch.optim.SGD",
                                  options="momentum: 0.9", decay="torch.optim.lr_scheduler.StepLR",
                                  decay_options="step_size: 5")  # fmt: skip
@@ -217,7 +217,7 @@ def test_the_settings_of_other_trainers_reach_the_run(pack, tmp_path, monkeypatc
 )
 def test_a_line_that_names_no_dataset_is_refused(line, said, pack):
     with pytest.raises(ValueError, match=said):
-        pack("nodes.training_run")._sources(line)
+        pack("nodes.inputs.training_run")._sources(line)
 
 
 def test_prompts_of_ones_own_reach_the_run_one_by_one_and_files_with_their_paths(pack, tmp_path, monkeypatch):
@@ -226,14 +226,14 @@ def test_prompts_of_ones_own_reach_the_run_one_by_one_and_files_with_their_paths
         monkeypatch.setitem(folder_paths.folder_names_and_paths, folder, ([str(tmp_path)], {".safetensors"}))
     chosen = {"preview_text_encoder1": "llm.safetensors", "preview_vae": "the_vae.safetensors", "preview_width": 64}
     record = previews_at_the_end(3) | {"preview_prompts": " A cat. \n\nA dog.\n", **chosen}
-    _, preview, *_ = pack("nodes.training_run")._record(**record)
+    _, preview, *_ = pack("nodes.inputs.training_run")._record(**record)
     assert (preview.prompts, preview.width, preview.frames) == (("A cat.", "A dog."), 64, 0)
     assert preview.text_encoders == (str(tmp_path / "llm.safetensors"),)
     assert preview.vae == str(tmp_path / "the_vae.safetensors")
     with pytest.raises(ValueError, match="'prompts' has texts, but 'text_encoders' names no files"):
-        pack("nodes.training_run")._record(**record | {"preview_text_encoder1": "none"})
+        pack("nodes.inputs.training_run")._record(**record | {"preview_text_encoder1": "none"})
     with pytest.raises(ValueError, match="There is no file 'gone.safetensors' in models/vae"):
-        pack("nodes.training_run")._record(**record | {"preview_vae": "gone.safetensors"})
+        pack("nodes.inputs.training_run")._record(**record | {"preview_vae": "gone.safetensors"})
 
 
 def test_a_finished_run_shows_its_curves_and_previews(predictor_run, pack, output):

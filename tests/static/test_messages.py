@@ -46,9 +46,20 @@ OURS = {  # what is ours by other ways: kept in an object that only our constant
     ("disca/training/budget/plan.py", "parts"),
     ("disca/training/budget/plan.py", "savings"),
     ("disca/training/budget/plan.py", "settings.algorithm"),
-    ("disca/evaluation/ffmpeg.py", "name"),
-    ("disca/evaluation/metrics.py", "self.name"),
-    ("disca/evaluation/metrics.py", "self.reason"),
+    ("disca/evaluation/videos/ffmpeg.py", "name"),
+    ("disca/evaluation/videos/metrics.py", "self.name"),
+    ("disca/evaluation/videos/metrics.py", "self.reason"),
+    ("disca/evaluation/videos/tiles.py", "word"),  # drawn
+    ("disca/evaluation/side_by_side/chart.py", "name[:LETTERS - 4]"),  # drawn
+    ("disca/evaluation/side_by_side/compare.py", "caption(row)"),  # an Entry's text is fit for messages
+    ("disca/evaluation/side_by_side/compare.py", "lines[-1]"),
+    ("disca/evaluation/side_by_side/rows.py", "reason"),
+    ("disca/evaluation/side_by_side/table.py", "' | '.join(cells)"),
+    ("disca/evaluation/side_by_side/table.py", "error_of(row)"),
+    ("disca/evaluation/side_by_side/table.py", "name"),
+    ("disca/evaluation/side_by_side/table.py", "note"),
+    ("disca/evaluation/side_by_side/table.py", "row.problem"),
+    ("disca/evaluation/side_by_side/table.py", "row.text"),
     ("disca/evaluation/cost_table.py", "name"),
     ("disca/evaluation/cost_table.py", "row.name"),
     ("disca/evaluation/cost_table.py", "said"),
