@@ -31,6 +31,12 @@ def make_predictor_folder() -> None:
         logger.info("DisCa: models/%s could not be made (%s).", PREDICTORS, quoted(error.strerror))
 
 
+def predictor_folders() -> list[Path]:
+    """Where Predictors lie, and other weights that a user gives the pack: `models/disca`, and what was named for it."""
+    named, _ = folder_paths.folder_names_and_paths.get(PREDICTORS, ([], set()))
+    return [Path(path) for path in dict.fromkeys([*named, os.path.join(folder_paths.models_dir, PREDICTORS)])]
+
+
 def known_name(folder: str, name: object) -> bool | str:
     """True if the folder has a file of that name, written with either slash; else a sentence for the interface."""
     return True if name is None or _listed(folder, name) else _unknown(folder, name)  # None: comes by a link

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...curve import curve
 from .ffmpeg import by_ffmpeg
+from .lpips import lpips
 from .metrics import Metric, Missing, flicker, jitter, ms_ssim, psnr, require_comparable, ssim
 from .vmaf import vmaf
 
@@ -24,6 +25,7 @@ MEASURES: dict[str, Measure] = {
     "FFmpeg's SSIM": partial(by_ffmpeg, "ssim"),
     "FFmpeg's XPSNR": partial(by_ffmpeg, "xpsnr"),
     "VMAF": vmaf,
+    "LPIPS": lpips,
 }
 MOST_DECIBELS = 100.0  # in a plot
 GAIN = 4.0  # of the difference: what the eye would not see
