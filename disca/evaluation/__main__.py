@@ -1,44 +1,93 @@
-"""python -m disca.evaluation cost: what a full and a cached step of every method take, computed from shapes.
+"""python -m disca.evaluation: what steps cost, computed from shapes; videos named for VBench, and its scores.
 
 python -m disca.evaluation cost                     both families, at the sizes they are published for
 python -m disca.evaluation cost --count             the same, held to operations counted on the real networks
 python -m disca.evaluation cost --family 1.5 --size 1280x720x121 --text 1000
+python -m disca.evaluation vbench-names videos prompts.txt out    the videos, five of each prompt, as VBench names them
+python -m disca.evaluation vbench-score evaluation_results        Semantic, Quality and Total of VBench's result files
 """
 
 import argparse
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from ..messages import quoted
+from ..messages import cause, quoted
 from ..training.network.comfy import prepare_comfy
+from .vbench import read_scores
+from .vbench_names import SAMPLES, named, notes, rows_of, write
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m disca.evaluation")
-    cost = parser.add_subparsers(dest="command", required=True).add_parser(
-        "cost", help="operations and bytes of a step"
-    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_cost(commands)
+    _add_vbench(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _add_cost(commands: argparse._SubParsersAction) -> None:
+    cost = commands.add_parser("cost", help="operations and bytes of a step")
     cost.add_argument("--family", nargs="+", choices=["1.0", "1.5"], default=["1.0", "1.5"])
     cost.add_argument("--size", type=_size, help="WIDTHxHEIGHTxFRAMES, in pixels; by default each family's own")
     cost.add_argument("--text", type=int, help="tokens of text; by default 256 for 1.0, 1000 for 1.5")
     cost.add_argument("--count", action="store_true", help="count too, on the real networks: some minutes")
-    options = parser.parse_args(arguments)
+    cost.set_defaults(run=_cost)
+
+
+def _add_vbench(commands: argparse._SubParsersAction) -> None:
+    names = commands.add_parser("vbench-names", help="videos under the names by which VBench finds them")
+    names.add_argument("videos", type=Path, help="the folder with the videos")
+    form = 'a prompt a line, in the order of the videos\' names; or a .json of {"video": "prompt"}'
+    names.add_argument("prompts", type=Path, help=form)
+    names.add_argument("out", type=Path, help="a new folder")
+    names.add_argument("--samples", type=_count, default=SAMPLES, help=f"videos of each prompt; {SAMPLES:d} by default")
+    names.set_defaults(run=_vbench_names)
+    score = commands.add_parser("vbench-score", help="Semantic, Quality and Total of VBench's result files")
+    score.add_argument("results", type=Path, help="VBench's --output_path, or a file *_eval_results.json")
+    score.set_defaults(run=_vbench_score)
+
+
+def _cost(options: argparse.Namespace) -> int:
     prepare_comfy("cpu", training=False)
     from . import cost_table
 
-    try:
-        shapes = [cost_table.shape_of(family, options.size, options.text) for family in options.family]
-    except ValueError as error:
-        parser.error(str(error))
-    for shape in shapes:
+    for shape in [cost_table.shape_of(family, options.size, options.text) for family in options.family]:
         for line in cost_table.lines(shape, options.count):
             _say(line)
     if "1.0" in options.family and options.size is None:
         for line in cost_table.paper():
             _say(line)
     return 0
+
+
+def _vbench_names(options: argparse.Namespace) -> int:
+    videos = named(rows_of(options.videos, options.prompts, options.samples))
+    write(videos, options.out)
+    _say(f"videos: {len(videos):d}, prompts: {len({one.prompt for one in videos}):d}, in {quoted(options.out)}")
+    for line in notes(videos):
+        _say(line)
+    return 0
+
+
+def _vbench_score(options: argparse.Namespace) -> int:
+    """1 where there is no Total."""
+    scores = read_scores(options.results)
+    for line in scores.lines():
+        _say(line)
+    return 0 if scores.total is not None else 1
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no number of videos, such as {SAMPLES:d}")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int, int]:
@@ -48,7 +97,7 @@ def _size(text: str) -> tuple[int, int, int]:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(cause(line, sys.stdout.encoding or "utf-8") + "\n")  # a prompt may have what a console has not
     sys.stdout.flush()
 
 
