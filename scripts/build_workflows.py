@@ -171,7 +171,10 @@ def results_of(graph: Graph, server: Server) -> dict[str, Image.Image] | None:
     if graph.name == COMPARE:
         return {COMPARED[name]: frames[2] for name, frames in run_toy(server, COMPARE, COMPARED).items()}
     if graph.name == METHODS:
-        return {"": run_toy(server, METHODS, [FILM])[FILM][2]}
+        videos = run_toy(server, METHODS, [FILM])[FILM][2]
+        charts = sorted((server.base / "temp").glob("*.png"), key=lambda path: path.stat().st_mtime)
+        with Image.open(charts[-1]) as chart:
+            return {"the videos": videos, "speed and distance": chart.convert("RGB")}
     if graph.name == TRAINING:
         with Image.open(TRAINED) as preview:
             halves = [(0, top, preview.width // 2, top + preview.height // 2) for top in (0, preview.height // 2)]

@@ -1,5 +1,6 @@
-"""python -m disca.evaluation: what steps cost, computed from shapes; videos named for VBench, and its scores.
+"""python -m disca.evaluation: methods on prompts and seeds; what steps cost; videos for VBench, and its scores.
 
+python -m disca.evaluation run.yaml                 methods on many prompts and seeds, with a page; the same goes on
 python -m disca.evaluation cost                     both families, at the sizes they are published for
 python -m disca.evaluation cost --count             the same, held to operations counted on the real networks
 python -m disca.evaluation cost --family 1.5 --size 1280x720x121 --text 1000
@@ -8,28 +9,48 @@ python -m disca.evaluation vbench-score evaluation_results        Semantic, Qual
 """
 
 import argparse
+import logging
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..messages import cause, quoted
-from ..training.network.comfy import prepare_comfy
-from .vbench import read_scores
-from .vbench_names import SAMPLES, named, notes, rows_of, write
+from ..settings.yaml_file import read_section
+from ..training.console import speak
+from ..training.network.comfy import choose_device, prepare_comfy
+from .vbench.names import SAMPLES, named, notes, rows_of, write
+from .vbench.scores import read_scores
+
+RUN = "run"
+
+log = logging.getLogger("disca.evaluation")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command."""
+    """The command; 0 if all went well, 1 without a Total of VBench's, 2 for a mistake, 130 if it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m disca.evaluation")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_run(commands)
     _add_cost(commands)
     _add_vbench(commands)
-    options = parser.parse_args(arguments)
+    short = arguments and Path(arguments[0]).suffix.lower() in (".yaml", ".yml")
+    options = parser.parse_args([RUN, *arguments] if short else arguments)
+    speak()
     try:
         return options.run(options)
-    except ValueError as error:
-        parser.error(str(error))
+    except (ValueError, RuntimeError, OSError) as error:
+        log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+        return 2
+    except KeyboardInterrupt:
+        log.info("Interrupted. What is done is kept: the same command goes on.")
+        return 130
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    run = commands.add_parser(RUN, help="methods on many prompts and seeds")
+    run.add_argument("settings", type=Path, help="a YAML file, such as evaluation/toy.yaml")
+    run.set_defaults(run=_run)
 
 
 def _add_cost(commands: argparse._SubParsersAction) -> None:
@@ -54,9 +75,20 @@ def _add_vbench(commands: argparse._SubParsersAction) -> None:
     score.set_defaults(run=_vbench_score)
 
 
+def _run(options: argparse.Namespace) -> int:
+    from .study.settings import StudySettings
+
+    settings = read_section(options.settings, StudySettings)
+    prepare_comfy(choose_device(settings.device).type, training=False)
+    from .study.carry_out import carry_out
+
+    _say(f"the page: {quoted(carry_out(settings))}")
+    return 0
+
+
 def _cost(options: argparse.Namespace) -> int:
     prepare_comfy("cpu", training=False)
-    from . import cost_table
+    from .costs import cost_table
 
     for shape in [cost_table.shape_of(family, options.size, options.text) for family in options.family]:
         for line in cost_table.lines(shape, options.count):

@@ -38,7 +38,7 @@ ROOMS = {  # room -> its module in this pack
     "calibration": "host.calibrating",
     "finding": "host.finding.find",
     "comparing": "evaluation.side_by_side.compare",
-    "theory": "evaluation.theory",
+    "theory": "evaluation.costs.theory",
     "speed": "host.speed",
     "training": "server.training",
     "datasets": "server.datasets",

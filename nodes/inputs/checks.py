@@ -70,7 +70,7 @@ def one_by_one(node: type[io.ComfyNode], given: Mapping[str, Any]) -> Iterator[M
     if not node.define_schema().is_input_list:
         yield given
         return
-    lists = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    lists = {name: value if isinstance(value, list | tuple) else [value] for name, value in given.items()}
     for number in range(max(map(len, lists.values()), default=1)):
         yield {name: value[min(number, len(value) - 1)] if value else None for name, value in lists.items()}
 

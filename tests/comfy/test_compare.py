@@ -11,6 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 HV10, HV15 = recipes.CASES
 STEPS, SHIFT, SEED = 6, 5.0, 7
+TOY_PROMPT = {
+    f"{place}_{name}": value
+    for place, values in (("front", ("circle", "red", "right", "slow")), ("back", ("square", "blue", "up", "slow")))
+    for name, value in zip(("shape", "colour", "direction", "speed"), values, strict=True)
+}
 COLUMNS = ("number", "method", "full", "cached", "seconds", "speed", "theory", "MB", "error")
 
 
@@ -229,3 +234,22 @@ def test_two_videos_are_compared_by_every_measure(call):
     assert report.startswith("PSNR (dB): the same in all frames\nSSIM: 1.0000")
     assert strip.shape == (3, 24, 96, 3) and torch.equal(strip[:, :, :32], reference)
     assert not difference.any() and plot.shape[-1] == 3
+
+
+def test_a_graph_compares_decodes_each_and_tiles_them(execute):
+    toy = {"model": ["models", 1], "predictor": ["models", 2], "positive": ["prompt", 0], "latent_image": ["latent", 0]}
+    run = {"seed": 1, "steps": 4, "shift": 1.0, "methods": "DisCa at 0 2\nreuse at 0 2"}
+    prompt = {
+        "models": {"class_type": "DiscaToyModels", "inputs": {}},
+        "prompt": {"class_type": "DiscaToyPrompt", "inputs": TOY_PROMPT},
+        "latent": {
+            "class_type": "EmptyHunyuanLatentVideo",
+            "inputs": {"width": 64, "height": 64, "length": 21, "batch_size": 1},
+        },
+        "compare": {"class_type": "DiscaCompareMethods", "inputs": toy | run},
+        "decode": {"class_type": "DiscaToyDecode", "inputs": {"samples": ["compare", 2], "size": 64}},
+        "tile": {"class_type": "DiscaTileVideos", "inputs": {"videos": ["decode", 0], "names": ["compare", 3]}},
+        "show": {"class_type": "PreviewImage", "inputs": {"images": ["tile", 0]}},
+    }
+    outputs, error, _ = execute(prompt)
+    assert error is None and len(outputs["show"]["images"]) == 6  # frames

@@ -9,12 +9,14 @@ from PIL import Image
 from ...host.comparing import Asked, Runs
 from ...host.running import progress
 from .chart import chart
-from .entries import Entry, Learned, read_entries
+from .entries import Entry, read_entries
 from .rows import Comparison, compare
 from .table import caption, markdown
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+
+    from .entries import Learned
 
 __all__ = ["Asked", "Compared", "compare_methods", "read_entries"]
 
@@ -31,7 +33,7 @@ class Compared(NamedTuple):
 
 
 def compare_methods(
-    model: "ModelPatcher", asked: Asked, entries: Sequence[Entry], predictor: Learned | None
+    model: "ModelPatcher", asked: Asked, entries: Sequence[Entry], predictor: "Learned | None"
 ) -> Compared:
     """All of the list; ValueError before any run if one of them cannot be run so."""
     for entry in entries:

@@ -10,7 +10,7 @@ import difflib
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Any, get_origin
+from typing import TYPE_CHECKING, Any, get_origin
 
 from ...messages import cause, listing, quoted
 from ...methods import METHODS
@@ -18,15 +18,20 @@ from ...methods.scheduled.lesa import LesaCache
 from ...methods.seam.anchors import AtAnchors
 from ...methods.seam.cache import Cache
 from ...methods.seam.method import Method
-from ...models.checks import LoadedLesa, LoadedPredictor
+from ...models.lesa_file import LesaSpec
 from ...schedule import Schedule, parse_anchors
 from ...settings.fields import fields_of
+from ...weights.predictor_spec import PredictorSpec
+
+if TYPE_CHECKING:
+    from ...models.checks import LoadedLesa, LoadedPredictor
+
+    Learned = LoadedPredictor | LoadedLesa
 
 PLAIN = "plain"  # the model as it is
 DISCA = "DisCa"
-LEARNED = {DISCA: LoadedPredictor, LesaCache.name: LoadedLesa}  # those that answer with a file of the user's
+LEARNED = {DISCA: PredictorSpec, LesaCache.name: LesaSpec}  # those that answer with a file of the user's
 NAMES = (PLAIN, *LEARNED, *(name for name in METHODS if name not in LEARNED))
-Learned = LoadedPredictor | LoadedLesa
 MOST_STEPS, MOST_ENTRIES, MOST_LETTERS = 1000, 64, 20_000
 WRITE = "Write a line for each, such as 'TaylorSeer-Lite order=1 at 0-2, 5, 9' or 'plain steps=8'."
 VALUES = {"true": True, "false": False}
@@ -46,12 +51,12 @@ class Entry:
         """The method of a cache."""
         return self.cache.method(None if self.full is None else AtAnchors(self.full))
 
-    def require(self, steps: int, predictor: Learned | None) -> None:
+    def require(self, steps: int, predictor: "Learned | None") -> None:
         """ValueError unless it can be run in so many steps, with what is connected."""
         if self.full is not None:
             self.full.of(steps)
         kind = LEARNED.get(self.name)
-        if kind is not None and not isinstance(predictor, kind):
+        if kind is not None and not isinstance(getattr(predictor, "spec", None), kind):
             found = "none is given" if predictor is None else f"{predictor.spec.described} is"
             raise ValueError(
                 f"{quoted(self.text)} needs a Predictor for it, but {found}. Give it one, or take the line out."

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
 
 from ...host.attach import attach, attach_predictor, plain
 from ...host.comparing import Interrupted, Ran, Runs
@@ -10,11 +12,13 @@ from ...meanflow import shifted_sigmas
 from ...messages import cause
 from ...rehearsal import square
 from ...report import Report
-from ..theory import speed_up_of_run
-from .entries import LEARNED, PLAIN, Entry, Learned
+from ..costs.theory import speed_up_of_run
+from .entries import LEARNED, PLAIN, Entry
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+
+    from .entries import Learned
 
 ALL_IN_FULL = "every step in full"
 
@@ -40,6 +44,13 @@ class Row:
         return not self.problem
 
 
+class Reference(NamedTuple):
+    """The run with every step in full, as far as others are compared with it."""
+
+    inside: Tensor  # its samples in the network's latent space
+    seconds: float  # in the network
+
+
 @dataclass
 class Comparison:
     """The rows so far, and the latents of those that came, in the same order."""
@@ -50,7 +61,7 @@ class Comparison:
 
 
 def compare(
-    runs: Runs, entries: Sequence[Entry], predictor: Learned | None, told: Callable[[Comparison], None]
+    runs: Runs, entries: Sequence[Entry], predictor: "Learned | None", told: Callable[[Comparison], None]
 ) -> Comparison:
     """All rows, `told` after each; an interrupt once the first is there ends it, and loses none that are done."""
     found = Comparison()
@@ -67,12 +78,13 @@ def compare(
     return found
 
 
-def rows_of(runs: Runs, entries: Sequence[Entry], predictor: Learned | None) -> Iterator[tuple[Row, Ran | None]]:
+def rows_of(runs: Runs, entries: Sequence[Entry], predictor: "Learned | None") -> Iterator[tuple[Row, Ran | None]]:
     """The run with every step in full, then each method's; one that fails is a row that says why."""
     runs.warm_up()
     steps = runs.asked.steps
     first = runs.run(plain(runs.model), steps)
-    yield row_of(ALL_IN_FULL, first, first, 1.0), first
+    reference = Reference(first.inside, first.report.seconds)
+    yield row_of(ALL_IN_FULL, first, reference, 1.0), first
     done = 1 + steps
     for entry in entries:
         try:
@@ -83,12 +95,12 @@ def rows_of(runs: Runs, entries: Sequence[Entry], predictor: Learned | None) -> 
             runs.free()
             yield Row(entry.text, problem=cause(error) or type(error).__name__), None
         else:
-            yield row_of(entry.text, ran, first, theory), ran
+            yield row_of(entry.text, ran, reference, theory), ran
         done += entry.steps or steps
         runs.skip_to(done)
 
 
-def run_entry(runs: Runs, entry: Entry, predictor: Learned | None) -> tuple[Ran, float]:
+def run_entry(runs: Runs, entry: Entry, predictor: "Learned | None") -> tuple[Ran, float]:
     """A method's run, and the speed-up that its operations speak for."""
     model, steps = attached(runs.model, entry, predictor), entry.steps or runs.asked.steps
     ran = runs.run(model, steps)
@@ -97,7 +109,7 @@ def run_entry(runs: Runs, entry: Entry, predictor: Learned | None) -> tuple[Ran,
     return ran, runs.asked.steps / steps if theory is None else theory
 
 
-def attached(model: "ModelPatcher", entry: Entry, predictor: Learned | None) -> "ModelPatcher":
+def attached(model: "ModelPatcher", entry: Entry, predictor: "Learned | None") -> "ModelPatcher":
     """The MODEL with the entry's method."""
     if entry.name == PLAIN:
         return plain(model)
@@ -106,7 +118,7 @@ def attached(model: "ModelPatcher", entry: Entry, predictor: Learned | None) -> 
     return attach(model, entry.method())
 
 
-def row_of(text: str, ran: Ran, first: Ran, theory: float) -> Row:
+def row_of(text: str, ran: Ran, reference: Reference, theory: float) -> Row:
     """The row of a run."""
     report = ran.report
     return Row(
@@ -114,10 +126,10 @@ def row_of(text: str, ran: Ran, first: Ran, theory: float) -> Row:
         full=report.full + report.fallbacks.total(),
         answered=report.predicted,
         seconds=report.seconds,
-        measured=first.report.seconds / report.seconds,
+        measured=reference.seconds / report.seconds,
         theory=theory,
         held=report.bytes_held,
-        error=square(ran.inside - first.inside) / square(first.inside),
+        error=square(ran.inside - reference.inside) / square(reference.inside),
         notes=_notes(report),
     )
 

@@ -41,6 +41,7 @@ def _run(library, reference: Path, video: Tensor, log: Path) -> None:
         fps=RATE,
         codec="rawvideo",
         macro_block_size=1,
+        ffmpeg_log_level="error",
         input_params=["-i", str(reference), *raw],  # the first of the inputs; what is sent is the second
         output_params=["-lavfi", chain, "-f", "null"],
     )

@@ -94,11 +94,11 @@ def _require_same(made: Sample, null: Sample) -> None:
 
 def _key(preview: PreviewSettings, dataset: Samples) -> str:
     """A hash of the prompts and of all that encodes them."""
-    content = [dataset.family, preview.prompts, [*map(_file_print, preview.text_encoders)]]
+    content = [dataset.family, preview.prompts, [*map(file_print, preview.text_encoders)]]
     return sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _file_print(path: str) -> str:
+def file_print(path: str) -> str:
     """A hash of a file's size and of blocks all over it, from its first bytes to its last: of gigabytes, at once."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files import ASIDE, replacing
-from ..messages import listing, quoted
-from .vbench import read_json, read_text
+from ...files import ASIDE, replacing
+from ...messages import listing, quoted
+from .scores import read_json, read_text
 
 SAMPLES = 5  # videos of a prompt that VBench looks for
 MOST_BYTES = 255  # of a file's name, on most disks

@@ -12,12 +12,12 @@ from math import ceil, prod
 import torch
 from torch import nn
 
-from ..host.running.memory import bytes_held
-from ..messages import quoted
-from ..methods.seam.method import ATTENTION, OUTPUT, SITES, Method, Way
-from ..methods.seam.when import AFTER_FIRST, FULL
-from ..models.blocks import Place, places_of
-from ..models.family import Family
+from ...host.running.memory import bytes_held
+from ...messages import quoted
+from ...methods.seam.method import ATTENTION, OUTPUT, SITES, Method, Way
+from ...methods.seam.when import AFTER_FIRST, FULL
+from ...models.blocks import Place, places_of
+from ...models.family import Family
 
 SOFTMAX = 5  # operations for each score of attention: the greatest, minus it, e to that, their sum, over it
 QKV, PROJECTION, MLP = 6, 2, 16  # operations of a token in a block's layers, in squared widths

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..messages import listing, quoted
+from ...messages import listing, quoted
 
 ENDING = "_eval_results.json"
 ROUNDING = 1e-6  # that a mean of similarities may be above 1 by

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..meanflow import shifted_sigmas
-from ..methods import METHODS
-from ..methods.scheduled.disca import disca
-from ..methods.seam.anchors import AtAnchors
-from ..methods.seam.method import Method
-from ..models.family import FAMILIES
-from ..schedule import PRESETS
+from ...meanflow import shifted_sigmas
+from ...methods import METHODS
+from ...methods.scheduled.disca import disca
+from ...methods.seam.anchors import AtAnchors
+from ...methods.seam.method import Method
+from ...models.family import FAMILIES
+from ...schedule import PRESETS
 from .cost import NOTHING, Cost, Shape, full_step, predictor, run
 
 SHAPE = Shape(FAMILIES["1.0"], (1, 16, 33, 88, 88), 256)

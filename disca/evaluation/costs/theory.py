@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..host.running.run import KEY
-from ..methods.seam.method import Method
-from ..methods.seam.when import FULL
-from ..models.checks import family_of_model
-from ..models.predictor import Predictor
-from ..report import Report
+from ...host.running.run import KEY
+from ...methods.seam.method import Method
+from ...methods.seam.when import FULL
+from ...models.checks import family_of_model
+from ...models.predictor import Predictor
+from ...report import Report
 from .cost import NOTHING, Cost, Shape, cached_step, full_step, predictor
 
 if TYPE_CHECKING:

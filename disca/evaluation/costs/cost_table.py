@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from ..host.counting import Counter
-from ..methods import METHODS
-from ..methods.scheduled.disca import disca
-from ..methods.seam.anchors import AtAnchors
-from ..methods.seam.method import Method
-from ..models.family import FAMILIES
-from ..schedule import Anchors
+from ...host.counting import Counter
+from ...methods import METHODS
+from ...methods.scheduled.disca import disca
+from ...methods.seam.anchors import AtAnchors
+from ...methods.seam.method import Method
+from ...models.family import FAMILIES
+from ...schedule import Anchors
 from . import published
 from .cost import NOTHING, Cost, Shape, block, cached_step, full_step, held, predictor
 from .published import TERA
