@@ -17,6 +17,7 @@ import comfy.model_management  # noqa: E402
 import comfy.utils  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
+from disca.methods.scheduled.lesa import LesaNetwork  # noqa: E402
 from disca.models.family import FAMILIES, Family  # noqa: E402
 from disca.models.loading import LoadedPredictor, build_predictor  # noqa: E402
 from disca.weights.predictor_spec import PredictorSpec  # noqa: E402
@@ -41,6 +42,12 @@ class Size:
     def row(self) -> Family:
         """What is known of the family."""
         return FAMILIES[self.family]
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """What makes the published network that one, in ComfyUI's words."""
+        sizes = self.row.sized(self.width, self.width // 128, self.blocks)
+        return {**sizes, "context_in_dim": 3584, "byt5": False}
 
     @property
     def tokens(self) -> int:
@@ -77,20 +84,26 @@ def dtype_and_device() -> tuple[torch.dtype, torch.device]:
 def random_model(size: Size) -> ModelPatcher:
     """A MODEL of that size."""
     dtype, device = dtype_and_device()
-    sizes = size.row.sized(size.width, size.width // 128, size.blocks)
-    config = size.row.comfy_config(**sizes, context_in_dim=3584, byt5=False)
+    config = size.row.comfy_config(**size.changes)
     config.set_inference_dtype(dtype, None)
     with torch.no_grad():
         return ModelPatcher(_randomised(config.get_model({}, device=device)), device, torch.device("cpu"))
 
 
-def random_predictor(size: Size) -> LoadedPredictor:
-    """A two-block Predictor for a model of that size."""
+def random_predictor(size: Size, features: int = 1) -> LoadedPredictor:
+    """A two-block Predictor of so many features for a model of that size."""
     dtype, device = dtype_and_device()
-    spec = PredictorSpec(size.family, size.width, depth=2, heads=size.width // 128, mlp_ratio=4.0)
+    spec = PredictorSpec(size.family, size.width, depth=2, heads=size.width // 128, mlp_ratio=4.0, features=features)
     with torch.no_grad():
         network = _randomised(build_predictor(spec, dtype=dtype, device=device))
     return LoadedPredictor(ModelPatcher(network, device, torch.device("cpu")), spec)
+
+
+def random_experts(steps: int) -> ModelPatcher:
+    """LESA's experts for runs of so many steps."""
+    _, device = dtype_and_device()
+    with torch.no_grad():
+        return ModelPatcher(_randomised(LesaNetwork(steps)).to(device), device, torch.device("cpu"))
 
 
 def conditioning(size: Size) -> list:
