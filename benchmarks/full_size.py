@@ -7,7 +7,7 @@ Every method runs with the family's preset list of full steps, whatever its own 
 checks it does so all the same. The measured speed-up is that of a whole run by the list, made up of its calls: two in
 full and two cached are timed, and each kind of call counts by its median; with `--whole` all of the run's are timed.
 The plain model is timed in the same process. `s a call` is a full one of it, and a cached one of the methods. In theory
-stands for the operations of such a run, as `disca/evaluation/cost.py` has them. Extra memory is what the method holds
+stands for the operations of such a run, as `disca/evaluation/costs/cost.py` has them. Extra memory is what the method holds
 and the weights of its own network, computed; on a GPU also the peak beyond the plain model's, which does not see what
 waits in main memory. A method for which there is no memory has a row that says so.
 
@@ -28,8 +28,8 @@ from listed_methods import CALLS, NAMES, PLAIN, SHORT, Calls, Entry, Job, attemp
 from networks import FULL_SIZE, Size, dtype_and_device, random_model
 from overhead import steady_allocator
 
-from disca.evaluation import cost  # isort: skip
-from disca.evaluation.published import TERA  # isort: skip
+from disca.evaluation.costs import cost  # isort: skip
+from disca.evaluation.costs.published import TERA  # isort: skip
 from disca.host import speed  # isort: skip
 from disca.host.running.memory import bytes_held  # isort: skip
 from disca.methods.seam.anchors import AtAnchors  # isort: skip

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import comfy.model_management  # isort: skip
 from comfy.model_patcher import ModelPatcher  # isort: skip
-from disca.evaluation import cost, cost_table  # isort: skip
+from disca.evaluation.costs import cost, cost_table  # isort: skip
 from disca.host import attach, sampling  # isort: skip
 from disca.host.running.run import KEY  # isort: skip
 from disca.meanflow import shifted_sigmas  # isort: skip

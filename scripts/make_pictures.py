@@ -103,7 +103,7 @@ SCENES = {
     "DiscaApplyCache": Scene(CACHES, [["models"], ["apply_taylor"], ["sample_taylor"]]),
     "DiscaCompareMethods": Scene(METHODS, [["models", "guidance"], ["compare"]]),
     "DiscaCompareVideos": Scene(COMPARED, [["decode_full", "decode_taylor"], ["metrics"]]),
-    "DiscaTileVideos": Scene(METHODS, [["decode"], ["tile"], ["show"]]),
+    "DiscaTileVideos": Scene(METHODS, [["decode"], ["tile"]]),
     "DiscaFindSchedule": Scene(FOUND, [["apply"], ["find"]]),
     "DiscaApplyPredictor": Scene(HV10, [["model", "predictor", "schedule"], ["apply"]]),
     "DiscaMeanFlowSigmas": Scene(HV10, [["sigmas"], ["sample"]]),

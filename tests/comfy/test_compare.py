@@ -253,3 +253,12 @@ def test_a_graph_compares_decodes_each_and_tiles_them(execute):
     }
     outputs, error, _ = execute(prompt)
     assert error is None and len(outputs["show"]["images"]) == 6  # frames
+
+
+def test_the_report_of_a_run_has_its_speed_up_by_operations(load, apply, sample, compare):
+    model, predictor = load(HV10)
+    _, report = sample(HV10, apply(model, predictor, "0 1 3"), steps=STEPS, shift=SHIFT, seed=SEED)
+    rows, *_ = compare(HV10, model, "DisCa at 0 1 3", predictor=predictor)
+    assert f"by its operations: {float(rows[1]['theory'][:-1]):.1f}x" in report.splitlines()
+    _, plain = sample(HV10, model, steps=STEPS)
+    assert "by its operations" not in plain
