@@ -7,9 +7,9 @@ Every method runs with the family's preset list of full steps, whatever its own 
 checks it does so all the same. The measured speed-up is that of a whole run by the list, made up of its calls: two in
 full and two cached are timed, and each kind of call counts by its median; with `--whole` all of the run's are timed.
 The plain model is timed in the same process. `s a call` is a full one of it, and a cached one of the methods. In theory
-stands for the operations of such a run, as `disca/evaluation/costs/cost.py` has them. Extra memory is what the method holds
-and the weights of its own network, computed; on a GPU also the peak beyond the plain model's, which does not see what
-waits in main memory. A method for which there is no memory has a row that says so.
+stands for the operations of such a run, as `disca/evaluation/costs/cost.py` has them. Extra memory is what the method
+holds and the weights of its own network, computed; on a GPU also the peak beyond the plain model's, which does not see
+what waits in main memory. A method for which there is no memory has a row that says so.
 
 For a GPU, where `best` is the attention kernel that DisCa Attention would choose. `--small` is for a CPU: a network in
 which products take most of the time, on one core, in CPU time. A product of matrices is timed before and after each

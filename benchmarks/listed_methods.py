@@ -160,7 +160,7 @@ def _product(factors: Factors) -> float:
 
 @torch.inference_mode()
 def run(model: ModelPatcher, job: Job, plan: Sequence[int]) -> Calls:
-    """A run of as many steps; ValueError if others than planned ran in full."""
+    """A run of as many steps; RuntimeError if others than planned ran in full."""
     seconds, cached = [], []
 
     def timed(apply_model, call):
@@ -181,7 +181,7 @@ def run(model: ModelPatcher, job: Job, plan: Sequence[int]) -> Calls:
     guider = sampling.make_guider(model, conditioning(job.size), None, 1.0)
     guider.sample(noise, empty, sampling.sampler(), job.sigmas(len(plan)), disable_pbar=True, seed=0)
     if cached != [way != FULL for way in plan]:
-        raise ValueError(f"{sum(cached):d} of {len(cached):d} calls were cached, and not those that were planned.")
+        raise RuntimeError(f"{sum(cached):d} of {len(cached):d} calls were cached, and not those that were planned.")
     return Calls(seconds, torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
 
 

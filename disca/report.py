@@ -28,6 +28,8 @@ class Report:
     partial: int = 0  # counted calls in which other nodes left blocks out
     rejected: int = 0  # calls that were made again, their answers not good enough
     seconds_rejected: list[float] = field(default_factory=list)
+    rows_rejected: list[int] = field(default_factory=lambda: [0, 0])  # of those calls: rows cached, rows in full
+    rows_unchecked: int = 0  # of calls made again: rows cached, whose drafts were good enough before
     rows: dict[tuple[int, int], list[int]] = field(
         default_factory=lambda: defaultdict(lambda: [0, 0])
     )  # condition, video -> steps cached, steps in full

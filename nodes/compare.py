@@ -17,7 +17,7 @@ First-Block-Cache threshold=0.2
 plain steps=8"""
 METHODS_TOOLTIP = (
     "A line for each: its name as in DisCa Apply Cache, settings such as order=1 or preset='DisCa, low speed', and "
-    "behind 'at' the steps to run in full in place of its own rule, such as 0-2, 5, 9. 'DisCa at ...' needs a "
+    "after 'at' the steps to run in full in place of its own rule, such as 0-2, 5, 9. 'DisCa at ...' needs a "
     "Predictor. 'plain steps=8' is the model in fewer steps. A line that begins with # is left out."
 )
 PREDICTOR_TOOLTIP = "For the lines 'DisCa at ...', or LESA's."
@@ -57,12 +57,22 @@ class DiscaCompareMethods(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, methods: str | None, cfg: float | None = 1.0, negative=UNCONNECTED, schedule=UNCONNECTED
+        cls,
+        methods: str | None,
+        steps: int | None = None,
+        cfg: float | None = 1.0,
+        negative=UNCONNECTED,
+        schedule=UNCONNECTED,
+        predictor=UNCONNECTED,
     ) -> bool:
         require("comparing")
         require_guidance(negative, cfg)
-        if methods is not None:
-            room("comparing").read_entries(methods, None if schedule is UNCONNECTED else EVERY_STEP)
+        if methods is not None:  # None: comes by a link
+            for entry in room("comparing").read_entries(methods, None if schedule is UNCONNECTED else EVERY_STEP):
+                if steps is not None:
+                    entry.require_steps(steps)
+                if predictor is UNCONNECTED:
+                    entry.require_predictor(None)
         return True
 
     @classmethod
@@ -81,8 +91,8 @@ class DiscaCompareMethods(io.ComfyNode):
         cfg=1.0,
     ) -> io.NodeOutput:
         comparing = room("comparing")
-        asked = comparing.Asked(positive, latent_image, seed, steps, shift, negative, cfg)
-        found = comparing.compare_methods(model, asked, comparing.read_entries(methods, schedule), predictor)
+        settings = comparing.RunSettings(positive, latent_image, seed, steps, shift, negative, cfg)
+        found = comparing.compare_methods(model, settings, comparing.read_entries(methods, schedule), predictor)
         return io.NodeOutput(found.table, as_image(found.chart), found.latents, found.names)
 
 

@@ -99,9 +99,10 @@ class DiscaSample(io.ComfyNode):
     ) -> io.NodeOutput:
         sigmas = shifted_sigmas(steps, shift, denoise)
         latent, report = room("sampling").sample(model, positive, negative, cfg, latent_image, seed, sigmas)
-        if report and not compat.missing("theory"):
-            speed_up = room("theory").speed_up_of_run
-            report.theory = speed_up(model, positive, latent["samples"], sigmas.tolist(), report)
+        if report:
+            from ..disca.evaluation.costs.theory import speed_up_of_run  # would not load without what `attach` needs
+
+            report.theory = speed_up_of_run(model, positive, latent["samples"], sigmas.tolist(), report)
         return io.NodeOutput(latent, str(report or compat.lack("attach") or "DisCa: nothing to denoise"))
 
 

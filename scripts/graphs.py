@@ -205,7 +205,7 @@ GRAPHS = [
         METHODS,
         methods_groups(),
         NOTE_METHODS,
-        (380, 800),
+        (320, 940),
         Thumbnail("Compare methods", "table and chart", "no downloads", "a red circle, a blue square, eight ways"),
     ),
 ]

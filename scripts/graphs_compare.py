@@ -17,7 +17,7 @@ FILM = "methods"
 NOTE_METHODS = """# Press Run: eight methods, one prompt, one seed
 
 Nothing to download: the model is a tiny HunyuanVideo that comes with the pack. Two processor cores without a GPU took \
-20 seconds.
+8 seconds.
 
 # What you see
 
@@ -53,16 +53,14 @@ def methods_groups() -> list[Group]:
     sources = {"model": ("models", 1), "predictor": ("models", 2), "positive": ("guidance", 0)}
     run = {"latent_image": ("latent", 0), "seed": SEED, "steps": STEPS, "shift": 1.0, "cfg": 1.0, "methods": METHODS}
     compare = Node("compare", "DiscaCompareMethods", sources | run, height=560)
-    table = Node("table", "PreviewAny", {"source": ("compare", 0)}, "Table", 420)
-    chart = Node("chart", "PreviewImage", {"images": ("compare", 1)}, "Chart", 620)
     decode = Node("decode", "DiscaToyDecode", {"samples": ("compare", 2), "size": 160})
     tile = Node("tile", "DiscaTileVideos", {"videos": ("decode", 0), "names": ("compare", 3), "columns": 3})
-    film = {"images": ("tile", 0), "filename_prefix": f"disca/toy_{FILM}", "fps": 4.0}
-    show = Node("show", "SaveAnimatedWEBP", film, "Videos", 640)
+    film = {"images": ("tile", 0), "filename_prefix": f"disca/toy_{FILM}", "fps": 4.0, "method": "default"}
+    chart = Node("chart", "PreviewImage", {"images": ("compare", 1)}, "Chart", 560)
+    table = Node("table", "PreviewAny", {"source": ("compare", 0)}, "Table", 280)
     return [
         Group("Model and prompt", 270, [inputs]),
-        Group("What to compare", 380, [[compare]]),
-        Group("Chart", 560, [[chart, decode, tile]]),
-        Group("Videos", 560, [[show]]),
-        Group("Table", 620, [[table]]),
+        Group("What to compare", 330, [[compare, decode, tile]]),
+        Group("What it costs", 440, [[chart, table]]),
+        Group("What it draws", 420, [[Node("show", "SaveAnimatedWEBP", film, "Videos", 740)]]),
     ]

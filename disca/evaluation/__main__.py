@@ -11,6 +11,7 @@ python -m disca.evaluation vbench-score evaluation_results        Semantic, Qual
 import argparse
 import logging
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def _add_cost(commands: argparse._SubParsersAction) -> None:
     cost = commands.add_parser("cost", help="operations and bytes of a step")
     cost.add_argument("--family", nargs="+", choices=["1.0", "1.5"], default=["1.0", "1.5"])
     cost.add_argument("--size", type=_size, help="WIDTHxHEIGHTxFRAMES, in pixels; by default each family's own")
-    cost.add_argument("--text", type=int, help="tokens of text; by default 256 for 1.0, 1000 for 1.5")
+    cost.add_argument("--text", type=_count, help="tokens of text; by default 256 for 1.0, 1000 for 1.5")
     cost.add_argument("--count", action="store_true", help="count too, on the real networks: some minutes")
     cost.set_defaults(run=_cost)
 
@@ -78,7 +79,8 @@ def _add_vbench(commands: argparse._SubParsersAction) -> None:
 def _run(options: argparse.Namespace) -> int:
     from .study.settings import StudySettings
 
-    settings = read_section(options.settings, StudySettings)
+    settings = read_section(options.settings, StudySettings, "study")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # so that what is done has its page
     prepare_comfy(choose_device(settings.device).type, training=False)
     from .study.carry_out import carry_out
 
@@ -118,7 +120,7 @@ def _vbench_score(options: argparse.Namespace) -> int:
 
 def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is no number of videos, such as {SAMPLES:d}")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a number of 1 or more, such as {SAMPLES:d}")
     return int(text)
 
 

@@ -11,7 +11,7 @@ from ..methods.scheduled.lesa import LesaCache, in_its_runs
 from ..methods.seam.anchors import AtAnchors
 from ..methods.seam.method import SITES, Method
 from ..methods.seam.when import MODULATED, Rule
-from ..models.checks import LoadedLesa, LoadedPredictor, family_of_model, require_match, require_meanflow
+from ..models.checks import Learned, LoadedLesa, LoadedPredictor, family_of_model, require_match, require_meanflow
 from ..schedule import Anchors, Schedule
 from .running import blocks, wrappers
 from .running.outer import Attachment, outer_sample
@@ -27,16 +27,16 @@ LEVELS = {
 
 
 def attach_predictor(
-    model: ModelPatcher, predictor: LoadedPredictor | LoadedLesa, schedule: Schedule, cache_device: str = "auto"
+    model: ModelPatcher, predictor: Learned, schedule: Schedule, cache_device: str = "auto"
 ) -> ModelPatcher:
     """A clone of the MODEL that runs the transformer on the schedule's anchors and the Predictor on the other steps."""
     if isinstance(predictor, LoadedPredictor):
         require_meanflow(model)
         require_match(model, predictor.spec)
-    return attach(model, answered_by(predictor, AtAnchors(schedule)), cache_device, predictor.patcher)
+    return attach(model, _answered_by(predictor, AtAnchors(schedule)), cache_device, predictor.patcher)
 
 
-def answered_by(predictor: LoadedPredictor | LoadedLesa, rule: Rule) -> Method:
+def _answered_by(predictor: Learned, rule: Rule) -> Method:
     """The method whose answers the Predictor gives."""
     if isinstance(predictor, LoadedLesa):
         return in_its_runs(LesaCache().method(rule), predictor.spec.steps, predictor.spec.shift)

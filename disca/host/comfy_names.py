@@ -110,7 +110,6 @@ NEEDS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "comfy.utils": ("ProgressBar ProgressBar.update_absolute", ""),
     },
-    "theory": {},
     "speed": {
         "comfy.ldm.modules.attention": ("", "optimized_attention_override skip_reshape skip_output_reshape"),
         "comfy_api.torch_helpers": ("set_torch_compile_wrapper", ""),

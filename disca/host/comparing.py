@@ -18,8 +18,8 @@ Interrupted = InterruptProcessingException  # what a user's interrupt raises
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What every run is of."""
+class RunSettings:
+    """Prompt, size, seed and times that all runs have in common."""
 
     positive: list
     latent: dict
@@ -30,20 +30,20 @@ class Asked:
     cfg: float = 1.0
 
 
-class Ran(NamedTuple):
-    """What a run gave."""
+class RunResult(NamedTuple):
+    """The LATENT of a run, its samples in the network's latent space, where distances are taken, and its report."""
 
     latent: dict
-    inside: Tensor  # its samples in the network's latent space, where distances are taken
+    model_latent: Tensor
     report: Report
 
 
 class Runs:
     """Runs of a MODEL, and a bar on the node for all that are expected; nothing stays on the MODEL."""
 
-    def __init__(self, model: ModelPatcher, asked: Asked, expected: int):
+    def __init__(self, model: ModelPatcher, settings: RunSettings, expected: int):
         """`expected` are steps."""
-        self.model, self.asked = model, asked
+        self.model, self.settings = model, settings
         self._expected, self._done = expected, 0
         self._bar = comfy.utils.ProgressBar(expected)
 
@@ -52,16 +52,16 @@ class Runs:
         self.run(attach.plain(self.model), 1)
 
     @torch.inference_mode()
-    def run(self, model: ModelPatcher, steps: int) -> Ran:
+    def run(self, model: ModelPatcher, steps: int) -> RunResult:
         """A run of what was made of the MODEL; ValueError if it ends in NaN."""
-        asked = self.asked
-        guider = sampling.make_guider(model, asked.positive, asked.negative, asked.cfg)
-        sigmas, solver = shifted_sigmas(steps, asked.shift), sampling.sampler_for(model)
-        latent, report = sampling.run(model, guider, asked.latent, asked.seed, sigmas, solver, self._step)
+        given = self.settings
+        guider = sampling.make_guider(model, given.positive, given.negative, given.cfg)
+        sigmas, solver = shifted_sigmas(steps, given.shift), sampling.sampler_for(model)
+        latent, report = sampling.run(model, guider, given.latent, given.seed, sigmas, solver, self._step)
         samples = latent["samples"]
         if not samples.isfinite().all():
             raise ValueError("The run ends in NaN or infinity. Look at the MODEL without DisCa.")
-        return Ran(latent, model.model.process_latent_in(samples), report)
+        return RunResult(latent, model.model.process_latent_in(samples), report)
 
     def skip_to(self, done: int) -> None:
         """So many of all steps are over, whether they were made or not."""

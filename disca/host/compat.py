@@ -23,7 +23,6 @@ LOST_WITHOUT = {  # room -> what does not work without it
     "calibration": "DisCa cannot calibrate. Choose a published calibration in DisCa Apply Cache",
     "finding": "DisCa cannot find a schedule. Take a preset in DisCa Cache Schedule",
     "comparing": "DisCa cannot compare methods. Compare the reports of DisCa Sample",
-    "theory": "the report has no speed-up by operations",
     "speed": "attention and compilation stay as they are",
     "training": "DisCa cannot train from a graph. Train with python -m disca.training",
     "datasets": "DisCa cannot build a dataset from a graph. Build it with python -m disca.training.build",
@@ -38,7 +37,6 @@ ROOMS = {  # room -> its module in this pack
     "calibration": "host.calibrating",
     "finding": "host.finding.find",
     "comparing": "evaluation.side_by_side.compare",
-    "theory": "evaluation.costs.theory",
     "speed": "host.speed",
     "training": "server.training",
     "datasets": "server.datasets",
@@ -49,7 +47,6 @@ IMPORTS = {
     "dcm": ("loading", "lora"),
     "finding": ("attach", "sampling"),
     "comparing": ("attach", "sampling"),
-    "theory": ("attach",),
     "training": ("loading", "lora"),
     "toy": ("loading",),
 }  # room -> others that it takes with it

@@ -34,6 +34,9 @@ class LoadedLesa(NamedTuple):
     spec: LesaSpec
 
 
+Learned = LoadedPredictor | LoadedLesa
+
+
 def family_of_model(model: ModelPatcher) -> Family:
     """The family of a MODEL's network; ValueError if it is of none that DisCa knows."""
     network = getattr(model.model, "diffusion_model", None)

@@ -26,15 +26,15 @@ class Loader(yaml.SafeLoader):
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), None)
 
 
-def read_section(file: str | os.PathLike, kind: type[T]) -> T:
-    """What a YAML file describes; ValueError names file and line of what is wrong in it."""
+def read_section(file: str | os.PathLike, kind: type[T], what: str = "run") -> T:
+    """What a YAML file describes, a run or `what` else; ValueError names file and line of what is wrong in it."""
     path = os.path.abspath(file)
     if not os.path.isfile(path):
-        raise ValueError(f"There is no file {quoted(path)}. Name the YAML file of the run.")
+        raise ValueError(f"There is no file {quoted(path)}. Name the YAML file of the {cause(what)}.")
     source = _Source(path)
     root = source.compose()
     if root is None:
-        raise ValueError(f"{source.label} is empty. Describe the run in it.")
+        raise ValueError(f"{source.label} is empty. Describe the {cause(what)} in it.")
     values = source.value(root)
     try:
         return TypeAdapter(kind).validate_python(values, context={FOLDER: os.path.dirname(path)})

@@ -126,24 +126,29 @@ def test_an_interrupt_before_there_is_a_row_ends_the_node(load, compare):
         compare(HV10, load(HV10)[0], "reuse at 0 3")
 
 
-@pytest.mark.parametrize("method", ["DisCa at 0 2", "reuse at 0 2", "ToCa ratio=0.5 at 0 2", "PAB at 0 2"])
-def test_the_speed_up_by_operations_is_that_of_the_operations_counted(method, load, pack, compare):
-    model, predictor = load(HV10)
-    attention = pack("disca.host.counting").ATTENTION
-    runs, counted = pack("disca.host.comparing").Runs, []
+def operations(case, model, method, pack, compare, **changes) -> tuple[int, int, float]:
+    """Counted while sampling, every step in full and by the method, and the speed-up that the table has by them."""
+    attention, runs, counted = pack("disca.host.counting").ATTENTION, pack("disca.host.comparing").Runs, []
     run = runs.run
 
     def count(self, *given):
         with FlopCounterMode(display=False, custom_mapping=attention) as counter:
-            ran = run(self, *given)
+            result = run(self, *given)
         counted.append(counter.get_total_flops())
-        return ran
+        return result
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "run", count)
-        rows, *_ = compare(HV10, model, method, predictor=predictor)
+        rows, *_ = compare(case, model, method, **changes)
     _, full, cached = counted
-    assert float(rows[1]["theory"][:-1]) == pytest.approx(full / cached, abs=6e-3)
+    return full, cached, float(rows[1]["theory"][:-1])
+
+
+@pytest.mark.parametrize("method", ["DisCa at 0 2", "reuse at 0 2", "ToCa ratio=0.5 at 0 2", "PAB at 0 2"])
+def test_the_speed_up_by_operations_is_that_of_the_operations_counted(method, load, pack, compare):
+    model, predictor = load(HV10)
+    full, cached, said = operations(HV10, model, method, pack, compare, predictor=predictor)
+    assert said == pytest.approx(full / cached, abs=6e-3)
 
 
 @pytest.mark.parametrize(
@@ -151,20 +156,27 @@ def test_the_speed_up_by_operations_is_that_of_the_operations_counted(method, lo
     [
         ("", "The list of methods is empty. Write a line for each"),
         ("# nothing", "The list of methods is empty"),
-        ("TaylorSeer-Light", "'TaylorSeer-Light' in the list of methods is none. Did you mean 'TaylorSeer-Lite'"),
-        ("nonsense", "'nonsense' in the list of methods is none. There are 'plain', 'DisCa'"),
+        (
+            "TaylorSeer-Light",
+            "'TaylorSeer-Light' in the list of methods is not a method. Did you mean 'TaylorSeer-Lite'",
+        ),
+        ("nonsense", "'nonsense' in the list of methods is not a method. There are 'plain', 'DisCa'"),
         ("reuse at 1 2", "starts at step 1, but step 0 must be an anchor"),
         ("reuse at", "The anchor list is empty"),
         ("reuse at 0 6", "asks for step 6 in full, but the run has 6 steps"),
-        ("reuse interval", "Cannot read 'interval' behind 'reuse'. Write settings such as order=1"),
+        ("reuse interval", "Cannot read 'interval' after 'reuse'. Write settings such as order=1"),
         ("TaylorSeer order=7", "'order' is 7, but must be at most 2"),
         ("TaylorSeer order=1.5", "'order' is 1.5, but must be a whole number"),
-        ("TaylorSeer oder=1", "Did you mean 'order'"),
+        ("TaylorSeer oder=1", "'oder' is not a setting of 'TaylorSeer'. Did you mean 'order'"),
+        ("TaylorSeer self=1", "'self' is not a setting of 'TaylorSeer'"),
+        ("TaylorSeer order=1 order=2", "'TaylorSeer' sets 'order' twice"),
+        ("reuse at " + " ".join(map(str, range(600))), "letters, but may have 1000"),
+        ("plain steps=\u0668", "Give it a number of steps"),
         ("TeaCache preset=quick", "'TeaCache' has no preset 'quick'. It has 'released, slow'"),
         ("TeaCache coefficients=1,x", "'coefficients' is '1,x', but must be numbers with commas"),
         ("reuse at 0 1\nreuse  at 0 1", "'reuse at 0 1' is in the list of methods twice"),
-        ("plain", "'plain' is no run of the plain model. Give it a number of steps"),
-        ("plain steps=0", "Give it a number of steps from 1 to 1000"),
+        ("plain", "'plain' is not a run of the plain model. Give it a number of steps"),
+        ("plain steps=0", "Give it a number of steps from 1 to 100"),
         ("plain steps=8 at 0 1", "Give it a number of steps"),
         ("plain steps=true", "Give it a number of steps"),
         ("DisCa", "Which steps should 'DisCa' run in full"),
@@ -186,7 +198,12 @@ def test_a_list_that_is_wrong_is_refused_when_it_is_queued(comfy_nodes):
     node = comfy_nodes.NODE_CLASS_MAPPINGS["DiscaCompareMethods"]
     with pytest.raises(ValueError, match="Did you mean 'reuse'"):
         node.validate_inputs(methods="reus at 0")
-    assert node.validate_inputs(methods="reuse at 0\nDisCa", schedule=None) is True  # it comes by a link
+    with pytest.raises(ValueError, match="asks for step 25 in full, but the run has 20 steps"):
+        node.validate_inputs(methods="reuse at 0 25", steps=20)
+    with pytest.raises(ValueError, match="'DisCa at 0' needs a Predictor for it, but none is given"):
+        node.validate_inputs(methods="DisCa at 0", steps=20)
+    linked = {"schedule": None, "predictor": None, "steps": None}
+    assert node.validate_inputs(methods="reuse at 0 25\nDisCa", **linked) is True
 
 
 def test_disca_without_a_list_goes_by_the_schedule(load, call, compare):
@@ -262,3 +279,48 @@ def test_the_report_of_a_run_has_its_speed_up_by_operations(load, apply, sample,
     assert f"by its operations: {float(rows[1]['theory'][:-1]):.1f}x" in report.splitlines()
     _, plain = sample(HV10, model, steps=STEPS)
     assert "by its operations" not in plain
+
+
+def test_a_predictor_of_another_family_is_refused_before_any_run(load, compare, pack, monkeypatch):
+    monkeypatch.setattr(pack("disca.host.comparing").Runs, "run", lambda *_: pytest.fail("there was a run"))
+    (model, _), (_, other) = load(HV10), load(HV15)
+    with pytest.raises(ValueError, match="The Predictor is for HunyuanVideo 1.5, but the MODEL is HunyuanVideo 1.0"):
+        compare(HV10, model, "reuse at 0 2\nDisCa at 0 2", predictor=other)
+
+
+def answering(model):
+    """The MODEL with another node's wrapper that answers every call in the network's place."""
+    model = model.clone()
+    model.set_model_unet_function_wrapper(lambda apply_model, call: torch.zeros_like(call["input"]))
+    return model
+
+
+def test_a_run_that_the_network_never_saw_loses_nothing(load, apply, sample, compare):
+    model, predictor = load(HV10)
+    _, report = sample(HV10, apply(answering(model), predictor, "0 1 3"), steps=STEPS)
+    assert "by its operations" not in report
+    with pytest.raises(ValueError, match="ends in zeros|No call of the run was answered by the network"):
+        compare(HV10, answering(model), "reuse at 0 1")
+
+
+def test_a_run_that_ends_in_zeros_is_nothing_to_compare_with(load, compare):
+    latent = graph.empty_latent(HV10)
+    latent["noise_mask"] = torch.zeros(1, 1, *latent["samples"].shape[-2:])
+    with pytest.raises(ValueError, match="Give an empty latent without a mask"):
+        compare(HV10, load(HV10)[0], "reuse at 0 1", latent_image=latent)
+
+
+@pytest.mark.parametrize("method", ["DisCa at 0 2", "reuse at 0 2", "FORA at 0 2"])
+def test_operations_count_the_tokens_of_glyphs_and_first_frames(method, load, pack, compare):
+    model, predictor = load(HV15)
+    full, cached, said = operations(HV15, model, method, pack, compare, predictor=predictor)
+    assert said == pytest.approx(full / cached, abs=6e-3)
+
+
+def test_operations_count_rows_that_part_and_those_made_again(load, pack, compare):
+    model, _ = load(HV10)
+    latent = graph.empty_latent(HV10, 3)
+    latent["samples"] = torch.randn(latent["samples"].shape, generator=torch.Generator().manual_seed(0)) * 5
+    method = "SpeCa runs='this step' threshold=0.2 fewest=1"
+    full, cached, said = operations(HV10, model, method, pack, compare, latent_image=latent, steps=12)
+    assert said == pytest.approx(full / cached, abs=6e-3)

@@ -143,3 +143,20 @@ def test_a_video_on_which_xpsnr_would_end_the_process_is_not_measured_by_it():
         "not measured, it needs 2025 pixels and the video has 1980"
     )
     assert by_ffmpeg("xpsnr", least, least.flip(0)).overall > 0.0
+
+
+def test_one_frame_without_an_error_does_not_stand_for_all():
+    reference = torch.rand(4, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    video = reference.clone()
+    video[1:] = (video[1:] + 0.05).clamp(0.0, 1.0)
+    for name, measured in (("psnr", psnr(reference, video)), ("xpsnr", None)):
+        found = by_ffmpeg(name, reference, video)
+        assert math.isinf(found.frames[0]) and math.isfinite(found.overall) and "the same" not in found.line
+        assert measured is None or found.overall == pytest.approx(measured.overall, abs=0.1)
+
+
+@pytest.mark.parametrize("sides", [(7, 64), (3000, 1), (4, 4)])
+def test_a_video_too_thin_for_windows_is_not_measured_by_them(sides):
+    video = torch.rand(2, *sides, 3, generator=torch.Generator().manual_seed(0))
+    for found in (by_ffmpeg("ssim", video, video), by_ffmpeg("xpsnr", video, video), vmaf(video, video)):
+        assert "it needs 8 pixels on each side" in found.line

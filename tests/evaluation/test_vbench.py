@@ -123,9 +123,9 @@ def test_what_is_no_score_is_refused(value, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"scene": [0.5, [', "no whole JSON: it breaks off or is damaged at line 1"),
-        ("", "no whole JSON"),
-        ("[" * 100_000, "no whole JSON"),
+        ('{"scene": [0.5, [', "is not complete JSON: it breaks off or is damaged at line 1"),
+        ("", "is not complete JSON"),
+        ("[" * 100_000, "is not complete JSON"),
         ("[0.5]", "holds 'list', where names with values are needed"),
         ("{}", "has no results in it"),
         (b'{"scene\xff": 1}', "is no text in UTF-8"),
@@ -203,7 +203,7 @@ def test_a_prompt_that_is_no_files_name_gets_one_of_its_own(prompt, videos, tmp_
     assert first.endswith("-0.mp4") and second.endswith("-1.mp4") and len(second.encode()) <= 255
     assert json.loads((tmp_path / "out" / "prompts.json").read_text()) == {first: prompt, second: prompt}
     renamed, how, *_ = notes(found)
-    assert renamed.startswith("no name for a file, so renamed, 1 prompt: ") and "--prompt_file prompts.json" in how
+    assert renamed.startswith("not a file name, so changed, 1 prompt: ") and "--prompt_file prompts.json" in how
 
 
 @pytest.mark.parametrize("prompt", ["x" * 249, "é" * 124, "..", "-f", "ends in -5", "100% 猫 🐈"])
@@ -241,7 +241,7 @@ def test_a_number_of_videos_that_does_not_fit_the_prompts_is_refused(videos, tmp
     assert "11 videos, but 2 prompts of 5 videos each make 10" in caplog.text
     with pytest.raises(SystemExit):
         main([*arguments, "--samples", "0"])
-    assert "no number of" in capsys.readouterr().err
+    assert "is not a number of 1 or more" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -65,12 +65,12 @@ OURS = {  # what is ours by other ways: kept in an object that only our constant
     ("disca/evaluation/costs/cost_table.py", "said"),
     ("disca/evaluation/costs/cost_table.py", "title"),
     ("disca/evaluation/__main__.py", "error"),
-    ("disca/evaluation/study/page.py", "base64.b64encode(out.getvalue()).decode()"),  # a page: escaped for it
-    ("disca/evaluation/study/page.py", "escape(line.case.prompt)"),
-    ("disca/evaluation/study/page.py", "escape(line.row.text)"),
-    ("disca/evaluation/study/page.py", "escape(line.row.problem)"),
+    ("disca/evaluation/study/page.py", "_data('image/png', out.getvalue())"),  # a page: escaped for it
+    ("disca/evaluation/study/page.py", "case.prompt"),
+    ("disca/evaluation/study/page.py", "record.row.problem"),
+    ("disca/evaluation/study/page.py", "note"),
     ("disca/evaluation/study/page.py", "escape(shown[0].case.prompt)"),
-    ("disca/evaluation/study/page.py", "escape(caption(line.row))"),
+    ("disca/evaluation/study/page.py", "escape(caption(record.row))"),
     ("disca/evaluation/study/page.py", "source"),
     ("disca/evaluation/study/page.py", "model"),
     ("disca/training/__main__.py", "error"),

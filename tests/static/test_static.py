@@ -18,6 +18,7 @@ SHIPPED = {
     "locales",
     "example_workflows",
     "training",
+    "evaluation",
     "pyproject.toml",
     "README.md",
     "CHANGELOG.md",

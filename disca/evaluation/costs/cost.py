@@ -35,6 +35,7 @@ class Shape:
     text: int
     changes: tuple[tuple[str, object], ...] = ()  # to the published network, in ComfyUI's words
     loaded: nn.Module | None = None  # a network that is there, in place of the published one
+    extra: tuple[tuple[str, int], ...] = ()  # embedder and tokens of other inputs that go through the blocks as text
 
     @cached_property
     def network(self) -> nn.Module:
@@ -67,11 +68,16 @@ class Shape:
     @property
     def tokens(self) -> int:
         """Tokens of video and text."""
-        return self.image + self.text
+        return self.image + self.texts
+
+    @property
+    def texts(self) -> int:
+        """Tokens that go through the blocks beside the video's."""
+        return self.text + sum(count for _, count in self.extra)
 
     def tokens_of(self, site: str) -> int:
         """Tokens that a site inside a block makes."""
-        return {"img": self.image, "txt": self.text}.get(site.partition("_")[0], self.tokens)
+        return {"img": self.image, "txt": self.texts}.get(site.partition("_")[0], self.tokens)
 
 
 @dataclass(frozen=True)
@@ -116,13 +122,14 @@ def attention(shape: Shape) -> Cost:
 
 
 def around(shape: Shape) -> Cost:
-    """What runs before and behind the blocks: embedders, the text's refiner, the final layer."""
+    """What runs before and after the blocks: embedders, the text's refiner, the final layer."""
     network, products = shape.network, 0.0
     rows = {"img_in": shape.image, "final_layer.linear": shape.image, "txt_in.input_embedder": shape.text}
     rows |= {f"{REFINER}.{i}.{part}": shape.text for i in range(REFINERS) for part in ("self_attn", "mlp")}
-    unused = ("vision_in", "byt5_in", *shape.family.prefixes)
+    rows |= dict(shape.extra)
+    unused = ({"vision_in", "byt5_in"} - rows.keys()) | {*shape.family.prefixes}
     for name, weight in network.named_parameters():
-        if weight.ndim > 1 and not name.startswith(unused):
+        if weight.ndim > 1 and not name.startswith(tuple(unused)):
             count = next((rows[part] for part in rows if name.startswith(part)), 1)
             products += 2.0 * weight.numel() * count
     return Cost(products + REFINERS * 4.0 * shape.text**2 * shape.width, REFINERS * shape.heads * shape.text**2)

@@ -1,10 +1,10 @@
 """The speed-up that a run should have had by its operations, to stand beside the one that was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...host.running.run import KEY
 from ...methods.seam.method import Method
@@ -12,21 +12,34 @@ from ...methods.seam.when import FULL
 from ...models.checks import family_of_model
 from ...models.predictor import Predictor
 from ...report import Report
-from .cost import NOTHING, Cost, Shape, cached_step, full_step, predictor
+from .cost import NOTHING, Cost, Shape, block, cached_step, full_step, predictor
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 
-def speed_up(shape: Shape, method: Method, report: Report, sigmas: Sequence[float], compute: Cost = NOTHING) -> float:
-    """Operations of the run's calls had each been full, over those that were made; `compute` as in `cached_step`.
+COUNTED = ("1.0", "1.5")  # families that the formulas were held to counting for
 
-    Calls are those that the report counts: also those in full that were to be cached.
+
+def speed_up(
+    shape: Shape, method: Method, report: Report, sigmas: Sequence[float], compute: Cost = NOTHING
+) -> float | None:
+    """Operations of the run had all of it been in full, over those that were made; None if none were.
+
+    Counted are the rows of calls, which may part, or the calls themselves where something ran in full unplanned.
+    `compute` is as in `cached_step`.
     """
-    full, cached = full_step(shape).products, cached_call(shape, method, sigmas, compute)
-    in_full = report.full + report.fallbacks.total()
-    made = in_full * full + (report.predicted + report.rejected) * cached
-    return (in_full + report.predicted) * full / made
+    whole = full_step(shape).products
+    if report.rows and not report.fallbacks:
+        cached, in_full = (sum(kind) for kind in zip(*report.rows.values(), strict=True))
+        again, again_in_full = report.rows_rejected
+    else:
+        cached, in_full = report.predicted, report.full + report.fallbacks.total()
+        again, again_in_full = report.rejected, 0
+    checks = block(shape, shape.places[-1]).products if method.when.checks else 0.0
+    made = (in_full + again_in_full) * whole + (cached + again) * cached_call(shape, method, sigmas, compute)
+    made -= report.rows_unchecked * checks
+    return (in_full + cached) * whole / made if made else None
 
 
 def cached_call(shape: Shape, method: Method, sigmas: Sequence[float], compute: Cost = NOTHING) -> float:
@@ -40,13 +53,22 @@ def cached_call(shape: Shape, method: Method, sigmas: Sequence[float], compute: 
 def speed_up_of_run(
     model: "ModelPatcher", positive: list, latent: Tensor, sigmas: Sequence[float], report: Report
 ) -> float | None:
-    """The same of a run of a MODEL; None if it has no method."""
-    attachment = model.get_attachment(KEY)
-    if attachment is None or attachment.method is None:
+    """The same of a run of a MODEL; None if it has no method, or is of a family whose operations are not known."""
+    attachment, family = model.get_attachment(KEY), family_of_model(model)
+    if attachment is None or attachment.method is None or family.name not in COUNTED:
         return None
-    text = max(entry[0].shape[1] for entry in positive)
-    shape = Shape(family_of_model(model), tuple(latent.shape), text, loaded=model.model.diffusion_model)
+    network = model.model.diffusion_model
+    text, extra = max((texts_of(network, tokens, options) for tokens, options, *_ in positive), key=lambda one: one[0])
+    shape = Shape(family, tuple(latent.shape), text, loaded=network, extra=extra)
     return speed_up(shape, attachment.method, report, sigmas, own_network(shape, model))
+
+
+def texts_of(network: nn.Module, tokens: Tensor, options: Mapping[str, Any]) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Tokens of text in a conditioning, and those of the other inputs that go through the blocks beside them."""
+    glyphs, seen = options.get("conditioning_byt5small"), options.get("clip_vision_output")
+    given = {"byt5_in": glyphs, "vision_in": getattr(seen, "last_hidden_state", None)}
+    extra = [(name, found.shape[1]) for name, found in given.items() if found is not None and getattr(network, name)]
+    return tokens.shape[1], tuple(extra)
 
 
 def own_network(shape: Shape, model: "ModelPatcher") -> Cost:

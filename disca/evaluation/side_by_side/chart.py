@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .rows import Row, on_the_line
+from .rows import Row, pareto_front
 from .table import error_of
 
 WIDTH, PLOT, LINE = 960, 560, 30  # pixels; the height of the plot, and of a line of the legend
@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 96, 40, 52, 64
 TEXT, GRID, BEST, OTHER = "#222222", "#dddddd", "#228833", "#4477aa"
 RADIUS, MARKS = 15, 5
 DECADES = 8  # below the largest error: what is smaller is rounding
-COLUMNS = (690, 790, 930)  # right ends of speed-up, operations and error
+COLUMNS = (690, 830, 930)  # right ends of speed-up, operations and error
 LETTERS = 58  # of a method's name
 
 Place = Callable[[float, float], tuple[float, float]]
@@ -22,7 +22,7 @@ Place = Callable[[float, float], tuple[float, float]]
 def chart(rows: Sequence[Row]) -> Image.Image:
     """A picture of the rows that came, by the numbers that they have in the table."""
     came = [(number, row) for number, row in enumerate(rows) if row.came]
-    best = on_the_line(rows)
+    best = pareto_front(rows)
     picture = Image.new("RGB", (WIDTH, PLOT + LINE * (len(rows) + 2)), "white")
     draw = ImageDraw.Draw(picture)
     place = _axes(draw, [row for _, row in came])
@@ -35,8 +35,8 @@ def chart(rows: Sequence[Row]) -> Image.Image:
 
 def _axes(draw: ImageDraw.ImageDraw, rows: Sequence[Row]) -> Place:
     """Draws the grid; gives where a speed-up and an error lie. The lowest line is for no error at all."""
-    fastest = max(1.0, *(row.measured for row in rows)) * 1.05
-    slowest = min(1.0, *(row.measured for row in rows)) * 0.95
+    fastest = max([1.0, *(row.measured for row in rows)]) * 1.05
+    slowest = min([1.0, *(row.measured for row in rows)]) * 0.95
     logs = [math.log10(row.error) for row in rows if row.error > 0.0] or [0.0]
     top = math.ceil(max(logs) + 1e-9)
     bottom = max(math.floor(min(logs)), top - DECADES) - 1
@@ -69,7 +69,7 @@ def _dot(draw: ImageDraw.ImageDraw, at: tuple[float, float], number: int, best: 
 
 def _legend(draw: ImageDraw.ImageDraw, rows: Sequence[Row], best: Sequence[Row]) -> None:
     font, y = ImageFont.load_default(size=18), PLOT + LINE // 2
-    for right, head in zip(COLUMNS, ("speed-up", "by ops", "error"), strict=True):
+    for right, head in zip(COLUMNS, ("speed-up", "by operations", "error"), strict=True):
         draw.text((right, y), head, fill=TEXT, font=font, anchor="rm")
     for number, row in enumerate(rows):
         y, name = PLOT + LINE * (number + 1) + LINE // 2, row.text

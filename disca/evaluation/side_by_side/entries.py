@@ -2,7 +2,7 @@
 
 DisCa at 0 1 2 5 9 13 17 19
 TaylorSeer-Lite order=1 interval=3
-TeaCache preset="fast"
+TeaCache preset="DisCa, low speed"
 plain steps=8
 """
 
@@ -24,15 +24,14 @@ from ...settings.fields import fields_of
 from ...weights.predictor_spec import PredictorSpec
 
 if TYPE_CHECKING:
-    from ...models.checks import LoadedLesa, LoadedPredictor
-
-    Learned = LoadedPredictor | LoadedLesa
+    from ...models.checks import Learned
 
 PLAIN = "plain"  # the model as it is
 DISCA = "DisCa"
-LEARNED = {DISCA: PredictorSpec, LesaCache.name: LesaSpec}  # those that answer with a file of the user's
-NAMES = (PLAIN, *LEARNED, *(name for name in METHODS if name not in LEARNED))
-MOST_STEPS, MOST_ENTRIES, MOST_LETTERS = 1000, 64, 20_000
+NEED_A_FILE = {DISCA: PredictorSpec, LesaCache.name: LesaSpec}  # those that answer with a network of the user's
+NAMES = (PLAIN, *NEED_A_FILE, *(name for name in METHODS if name not in NEED_A_FILE))
+MOST_STEPS, MOST_ENTRIES, MOST_LETTERS, MOST_LINE = 100, 64, 20_000, 1000
+UNSEEN = "\ufeff\u200b\u200c\u200d\u2060"  # letters that an editor may leave
 WRITE = "Write a line for each, such as 'TaylorSeer-Lite order=1 at 0-2, 5, 9' or 'plain steps=8'."
 VALUES = {"true": True, "false": False}
 
@@ -43,19 +42,22 @@ class Entry:
 
     text: str  # as it was written, in one line
     name: str
-    cache: Cache | None = None  # None: the plain model, or one of LEARNED
-    full: Schedule | None = None  # steps to run in full in place of its own rule
+    cache: Cache | None = None  # None: the plain model, or one of NEED_A_FILE
+    anchors: Schedule | None = None  # steps to run in full in place of its own rule
     steps: int | None = None  # of the plain model's run
 
     def method(self) -> Method:
         """The method of a cache."""
-        return self.cache.method(None if self.full is None else AtAnchors(self.full))
+        return self.cache.method(None if self.anchors is None else AtAnchors(self.anchors))
 
-    def require(self, steps: int, predictor: "Learned | None") -> None:
-        """ValueError unless it can be run in so many steps, with what is connected."""
-        if self.full is not None:
-            self.full.of(steps)
-        kind = LEARNED.get(self.name)
+    def require_steps(self, steps: int) -> None:
+        """ValueError unless it can be run in so many steps."""
+        if self.anchors is not None:
+            self.anchors.of(steps)
+
+    def require_predictor(self, predictor: "Learned | None") -> None:
+        """ValueError if it needs another network than that, or one at all."""
+        kind = NEED_A_FILE.get(self.name)
         if kind is not None and not isinstance(getattr(predictor, "spec", None), kind):
             found = "none is given" if predictor is None else f"{predictor.spec.described} is"
             raise ValueError(
@@ -63,11 +65,11 @@ class Entry:
             )
 
 
-def read_entries(text: str, full: Schedule | None = None) -> list[Entry]:
-    """The lines that are no comments; ValueError for one that cannot be read. DisCa without a list goes by `full`."""
+def read_entries(text: str, anchors: Schedule | None = None) -> list[Entry]:
+    """The lines that are not comments; ValueError for one that cannot be read. DisCa without a list takes `anchors`."""
     if len(text) > MOST_LETTERS:
         raise ValueError(f"The list of methods has {len(text):d} letters, but may have {MOST_LETTERS:d}. Shorten it.")
-    lines = [" ".join(line.split()) for line in text.splitlines()]
+    lines = [" ".join(line.split()) for line in text.translate(dict.fromkeys(map(ord, UNSEEN))).splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise ValueError(f"The list of methods is empty. {WRITE}")
@@ -75,11 +77,16 @@ def read_entries(text: str, full: Schedule | None = None) -> list[Entry]:
         raise ValueError(f"The list has {len(lines):d} methods, but may have {MOST_ENTRIES:d}. Take some out.")
     if again := next((line for line in lines if lines.count(line) > 1), None):
         raise ValueError(f"{quoted(again)} is in the list of methods twice. Take one out.")
-    return [read_entry(cause(line), full) for line in lines]
+    return [read_entry(line, anchors) for line in lines]
 
 
-def read_entry(line: str, full: Schedule | None = None) -> Entry:
-    """One line."""
+def read_entry(line: str, anchors: Schedule | None = None) -> Entry:
+    """One line of them."""
+    if len(line) > MOST_LINE:
+        raise ValueError(
+            f"A line of the list of methods has {len(line):d} letters, but may have {MOST_LINE:d}: {quoted(line)}. "
+            "Write steps as ranges, such as 0-99."
+        )
     said, steps = re.fullmatch(r"(.*?)(?: at\b(.*))?", line).groups()
     at = None if steps is None else parse_anchors(steps)
     try:
@@ -87,23 +94,23 @@ def read_entry(line: str, full: Schedule | None = None) -> Entry:
     except ValueError as error:
         raise ValueError(f"Cannot read {quoted(line)} in the list of methods: {cause(error)}. {WRITE}") from None
     _require_name(name)
-    given = dict(_setting(name, setting) for setting in settings)
+    given = _settings(name, settings)
     if name == PLAIN:
-        return _plain(line, given, at)
-    if name not in LEARNED:
-        return Entry(line, name, _cache(name, given), at)
+        return _plain(cause(line), given, at)
+    if name not in NEED_A_FILE:
+        return Entry(cause(line), name, _cache(name, given), at)
     if given:
         raise ValueError(f"{quoted(name)} has no settings, but {quoted(line)} sets {listing([*given])}. {WRITE}")
-    if at is None and full is None:
+    if at is None and anchors is None:
         raise ValueError(f"Which steps should {quoted(name)} run in full? Write such as 'DisCa at 0 1 2 5 9 13 17 19'.")
-    return Entry(line, name, full=at or full)
+    return Entry(cause(line), name, anchors=at or anchors)
 
 
 def _plain(line: str, given: dict[str, Any], at: Schedule | None) -> Entry:
     steps = given.pop("steps", None)
     if given or at is not None or type(steps) is not int or not 1 <= steps <= MOST_STEPS:
         raise ValueError(
-            f"{quoted(line)} is no run of the plain model. Give it a number of steps from 1 to {MOST_STEPS:d} and "
+            f"{quoted(line)} is not a run of the plain model. Give it a number of steps from 1 to {MOST_STEPS:d} and "
             "nothing else, such as 'plain steps=8'."
         )
     return Entry(line, PLAIN, steps=steps)
@@ -114,21 +121,30 @@ def _require_name(name: str) -> None:
         return
     near = difflib.get_close_matches(name, NAMES, n=1)
     known = f"Did you mean {quoted(near[0])}?" if near else f"There are {listing(NAMES, len(NAMES))}."
-    raise ValueError(f"{quoted(name)} in the list of methods is none. {known}")
+    raise ValueError(f"{quoted(name)} in the list of methods is not a method. {known}")
+
+
+def _settings(name: str, texts: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in (_setting(name, text) for text in texts):
+        if key in found:
+            raise ValueError(f"{quoted(name)} sets {quoted(key)} twice. Take one out.")
+        found[key] = value
+    return found
 
 
 def _setting(name: str, text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(
-            f"Cannot read {quoted(text)} behind {quoted(name)}. Write settings such as order=1, without spaces around "
-            "'=', and steps in full behind 'at'."
+            f"Cannot read {quoted(text)} after {quoted(name)}. Write settings such as order=1, without spaces around "
+            "'=', and steps in full after 'at'."
         )
     return key, _value(value)
 
 
 def _value(text: str) -> Any:
-    for kind in (int, float):
+    for kind in () if not text.isascii() else (int, float):
         try:
             return kind(text)
         except ValueError:
@@ -142,6 +158,10 @@ def _cache(name: str, given: dict[str, Any]) -> Cache:
     preset = given.pop("preset", None)
     if preset is not None and preset not in kind.presets:
         raise ValueError(f"{quoted(name)} has no preset {quoted(preset)}. It has {listing([*kind.presets], 20)}.")
+    if unknown := next((key for key in given if key not in fields_of(kind)), None):
+        near = difflib.get_close_matches(unknown, [*fields_of(kind)], n=1)
+        known = f"Did you mean {quoted(near[0])}?" if near else f"It has {listing([*fields_of(kind)], 20)}."
+        raise ValueError(f"{quoted(unknown)} is not a setting of {quoted(name)}. {known}")
     many = {key for key, field in fields_of(kind).items() if get_origin(field.annotation) is tuple}
     given = {key: _numbers(key, value) if key in many else value for key, value in given.items()}
     return kind(**{**kind.presets.get(preset, {}), **given})

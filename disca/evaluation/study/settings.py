@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ...limits import MOST_TEXT
+from ...messages import quoted
 from ...settings.fields import MANY, MOST_LISTED, MOST_SEED, Text, limits, location, number
 from ...settings.section import section
 from ..side_by_side.entries import MOST_ENTRIES, MOST_STEPS, Entry, read_entries
@@ -17,7 +18,7 @@ Prompt = Annotated[Text, Field(min_length=1, max_length=MOST_TEXT)]
 
 @section
 class StudySettings:
-    """A study."""
+    """Methods, and the runs that they are compared on: each prompt with each seed."""
 
     out: Annotated[Text, location(exists=False, needed=True), Field(description="A folder for what comes of it.")]
     model: Annotated[Text, location(needed=True), Field(description="The HunyuanVideo, a .safetensors file.")]
@@ -47,23 +48,26 @@ class StudySettings:
     steps: int = number(20, 2, MOST_STEPS, "Steps of every run but those of 'plain'.")
     shift: float = number(5.0, 0.01, 100, "Shift of the sigmas. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7.", 0.01)
     cfg: float = number(1.0, 0, 100, "Classifier-free guidance. 1: off; else the empty prompt is the negative.", 0.1)
-    guidance: float = number(6.0, 0, MANY, "The scale that a model distilled with guidance is told.", 0.1)
+    guidance: float = number(6.0, 0, MANY, "The guidance scale that is passed to a model distilled with it.", 0.1)
     device: Literal["auto", "cpu"] = Field("auto", description="auto: the GPU if there is one.")
 
     @model_validator(mode="after")
-    def _can_be_run(self):
+    def _can_be_run(self) -> "StudySettings":
         if bool(self.prompts) == bool(self.data):
             both = "both 'prompts' and 'data'" if self.prompts else "neither 'prompts' nor 'data'"
             raise ValueError(f"The study has {both}. Name a dataset, or write prompts.")
         if self.prompts and not self.text_encoders:
             raise ValueError("'prompts' has texts, but 'text_encoders' names no files to encode them with. Name them.")
-        self.entries()
+        for name in ("prompts", "seeds"):
+            given = getattr(self, name)
+            if again := next((one for one in given if given.count(one) > 1), None):
+                raise ValueError(f"{quoted(name)} has {quoted(again)} twice. Take one out.")
+        for entry in self.entries():
+            entry.require_steps(self.steps)
+            if not self.predictor:
+                entry.require_predictor(None)
         return self
 
     def entries(self) -> list[Entry]:
-        """The methods; ValueError if one cannot be read or does not fit the steps."""
-        entries = read_entries("\n".join(self.methods))
-        for entry in entries:
-            if entry.full is not None:
-                entry.full.of(self.steps)
-        return entries
+        """The methods; ValueError if one cannot be read."""
+        return read_entries("\n".join(self.methods))

@@ -63,7 +63,7 @@ def notes(videos: Sequence[Named]) -> Iterator[str]:
     """What VBench will not find, or not look at."""
     counts = Counter(one.prompt for one in videos)
     if changed := [prompt for prompt in counts if name_of(prompt, 0) != f"{prompt}-0{VIDEO}"]:
-        yield f"no name for a file, so renamed, {_prompts(changed)}"
+        yield f"not a file name, so changed, {_prompts(changed)}"
         yield f"run VBench on these with --mode custom_input --prompt_file {PROMPTS}"
     if few := [prompt for prompt, count in counts.items() if count < SAMPLES]:
         yield f"fewer than the {SAMPLES:d} videos that VBench asks for, {_prompts(few)}"

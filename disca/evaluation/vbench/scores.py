@@ -144,7 +144,7 @@ def read_json(path: Path) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         where = f" at line {error.lineno:d}" if isinstance(error, json.JSONDecodeError) else ""
         raise ValueError(
-            f"{quoted(path)} is no whole JSON: it breaks off or is damaged{where}. Make it anew."
+            f"{quoted(path)} is not complete JSON: it breaks off or is damaged{where}. Create it again."
         ) from None
     if not isinstance(value, dict):
         raise ValueError(f"{quoted(path)} holds {quoted(type(value).__name__)}, where names with values are needed.")

@@ -32,7 +32,7 @@ GAIN = 4.0  # of the difference: what the eye would not see
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VideoComparison:
     """What was measured of a video against the reference, both [T, H, W, 3] in 0..1."""
 
     reference: Tensor
@@ -56,13 +56,13 @@ class Comparison:
 
     def plot(self) -> Image.Image:
         """PSNR over the frames; one without an error stands at 100 dB."""
-        measured = self.found[0]
+        measured = next(one for one in self.found if isinstance(one, Metric))
         points = [(float(frame), min(value, MOST_DECIBELS)) for frame, value in enumerate(measured.frames)]
         return curve(measured.name, "frame", {"PSNR": points})
 
 
-def compared(reference: Tensor, video: Tensor) -> Comparison:
+def compared(reference: Tensor, video: Tensor) -> VideoComparison:
     """By every measure there is, those that cannot be taken with the reason; ValueError if the two do not match."""
     require_comparable(reference, video)
     reference, video = (one.float().clamp(0.0, 1.0) for one in (reference, video))
-    return Comparison(reference, video, [measure(reference, video) for measure in MEASURES.values()])
+    return VideoComparison(reference, video, [measure(reference, video) for measure in MEASURES.values()])

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .metrics import Metric, Missing
+from .metrics import Metric, Missing, decibels_of
 
+LEAST_SIDE = 8  # of a window
 XPSNR_FROM = 2025  # pixels; with fewer its blocks have no size, and it ends the process
+DECIBELS = ("psnr", "xpsnr")
 RATE = 24  # the filters go by frames; any rate will do
 LOG = {  # filter -> the numbers in a line of its log that are a frame's; of one for each plane, the worst counts
     "psnr": r"psnr_avg:(\S+)",
@@ -26,6 +28,8 @@ def by_ffmpeg(name: str, reference: Tensor, video: Tensor) -> Metric | Missing:
     """What FFmpeg's filter of that name says of videos [T, H, W, 3] in 0..1, which it sees in 8 bits."""
     if name not in av.filter.filters_available:
         return Missing(f"FFmpeg's {name}", "the FFmpeg in PyAV is without that filter")
+    if (side := min(reference.shape[1:3])) < LEAST_SIDE:
+        return Missing(f"FFmpeg's {name}", f"it needs {LEAST_SIDE:d} pixels on each side and the video has {side:d}")
     if name == "xpsnr" and (pixels := reference[0, ..., 0].numel()) < XPSNR_FROM:
         return Missing(f"FFmpeg's {name}", f"it needs {XPSNR_FROM:d} pixels and the video has {pixels:d}")
     with tempfile.TemporaryDirectory() as folder:
@@ -33,7 +37,8 @@ def by_ffmpeg(name: str, reference: Tensor, video: Tensor) -> Metric | Missing:
         _run(name, log, reference, video)
         found = [re.search(LOG[name], line) for line in log.read_text(encoding="utf-8").splitlines()]
     frames = [min(float(number) for number in match.groups()) for match in found if match][: len(video)]
-    return Metric(f"FFmpeg's {name}", frames, sum(frames) / len(frames), True)
+    overall = decibels_of(frames) if name in DECIBELS else sum(frames) / len(frames)
+    return Metric(f"FFmpeg's {name}", frames, overall, True)
 
 
 def _run(name: str, log: Path, reference: Tensor, video: Tensor) -> None:

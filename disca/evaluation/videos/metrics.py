@@ -139,5 +139,10 @@ def _decibels(error: float) -> float:
     return -10.0 * math.log10(error) if error > 0.0 else math.inf
 
 
+def decibels_of(frames: Sequence[float]) -> float:
+    """Of all frames together: their errors are averaged, so that one frame without any does not stand for all."""
+    return _decibels(_mean([10.0 ** (-frame / 10.0) for frame in frames]))
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)

@@ -38,6 +38,8 @@ def require_alike(videos: Sequence[Tensor], names: Sequence[str]) -> None:
     """ValueError unless all are [T, H, W, 3] of one size and length, and each has a name."""
     if len(videos) != len(names):
         raise ValueError(f"There are {len(videos):d} videos and {len(names):d} names. Give each video one.")
+    if not videos:
+        raise ValueError("There are no videos. Give one at least.")
     first = videos[0].shape
     for name, video in zip(names, videos, strict=True):
         if video.ndim != 4 or video.shape[-1] != 3 or 0 in video.shape:

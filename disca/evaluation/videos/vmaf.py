@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .ffmpeg import RATE, eight_bits, escaped
+from .ffmpeg import LEAST_SIDE, RATE, eight_bits, escaped
 from .metrics import Metric, Missing
 
 NAME = "VMAF"
@@ -15,6 +15,8 @@ NAME = "VMAF"
 
 def vmaf(reference: Tensor, video: Tensor) -> Metric | Missing:
     """0 to 100 for each frame, of videos [T, H, W, 3] in 0..1."""
+    if (side := min(reference.shape[1:3])) < LEAST_SIDE:
+        return Missing(NAME, f"it needs {LEAST_SIDE:d} pixels on each side and the video has {side:d}")
     try:
         library = importlib.import_module("imageio_ffmpeg")
         library.get_ffmpeg_exe()

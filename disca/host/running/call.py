@@ -77,9 +77,9 @@ class Call:
         self.reason: str | None = evaluation.reason if not evaluation.keep else None
         self.ran: set[Hashable] = set()  # keys of blocks
         self._evaluation, self._latent, self._decided, self._kept = evaluation, latent, decided, kept
+        self.is_again = decided is not None  # it makes up for answers that were rejected
         self._blocks = blocks  # how many there are to run; None: nobody watches them
-        self._call_blocked = blocked
-        self._blocked = blocked or evaluation.reason
+        self._call_blocked, self._blocked = blocked, blocked or evaluation.reason
         self._decides = evaluation.keep
         method = evaluation.run.method
         self._keeps = evaluation.keep and evaluation.stores and method is not None
@@ -217,7 +217,7 @@ class Call:
                     self.run.begin(members, step, self._signature)
                 passage = FullPassage(self.run, step, members, numbers, self._signals, keeps)
             else:
-                checked = self.run.method.when.checks and self._decided is None
+                checked = self.run.method.when.checks and not self.is_again
                 passage = CachedPassage(self.run, step, members, numbers, self._signals, way, checked)
             self._passages.append(passage)
             self._narrowed.append(rows.Narrowed(numbers, len(self._rows)))

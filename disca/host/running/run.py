@@ -169,9 +169,10 @@ class Run:
             else:
                 report.fallbacks[call.reason] += 1
             self._pending.append((report.seconds_full, stop))
-        if not call.rejected:
-            for row, full in call.row_kinds:
-                report.rows[row.condition.index, row.video][full] += 1
+        for row, full in call.row_kinds:
+            counts = report.rows_rejected if call.rejected else report.rows[row.condition.index, row.video]
+            counts[full] += 1
+            report.rows_unchecked += call.is_again and not full
         looked_at = sum(tensor.nbytes for decider in self._deciders.values() for tensor in decider.held())
         report.bytes_held = max(report.bytes_held, self.store.nbytes + looked_at)
 
