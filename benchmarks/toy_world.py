@@ -74,10 +74,9 @@ class Toy:
         self.shift, self.first = shift, first
         self.teacher, self.student = _network(TEACHER), _network(student)
         self.predictor = _predictor(predictor) if predictor else None
-        scenes = [world.random_scene(first + i) for i in range(SAMPLES)]
-        all_scenes = world.Scene(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
-        self.x_0 = world.to_latents(world.pictures(all_scenes))
-        self.condition = world.condition(all_scenes.attributes) | {"guidance": torch.full((SAMPLES,), GUIDANCE)}
+        scenes = world.random_scenes(first, SAMPLES)
+        self.x_0 = world.to_latents(world.pictures(scenes))
+        self.condition = world.condition(scenes.attributes) | {"guidance": torch.full((SAMPLES,), GUIDANCE)}
         self.noise = torch.randn(self.x_0.shape, generator=torch.Generator().manual_seed(first))
 
     def sigmas(self, steps: int) -> Tensor:
@@ -181,12 +180,18 @@ def main() -> None:
     options = parser.parse_args()
     found = []
     for seed in options.seeds:
-        if seed:
-            train_chain(seed, runs_on(TEACHER) / f"seed-{seed}", ("meanflow", "predictor"), {"cfg": TEACHER})
-        trained = result_of(seed, "meanflow"), result_of(seed, "predictor")
+        trained = chain_of(seed, "meanflow"), chain_of(seed, "predictor")
         found.append(measure(Toy(*trained, options.shift, options.first)))
     for name in found[0]:
         sys.stdout.write(f"{name:60s} {mean_and_deviation([metrics[name] for metrics in found])}\n")
+
+
+def chain_of(seed: int, stage: str) -> Path:
+    """What that stage gives with that seed, trained if it is not yet."""
+    if seed:
+        stages = ("meanflow", "predictor")[: 2 if stage == "predictor" else 1]
+        train_chain(seed, runs_on(TEACHER) / f"seed-{seed}", stages, {"cfg": TEACHER})
+    return result_of(seed, stage)
 
 
 def result_of(seed: int, stage: str) -> Path:

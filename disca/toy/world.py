@@ -56,6 +56,12 @@ def random_scene(seed: int) -> Scene:
     return Scene(torch.stack(choices, dim=-1), places)
 
 
+def random_scenes(first: int, count: int) -> Scene:
+    """So many in one, those of the seeds from `first` on."""
+    scenes = [random_scene(first + i) for i in range(count)]
+    return Scene(*(torch.cat(parts) for parts in zip(*scenes, strict=True)))
+
+
 def pictures(scene: Scene) -> Tensor:
     """The video [B, 3, frames, size, size] in [-1, 1]; the last object is in front."""
     shape, colour, direction, speed = scene.attributes.unbind(-1)
