@@ -13,25 +13,21 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from toy_world import FIRST, GUIDANCE, SAMPLES, SHIFT, Toy, distance, mean_and_deviation
 
 from comfy.model_patcher import ModelPatcher  # isort: skip
-from disca.host import attach, sampling  # isort: skip
-from disca.host.counting import ATTENTION  # isort: skip
-from disca.host.running.run import KEY, ON_REPORT  # isort: skip
+from toy_runs import Prompts, Ran, run  # isort: skip
+from disca.host import attach  # isort: skip
 from disca.meanflow import shifted_sigmas  # isort: skip
 from disca.methods import METHODS  # isort: skip
 from disca.methods.scheduled.disca import disca  # isort: skip
 from disca.methods.seam.anchors import AtAnchors  # isort: skip
 from disca.methods.seam.method import Method  # isort: skip
 from disca.models.loading import load_meanflow_model, load_predictor  # isort: skip
-from disca.report import Report  # isort: skip
 from disca.schedule import Anchors  # isort: skip
 from disca.toy import WEIGHTS  # isort: skip
 
@@ -96,14 +92,6 @@ class Figures(NamedTuple):
     kept: float  # MB a video
 
 
-class Ran(NamedTuple):
-    """A run of all prompts."""
-
-    videos: Tensor
-    report: Report | None
-    operations: int
-
-
 class Shipped:
     """The models that ship, and the prompts and noise of `toy_world.py` for them."""
 
@@ -111,12 +99,11 @@ class Shipped:
         self.model = load_meanflow_model(str(WEIGHTS / "meanflow.safetensors"))
         self.predictor = load_predictor(str(WEIGHTS / "predictor.safetensors"))
         self.toy = Toy(WEIGHTS / "meanflow.safetensors", WEIGHTS / "predictor.safetensors")
-        condition, self.steps = self.toy.condition, steps
-        self._prompts = [[condition["context"], {"pooled_output": condition["y"], "guidance": GUIDANCE}]]
+        self.prompts, self.steps = Prompts(FIRST, SAMPLES, GUIDANCE), steps
 
     def noise(self, seed: int) -> Tensor:
         """That of a seed; 0: `toy_world.py`'s."""
-        return torch.randn(self.toy.noise.shape, generator=torch.Generator().manual_seed(FIRST + seed))
+        return self.prompts.noise(seed)
 
     def attached(self, method: Method) -> ModelPatcher:
         """The MODEL with a method."""
@@ -127,20 +114,9 @@ class Shipped:
         """Full in these steps, as far as the run goes."""
         return AtAnchors(Anchors(tuple(step for step in anchors if step < self.steps)))
 
-    @torch.inference_mode()
     def run(self, model: ModelPatcher, noise: Tensor, counted: bool) -> Ran:
-        """The prompts from that noise, their operations counted if asked for, which takes half as long again."""
-        reports: list[Report] = []
-        model = model.clone()
-        model.add_callback_with_key(ON_REPORT, KEY, reports.append)
-        guider = sampling.make_guider(model, self._prompts, None, 1.0)
-        sigmas = shifted_sigmas(self.steps, SHIFT)
-        counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
-        with counter if counted else nullcontext():
-            samples = guider.sample(
-                noise, torch.zeros_like(noise), sampling.sampler(), sigmas, disable_pbar=True, seed=0
-            )
-        return Ran(samples, next(iter(reports), None), counter.get_total_flops())
+        """The prompts from that noise, their operations counted if asked for."""
+        return run(model, self.prompts, noise, shifted_sigmas(self.steps, SHIFT), counted)
 
 
 def variants(world: Shipped, names: Sequence[str]) -> Iterator[tuple[str, str, Method]]:
