@@ -23,6 +23,7 @@ from disca.training.contract.settings import Settings
 from disca.training.engine.loop import train
 from disca.training.toy_chain import stage_settings
 
+WIDER, FREE = "R = 0.4", "R = 1, as MeanFlow without restriction"
 VARIANTS: dict[str, dict[str, Any]] = {  # settings that differ from training/toy/meanflow.yaml, by section
     "as shipped": {},
     "no samples with r = t, as in the paper": {"meanflow": {"share_r_equals_t": 0.0}},
@@ -36,6 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {  # settings that differ from training/to
     "no cap": {"meanflow": {"cap": 0.0}},
     "twice as long": {"iterations": 3000},
     "no adaptive weights": {"meanflow": {"adaptive": 0.0}},
+    WIDER: {"meanflow": {"R": 0.4}},
+    FREE: {"meanflow": {"R": 1.0}},
 }
 
 
@@ -59,11 +62,16 @@ def measure(toy: toy_world.Toy) -> toy_world.Metrics:
     return metrics | {"drift": toy_world.distance(instant, reference)}
 
 
+def trained(name: str, seed: int) -> Path:
+    """The variant's model."""
+    if VARIANTS[name]:
+        return train(variant_settings(name, seed), chosen) / "model.safetensors"
+    return toy_world.result_of(seed, "meanflow")
+
+
 def metrics_of(name: str, seed: int, shift: float) -> toy_world.Metrics:
     """What the variant gives with that seed."""
-    if VARIANTS[name]:
-        return measure(toy_world.Toy(train(variant_settings(name, seed), chosen) / "model.safetensors", shift=shift))
-    return measure(toy_world.Toy(toy_world.result_of(seed, "meanflow"), shift=shift))
+    return measure(toy_world.Toy(trained(name, seed), shift=shift))
 
 
 if __name__ == "__main__":
