@@ -93,6 +93,20 @@ def test_a_study_has_a_row_a_latent_and_a_video_for_each_and_a_page_with_all(stu
     assert "<h2>Notes</h2>" in page and "LPIPS: not measured, " in page
 
 
+def test_the_videos_of_each_method_go_to_vbench_under_their_prompts(study, tmp_path):
+    main([str(study(seeds=[3, 4]))])
+    folder = tmp_path / "out"
+    names = [f"{number} {text}.json" for number, text in enumerate(("every step in full", *METHODS))]
+    assert sorted(path.name for path in (folder / "prompts").iterdir()) == names
+    arguments = [str(folder / "videos"), str(folder / "prompts" / names[1]), str(tmp_path / "named")]
+    assert main(["vbench-names", *arguments]) == 0
+    made = {path.name: path.read_bytes() for path in (tmp_path / "named" / "videos").iterdir()}
+    videos = [
+        (folder / "videos" / name).read_bytes() for name in json.loads((folder / "prompts" / names[1]).read_text())
+    ]
+    assert sorted(made) == [f"toy scene 900000-{i}.mp4" for i in (0, 1)] and sorted(made.values()) == sorted(videos)
+
+
 def test_the_same_study_again_runs_nothing_and_has_the_same_page(study, tmp_path, runs):
     main([str(study())])
     page, made = (tmp_path / "out" / "index.html").read_text(), len(runs)

@@ -18,7 +18,7 @@ from ...training.records.lock import FolderLock
 from ..side_by_side.entries import NEED_A_FILE, Entry
 from ..side_by_side.rows import ALL_IN_FULL, Reference, Row, attempt, expected_steps, full_run
 from ..side_by_side.table import caption
-from .films import Films
+from .films import Films, write_prompts
 from .page import write_page
 from .records import Case, Record, Records
 from .scenes import Scene, scenes_of
@@ -42,6 +42,7 @@ def carry_out(settings: StudySettings) -> Path:
                 study.run()
                 study.film()
         finally:
+            write_prompts(folder / "prompts", study.cases, study.records)
             page = write_page(folder / "index.html", settings, study.cases, study.records)
     return page
 

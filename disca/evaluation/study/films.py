@@ -1,19 +1,23 @@
 """Latents of a study made into videos, and measured against those with every step in full."""
 
+import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
 
+from ...files import replacing
 from ...messages import cause, quoted
 from ...models.checks import family_of_model
 from ...training.algorithms.preview_files import colours
 from ...training.network.vae import Decoder, free_models
 from ...training.records.preview_video import write_video
+from ..vbench.names import NOT_IN_NAMES
 from ..videos.comparison import compared
 from ..videos.metrics import Metric
 from .records import Case, Filmed, Records
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 LEAST_SIDE = 128  # pixels of a video in rough colours
+MOST_LETTERS = 100  # of a method in a file's name
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +68,16 @@ class Films:
             free_models()
             self._decoder = Decoder(self._vae, family_of_model(self._model).name)
         return self._decoder
+
+
+def write_prompts(folder: Path, cases: Sequence[Sequence[Case]], records: Records) -> None:
+    """A file of {"video": "prompt"} for each method, as `vbench-names` takes it; the first has every step in full."""
+    folder.mkdir(exist_ok=True)
+    for number, group in enumerate(zip(*cases, strict=True)):
+        prompts = {records.video_file(case).name: case.prompt for case in group if records.is_filmed(case)}
+        name = f"{number:d} {NOT_IN_NAMES.sub('_', group[0].method)[:MOST_LETTERS]}.json"
+        with replacing(folder / name) as aside:
+            aside.write_text(json.dumps(prompts, indent=1), encoding="utf-8")
 
 
 def _filmed(key: str, reference: Tensor, video: Tensor) -> Filmed:
