@@ -224,12 +224,18 @@ def test_presets_and_lists_of_numbers_are_the_nodes_settings(pack):
     assert switch.cache == methods["SpeCa"](runs="this step")
 
 
-def test_tiles_are_the_videos_each_under_its_name(call):
+def test_tiles_are_the_videos_row_by_row_each_under_its_name(call):
     videos = [torch.rand(2, 40, 60, 3, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    (tiled,) = call("DiscaTileVideos", videos=videos, names=["one", "two", "three"], columns=[3])
-    line, wide = 18, tiled.shape[2] // 3
+    (tiled,) = call("DiscaTileVideos", videos=videos, names=["one", "two", "one"], columns=[2])
+    (alone,) = call("DiscaTileVideos", videos=videos[:1], names=["one"], columns=[0])
+    line, high, wide = 18, tiled.shape[1] // 2, tiled.shape[2] // 2
+    heads = []
     for number, video in enumerate(videos):
-        assert torch.equal(tiled[:, line : line + 40, number * wide : number * wide + 60], video)
+        top, left = number // 2 * high, number % 2 * wide
+        assert torch.equal(tiled[:, top + line : top + line + 40, left : left + 60], video)
+        heads.append(tiled[:, top : top + line, left : left + 60])
+    assert torch.equal(heads[0], heads[2]) and not torch.equal(heads[0], heads[1])
+    assert torch.equal(alone[:, :line, :60], heads[0]) and heads[0].min() < 0.5 < heads[0].mean()
 
 
 @pytest.mark.parametrize(
@@ -245,10 +251,11 @@ def test_videos_that_are_not_alike_cannot_be_tiled(videos, names, said, call):
         call("DiscaTileVideos", videos=[torch.zeros(shape) for shape in videos], names=names, columns=[0])
 
 
-def test_two_videos_are_compared_by_every_measure(call):
+def test_two_videos_are_compared_by_every_measure(call, pack):
     reference = torch.rand(3, 24, 32, 3, generator=torch.Generator().manual_seed(0))
     report, strip, difference, plot = call("DiscaCompareVideos", reference=reference, video=reference.clone())
     assert report.startswith("PSNR (dB): the same in all frames\nSSIM: 1.0000")
+    assert len(report.splitlines()) == len(pack("disca.evaluation.videos.comparison").MEASURES)
     assert strip.shape == (3, 24, 96, 3) and torch.equal(strip[:, :, :32], reference)
     assert not difference.any() and plot.shape[-1] == 3
 
