@@ -229,10 +229,10 @@ def test_a_prompt_whose_full_run_fails_does_not_hold_up_the_others(study, tmp_pa
 def test_a_video_that_cannot_be_made_does_not_hold_up_the_others(study, tmp_path, monkeypatch):
     make = films.write_video
 
-    def failing(path, pictures):
+    def failing(path, pictures, rate):
         if len(list(path.parent.glob("*.mp4"))) == 1:
             raise OSError("no room")
-        make(path, pictures)
+        make(path, pictures, rate)
 
     with monkeypatch.context() as patch:
         patch.setattr(films, "write_video", failing)

@@ -13,8 +13,10 @@ import torch
 from ...host.comparing import Interrupted, Runs, RunSettings
 from ...messages import cause, quoted
 from ...models.loading import load_either, load_predictor
+from ...toy.dataset import TOY
 from ...training.network.sample_prompts import file_print
 from ...training.records.lock import FolderLock
+from ...training.records.preview_video import FPS
 from ..side_by_side.entries import NEED_A_FILE, Entry
 from ..side_by_side.rows import ALL_IN_FULL, Reference, Row, attempt, expected_steps, full_run
 from ..side_by_side.table import caption
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
     from ...models.checks import Learned
+
+TOY_RATE = 4  # of its six frames, so that one sees them move
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ class Study:
 
     def film(self) -> None:
         """The videos that are not there yet, and their measures."""
-        films = Films(self._model, self._settings.vae)
+        films = Films(self._model, self._settings.vae, TOY_RATE if self._settings.data == TOY else FPS)
         for first, *cases in self.cases:
             films.make(first, cases, self.records)
 

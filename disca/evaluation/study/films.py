@@ -16,7 +16,7 @@ from ...messages import cause, quoted
 from ...models.checks import family_of_model
 from ...training.algorithms.preview_files import colours
 from ...training.network.vae import Decoder, free_models
-from ...training.records.preview_video import write_video
+from ...training.records.preview_video import FPS, write_video
 from ..vbench.names import NOT_IN_NAMES
 from ..videos.comparison import compared
 from ..videos.metrics import Metric
@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 class Films:
     """Makes videos: by the VAE in a file, which is loaded when the first is asked for, or in rough colours."""
 
-    def __init__(self, model: "ModelPatcher", vae: str):
-        self._model, self._vae = model, vae
+    def __init__(self, model: "ModelPatcher", vae: str, rate: int = FPS):
+        """`rate` is of frames a second."""
+        self._model, self._vae, self._rate = model, vae, rate
         self._decoder: Decoder | None = None
 
     def make(self, first: Case, others: Sequence[Case], records: Records) -> None:
@@ -48,7 +49,7 @@ class Films:
         for case in missing:
             try:
                 video = reference if case == first else self._frames(records.latent(case))
-                write_video(records.video_file(case), _pictures(video))
+                write_video(records.video_file(case), _pictures(video), self._rate)
                 filmed = Filmed(records.film_key) if case == first else _filmed(records.film_key, reference, video)
             except Exception as error:  # whatever it is: the other videos are worth having
                 filmed = Filmed(missing=(f"no video of {cause(case.method)}: {cause(error)}",))
@@ -75,7 +76,7 @@ def write_prompts(folder: Path, cases: Sequence[Sequence[Case]], records: Record
     folder.mkdir(exist_ok=True)
     for number, group in enumerate(zip(*cases, strict=True)):
         prompts = {records.video_file(case).name: case.prompt for case in group if records.is_filmed(case)}
-        name = f"{number:d} {NOT_IN_NAMES.sub('_', group[0].method)[:MOST_LETTERS]}.json"
+        name = f"{number:d} {cause(NOT_IN_NAMES.sub('_', group[0].method)[:MOST_LETTERS])}.json"
         with replacing(folder / name) as aside:
             aside.write_text(json.dumps(prompts, indent=1), encoding="utf-8")
 

@@ -14,11 +14,11 @@ BT709, STUDIO = 1, 1  # FFmpeg's numbers of the colours of video, and of its ran
 QUALITY = "18"  # of H.264: hardly to be told from what was decoded
 
 
-def write_video(path: Path, pictures: Iterable[Image.Image]) -> None:
+def write_video(path: Path, pictures: Iterable[Image.Image], rate: int = FPS) -> None:
     """The pictures, all of one even size, as a video that is whole or not there; OSError if it cannot be written."""
     try:
         with replacing(path) as aside, av.open(str(aside), "w", format="mp4") as container:
-            stream = container.add_stream("h264", rate=FPS, options={"crf": QUALITY})
+            stream = container.add_stream("h264", rate=rate, options={"crf": QUALITY})
             stream.pix_fmt, context = "yuv420p", stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = STUDIO
