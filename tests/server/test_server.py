@@ -42,6 +42,9 @@ NODE_IDS = {
     "DiscaLoadDCM",
     "DiscaCalibrate",
     "DiscaFindSchedule",
+    "DiscaCompareMethods",
+    "DiscaCompareVideos",
+    "DiscaTileVideos",
 }
 TEXT_EVENT = 3
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
