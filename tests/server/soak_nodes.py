@@ -116,6 +116,11 @@ def _watch_features() -> None:
     module.FeatureStore._buffer = watched
 
 
+def weights_of(network: torch.nn.Module) -> list[torch.Tensor]:
+    """Its weights; none while another thread is making it."""
+    return list(network.parameters()) if "_parameters" in vars(network) else []
+
+
 @PromptServer.instance.routes.get("/soak/census")
 async def census(_) -> web.Response:
     """What of DisCa is alive now, once garbage is collected and freed memory is given back."""
@@ -132,7 +137,7 @@ async def census(_) -> web.Response:
         "features": sum(tensor() is not None for tensor in features),
         "allocated": len(features),
         "networks": sorted(type(network).__name__ for network in networks),
-        "weights": sum(weight.nbytes for network in networks for weight in network.parameters()),
+        "weights": sum(weight.nbytes for network in networks for weight in weights_of(network)),
     }
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)

@@ -52,7 +52,7 @@ def lines(shape: Shape, count: bool = False) -> Iterator[str]:
                 f"{title:22s} {cached.products / TERA:10,.2f} T {cached.products / full.products:13.2%} {speed:7.2f}x"
             )
             yield f"{said} {held(shape, method) / 1e9:8.2f}" + (
-                f"  {_counted(counter, method, way)}" if counter else ""
+                f"  {_counted(counter, method, way)}{_of_the_check(method, compute)}" if counter else ""
             )
 
 
@@ -77,6 +77,11 @@ def paper() -> Iterator[str]:
 
 def _counted(counter: Counter, method: Method, way: int) -> str:
     return f"{counter.steps(method, steps_to(method, way))[-1] / TERA:,.2f} T"
+
+
+def _of_the_check(method: Method, compute: Cost) -> str:
+    """What a rule's check adds, which looks at numbers and cannot be run on tensors without memory."""
+    return "" if method.computes or compute == NOTHING else f" and {compute.products / TERA:,.2f} T of the check"
 
 
 def steps_to(method: Method, way: int) -> int:
