@@ -34,6 +34,7 @@ from disca.methods.seam.when import Rule  # noqa: E402
 from disca.models.loading import build_predictor, load_network  # noqa: E402
 from disca.schedule import PRESETS, Schedule  # noqa: E402
 from disca.toy import WEIGHTS, world  # noqa: E402
+from disca.toy.dataset import HELD_OUT  # noqa: E402
 from disca.training.algorithms.pairs import Pairs  # noqa: E402
 from disca.training.algorithms.previews import distance  # noqa: E402
 from disca.training.algorithms.sampling import (  # noqa: E402
@@ -56,7 +57,7 @@ RUNS = Path(__file__).resolve().parents[1] / "runs" / "toy"
 TEACHER = WEIGHTS / "cfg.safetensors"
 GUIDANCE = 3.0
 SHIFT = 1.0  # equal steps: larger ones where the trajectory bends, and so the harder test
-SAMPLES, FIRST = 32, 900_000  # held-out scenes: no training comes that far
+SAMPLES, FIRST = 32, HELD_OUT
 STEPS = (20, 10, 8, 4)
 SCHEDULES = [preset for preset in PRESETS.values() if ", N=" in preset.name]
 

@@ -16,7 +16,16 @@ from ..disca.methods.seam.method import Method
 from ..disca.methods.seam.when import Rule
 from ..disca.server import calibrations
 from ..disca.settings.fields import fields_of
-from .inputs.run import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
+from .inputs.run import (
+    UNCONNECTED,
+    all_prompts,
+    as_image,
+    cfg_input,
+    prompts_input,
+    require_guidance,
+    seed_input,
+    shift_input,
+)
 from .inputs.types import CATEGORY
 
 MOST_PROMPTS = 32
@@ -126,7 +135,7 @@ def _run_inputs() -> list[io.Input]:
         io.Latent.Input("latent_image", tooltip="An empty latent video of the size that will be sampled."),
         seed_input("The seed of the starting noise, which is the same for each prompt."),
         io.Int.Input("steps", default=20, min=2, max=1000, tooltip="As many as will be sampled with. All run in full."),
-        io.Float.Input("shift", default=5.0, min=0.01, max=100.0, step=0.01, tooltip="As will be sampled with."),
+        shift_input("As will be sampled with."),
     ]
 
 

@@ -6,7 +6,7 @@ from ..disca.evaluation.videos.comparison import compared
 from ..disca.evaluation.videos.tiles import tiled
 from ..disca.host.compat import require, room
 from ..disca.schedule import EVERY_STEP
-from .inputs.run import UNCONNECTED, as_image, cfg_input, require_guidance, seed_input
+from .inputs.run import UNCONNECTED, as_image, cfg_input, require_guidance, seed_input, shift_input
 from .inputs.types import CATEGORY, DiscaPredictor, DiscaSchedule
 
 MOST_STEPS, MOST_COLUMNS = 100, 16
@@ -161,14 +161,7 @@ def _run_inputs() -> list[io.Input]:
         io.Latent.Input("latent_image", tooltip="An empty latent video of the size that counts for you."),
         seed_input("The seed of the starting noise, the same for all."),
         io.Int.Input("steps", default=20, min=2, max=MOST_STEPS, tooltip="Steps of every run but those of 'plain'."),
-        io.Float.Input(
-            "shift",
-            default=5.0,
-            min=0.01,
-            max=100.0,
-            step=0.01,
-            tooltip="Shift of every run. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7.",
-        ),
+        shift_input("Shift of every run. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7."),
         io.String.Input("methods", default=METHODS, multiline=True, tooltip=METHODS_TOOLTIP),
     ]
 

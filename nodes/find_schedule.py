@@ -7,7 +7,16 @@ from ..disca.host.compat import require, room
 from ..disca.host.folders import schedule_file
 from ..disca.messages import quoted
 from ..disca.schedule_file import write_schedule
-from .inputs.run import UNCONNECTED, all_prompts, as_image, cfg_input, prompts_input, require_guidance, seed_input
+from .inputs.run import (
+    UNCONNECTED,
+    all_prompts,
+    as_image,
+    cfg_input,
+    prompts_input,
+    require_guidance,
+    seed_input,
+    shift_input,
+)
 from .inputs.types import CATEGORY, DiscaSchedule
 
 MOST_STEPS = 100  # the lists of two anchors are 4950
@@ -124,14 +133,7 @@ def _run_inputs() -> list[io.Input]:
             max=MOST_STEPS,
             tooltip="Steps of the run. The schedule is for these.",
         ),
-        io.Float.Input(
-            "shift",
-            default=5.0,
-            min=0.01,
-            max=100.0,
-            step=0.01,
-            tooltip="Shift of the run. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7. The schedule is for this one.",
-        ),
+        shift_input("Shift of the run. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7. The schedule is for this one."),
     ]
 
 

@@ -5,7 +5,7 @@ from comfy_api.v0_0_2 import io
 from ..disca.host import compat
 from ..disca.host.compat import room
 from ..disca.meanflow import require_denoise, shifted_sigmas
-from .inputs.run import UNCONNECTED, cfg_input, require_guidance
+from .inputs.run import UNCONNECTED, cfg_input, require_guidance, shift_input
 from .inputs.types import CATEGORY
 
 SAMPLE_ALIASES = [
@@ -121,14 +121,7 @@ def _sigma_inputs() -> list[io.Input]:
             max=1000,
             tooltip="Steps in all, full ones and others. HunyuanVideo 1.0: 20. HunyuanVideo 1.5: 8.",
         ),
-        io.Float.Input(
-            "shift",
-            default=5.0,
-            min=0.01,
-            max=100.0,
-            step=0.01,
-            tooltip="Higher spends more steps on noise. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7.",
-        ),
+        shift_input("Higher spends more steps on noise. HunyuanVideo 1.0: 5. HunyuanVideo 1.5: 7."),
         io.Float.Input(
             "denoise",
             default=1.0,

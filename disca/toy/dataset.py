@@ -7,6 +7,7 @@ from .world import condition, no_condition, pictures, random_scene, to_latents
 
 TOY = "toy://shapes"  # the path of the dataset, which needs no files
 LENGTH = 1_000_000
+HELD_OUT = 900_000  # the first scene that no training comes to
 
 
 class ToyDataset:

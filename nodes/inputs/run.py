@@ -19,6 +19,11 @@ def seed_input(tooltip: str) -> io.Input:
     )
 
 
+def shift_input(tooltip: str) -> io.Input:
+    """The shift of the times."""
+    return io.Float.Input("shift", default=5.0, min=0.01, max=100.0, step=0.01, tooltip=tooltip)
+
+
 def cfg_input(tooltip: str) -> io.Input:
     """The scale of classifier-free guidance."""
     return io.Float.Input(

@@ -26,6 +26,18 @@ REFINERS, REFINER = 2, "txt_in.individual_token_refiner.blocks"  # of the text, 
 BYTES = 2  # of a number in 16 bits
 
 
+def latent_shape(family: Family, width: int, height: int, frames: int) -> tuple[int, ...]:
+    """The latent [C, T, H, W] of a video of so many pixels and frames; ValueError if it is too small for one."""
+    form = family.latent_format()
+    space, time = form.spacial_downscale_ratio, form.temporal_downscale_ratio
+    shape = (form.latent_channels, (frames - 1) // time + 1, height // space, width // space)
+    if 0 in shape:
+        raise ValueError(
+            f"A video of {width:d}x{height:d}, {frames:d} frames is too small. Take {space:d} pixels at least."
+        )
+    return shape
+
+
 @dataclass(frozen=True)
 class Shape:
     """A network and a video for it: a latent [1, C, T, H, W] and so many tokens of text."""

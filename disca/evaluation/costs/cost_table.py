@@ -10,7 +10,7 @@ from ...methods.seam.method import Method
 from ...models.family import FAMILIES
 from ...schedule import Anchors
 from . import published
-from .cost import NOTHING, Cost, Shape, block, cached_step, full_step, held, predictor
+from .cost import NOTHING, Cost, Shape, block, cached_step, full_step, held, latent_shape, predictor
 from .published import TERA
 
 SIZES = {"1.0": ((704, 704, 129), 256), "1.5": ((848, 480, 121), 1000)}  # pixels and tokens of text
@@ -23,14 +23,7 @@ COMPUTE = {"DisCa": 1, "DisCa, two features": 2}  # features that the Predictor 
 def shape_of(family: str, size: tuple[int, int, int] | None = None, text: int | None = None) -> Shape:
     """A family's network and a video of WIDTH, HEIGHT, FRAMES; ValueError if it is too small."""
     row, (usual, tokens) = FAMILIES[family], SIZES[family]
-    form = row.latent_format()
-    width, height, frames = size or usual
-    space, time = form.spacial_downscale_ratio, form.temporal_downscale_ratio
-    latent = (1, form.latent_channels, (frames - 1) // time + 1, height // space, width // space)
-    if 0 in latent:
-        raise ValueError(
-            f"A video of {width:d}x{height:d}, {frames:d} frames is too small. Take {space:d} pixels at least."
-        )
+    latent = (1, *latent_shape(row, *(size or usual)))
     return Shape(row, latent, tokens if text is None else text)
 
 

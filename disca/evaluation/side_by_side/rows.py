@@ -118,8 +118,13 @@ def attempt(
     except Interrupted:
         raise
     except Exception as error:  # whatever it is: the other rows are worth having
-        runs.free()
-        return Row(entry.text, problem=cause(error) or type(error).__name__), None
+        return failed(runs, entry.text, error), None
+
+
+def failed(runs: Runs, text: str, error: Exception) -> Row:
+    """The row of a run that ended in an error, what it may have left given back."""
+    runs.free()
+    return Row(text, problem=cause(error) or type(error).__name__)
 
 
 def require_attachable(

@@ -18,7 +18,7 @@ from ...training.network.sample_prompts import file_print
 from ...training.records.lock import FolderLock
 from ...training.records.preview_video import FPS
 from ..side_by_side.entries import NEED_A_FILE, Entry
-from ..side_by_side.rows import ALL_IN_FULL, Reference, Row, attempt, expected_steps, full_run
+from ..side_by_side.rows import ALL_IN_FULL, Reference, Row, attempt, expected_steps, failed, full_run
 from ..side_by_side.table import caption
 from .films import Films, write_prompts
 from .page import write_page
@@ -60,6 +60,7 @@ class Study:
         self._predictor: Learned | None = load_predictor(settings.predictor) if settings.predictor else None
         for entry in self._entries:
             entry.require_predictor(self._predictor)
+        self._predictor_print = file_print(settings.predictor) if settings.predictor else ""
         self._scenes = scenes_of(self._model, settings)
         self.records = Records(folder, *_keys(settings, self._model))
         self.cases = [self._cases(scene, seed) for scene in self._scenes for seed in settings.seeds]
@@ -93,10 +94,9 @@ class Study:
 
     def _cases(self, scene: Scene, seed: int) -> list[Case]:
         """Of one prompt and seed, that with every step in full first."""
-        file = file_print(self._settings.predictor) if self._settings.predictor else ""
         first = Case(scene.name, scene.digest, seed, ALL_IN_FULL)
         return [first] + [
-            replace(first, method=entry.text, predictor=file if entry.name in NEED_A_FILE else "")
+            replace(first, method=entry.text, predictor=self._predictor_print if entry.name in NEED_A_FILE else "")
             for entry in self._entries
         ]
 
@@ -113,8 +113,7 @@ class Study:
         except Interrupted:
             raise
         except Exception as error:  # other prompts and seeds are worth having
-            runs.free()
-            self._note(case, Row(ALL_IN_FULL, problem=cause(error) or type(error).__name__), None)
+            self._note(case, failed(runs, case.method, error), None)
             return None
         if self.records.is_done(case):
             return Reference(self.records.latent(case), reference.seconds)

@@ -9,17 +9,16 @@ from torch import Tensor
 
 from ...messages import cause
 from ...models.checks import family_of_model
-from ...toy.dataset import TOY, ToyDataset
+from ...toy.dataset import HELD_OUT, TOY, ToyDataset
 from ...training.data.dataset import open_dataset, require_fits, without_caption
 from ...training.network.prompts import conditioning
 from ...training.network.texts import load_text_encoder
 from ...training.network.vae import free_models
+from ..costs.cost import latent_shape
 from .settings import StudySettings
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-
-HELD_OUT = 900_000  # the toy world's first scene that no training comes to
 
 
 class Scene(NamedTuple):
@@ -51,9 +50,7 @@ def _of_samples(model: "ModelPatcher", settings: StudySettings) -> Iterator[Scen
 
 def _of_texts(model: "ModelPatcher", settings: StudySettings) -> Iterator[Scene]:
     family = family_of_model(model)
-    form = family.latent_format()
-    space, time = form.spacial_downscale_ratio, form.temporal_downscale_ratio
-    shape = (form.latent_channels, (settings.frames - 1) // time + 1, settings.height // space, settings.width // space)
+    shape = latent_shape(family, settings.width, settings.height, settings.frames)
     encoder = load_text_encoder(family.name, settings.text_encoders)
     try:
         null = encoder.null()
